@@ -1,0 +1,56 @@
+# Two commands are enough: `make demo` and `make test`. Both set the project up by themselves.
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full check format bench results lock clean
+
+help:           ## show this list
+	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup: $(VENV)/.ready  ## make .venv with everything pinned
+
+# torch goes first and by plain pip, so that a CPU build at hand is taken and no CUDA build is pulled in by the rest.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup     ## digits: train, prune, compile, compare (minutes)
+	$(VENV)/bin/monstera demo
+
+test: setup     ## the whole quick suite
+	$(RUN) -m pytest -m "not full"
+
+test-full: setup  ## the long matrix: every network x pattern x density, thousands of random graphs
+	$(RUN) -m pytest
+
+check: setup    ## format, lint, types, import layers
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/pyright
+	$(RUN) -m pytest -q tests/test_layers.py
+
+format: setup   ## apply the house format
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+bench: setup    ## ResNet-50 against its peers, one thread
+	$(RUN) benchmarks/networks.py resnet50
+
+results: setup  ## write the results tables of the README from the committed JSON
+	$(RUN) -m monstera.report README.md
+
+# torch is left out of the lock on purpose: see setup.
+lock:           ## refresh requirements.lock
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	echo "torch ; python_version < '0'" > $(VENV)-lock/override.txt
+	$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-header --no-annotate \
+		--override $(VENV)-lock/override.txt pyproject.toml -o requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:          ## remove what make made
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
