@@ -1,0 +1,59 @@
+"""What engines are given and what they answer, flattened so that they can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
+
+
+class WrongAnswerError(ValueError):
+    """An engine does not compute what the network computes, so its time means nothing."""
+
+
+def arguments(example: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that `example` (tensor, tuple or mapping) stands for."""
+    if isinstance(example, Mapping):
+        return (), dict(example)
+    return (example if isinstance(example, tuple) else (example,)), {}
+
+
+def arrays(value: Any) -> list[NDArray[Any]]:
+    """Return every tensor and array inside `value`, depth first, as numpy arrays that share their memory."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().numpy()]
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, Mapping):
+        return [leaf for item in value.values() for leaf in arrays(item)]
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in arrays(item)]
+    return []
+
+
+def max_error(answer: Any, reference: Any) -> float:
+    """Return the largest difference between two answers, relative to the largest magnitude of each reference array.
+
+    Any structure of tensors and arrays is accepted. NaN in the answer where the reference has none counts as infinite.
+
+    Raises:
+        WrongAnswerError: the answers differ in number or in shape.
+    """
+    got, expected = arrays(answer), arrays(reference)
+    shapes = [a.shape for a in got], [a.shape for a in expected]
+    if shapes[0] != shapes[1]:
+        raise WrongAnswerError(f"shapes differ: expected {shapes[1]}, got {shapes[0]}")
+    return max((_array_error(a, b) for a, b in zip(got, expected, strict=True)), default=0.0)
+
+
+def _array_error(got: NDArray[Any], expected: NDArray[Any]) -> float:
+    if not expected.size:
+        return 0.0
+    difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    worst = float(difference.max() / max(float(np.abs(expected).max()), np.finfo(np.float32).tiny))
+    return worst if np.isfinite(worst) else float("inf")

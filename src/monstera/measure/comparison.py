@@ -1,0 +1,130 @@
+"""Puts networks and engines side by side: answers first, then times, in one process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import torch
+from torch import nn
+
+from monstera.measure.answers import Inputs, WrongAnswerError, arguments, arrays, max_error
+from monstera.measure.machine import this_machine
+from monstera.measure.macs import count_macs
+from monstera.measure.peak import fma_peak_gflops
+from monstera.measure.peers import Call, Peer, torch_threads
+from monstera.measure.result import Comparison, Row
+from monstera.measure.timing import race
+
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line to be measured: an engine and the network it runs; `weights` says which weights these are."""
+
+    peer: Peer
+    model: nn.Module
+    weights: str = "dense"
+
+    @property
+    def label(self) -> str:
+        """The engine and its weights as one name, unique within a comparison."""
+        return f"{self.peer.name}, {self.weights}"
+
+
+def compare(
+    network: str,
+    entries: Sequence[Entry],
+    example: Inputs,
+    *,
+    threads: int = 1,
+    rounds: int = 5,
+    round_s: float = 0.3,
+    tolerance: float = TOLERANCE,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Measure every entry on `example`, batch as given, on `threads` threads.
+
+    Every engine first answers, and its answer is compared with that of torch eager on the same weights; `tolerance`
+    bounds the difference, relative to the largest magnitude of the output. A guest that is absent, fails or answers
+    wrongly keeps its row, with a note in place of a time; Monstera's own failures are raised. Then all the others run
+    in interleaved rounds (see `race`). `on_step(text)` is told what happens next. The models are left as they were.
+
+    Raises:
+        ValueError: a model in training mode, or two entries with the same engine and weights.
+        WrongAnswerError: Monstera's answer is off by more than `tolerance`.
+    """
+    _check(entries)
+    with torch_threads(threads):
+        seats = []
+        for entry in entries:
+            on_step(f"preparing {entry.label}")
+            seats.append(_seat(entry, example, threads, tolerance))
+        gc.collect()
+        peak_gflops = fma_peak_gflops(threads)
+        timings = race(
+            {seat.entry.label: seat.call for seat in seats if seat.call is not None},
+            rounds=rounds,
+            round_s=round_s,
+            on_round=lambda done: on_step(f"round {done} of {rounds} timed"),
+        )
+    rows = []
+    for seat in seats:
+        macs = count_macs(seat.entry.model, example)
+        timing = timings.get(seat.entry.label)
+        rows.append(Row(seat.entry.peer.name, seat.entry.weights, macs, seat.error, timing, seat.note))
+    return Comparison(
+        network=network,
+        inputs=tuple(array.shape for array in arrays(arguments(example))),
+        threads=threads,
+        date=datetime.now(timezone.utc).date().isoformat(),
+        machine=this_machine(),
+        peak_gflops=peak_gflops,
+        rows=tuple(rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """An entry that is ready to run, or the reason why it is not."""
+
+    entry: Entry
+    call: Call | None = None
+    error: float | None = None
+    note: str = ""
+
+
+def _check(entries: Sequence[Entry]) -> None:
+    labels = [entry.label for entry in entries]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"these entries appear twice: {twice}; give them different `weights`")
+    training = [entry.label for entry in entries if entry.model.training]
+    if training:
+        raise ValueError(f"in training mode: {training}; call model.eval() first")
+
+
+def _seat(entry: Entry, example: Inputs, threads: int, tolerance: float) -> _Seat:
+    lacks = entry.peer.missing()
+    if lacks:
+        return _Seat(entry, note=lacks)
+    try:
+        call = entry.peer.prepare(entry.model, example, threads)
+        error = max_error(call(), _reference(entry.model, example))
+        if not error <= tolerance:
+            raise WrongAnswerError(f"off by {error:.1e} of the largest output, at most {tolerance:.0e} expected")
+    except Exception as reason:
+        if not entry.peer.guest:
+            raise
+        first_line = (str(reason).strip() or "no message").splitlines()[0]
+        return _Seat(entry, note=f"{type(reason).__name__}: {first_line}")
+    return _Seat(entry, call, error)
+
+
+def _reference(model: nn.Module, example: Inputs) -> object:
+    args, kwargs = arguments(example)
+    with torch.inference_mode():
+        return model(*args, **kwargs)

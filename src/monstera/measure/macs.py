@@ -1,0 +1,68 @@
+"""Counts multiply-accumulates from the torch module itself, so that no engine judges its own work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from monstera.measure.answers import Inputs, arguments
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
+
+
+@dataclass(frozen=True, slots=True)
+class Macs:
+    """Multiply-accumulates of one call of a network: of all its weights, and of those that are not zero."""
+
+    dense: int
+    surviving: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.surviving <= self.dense:
+            raise ValueError(f"expected 0 <= surviving <= dense, got {self.surviving} of {self.dense}")
+
+
+def count_macs(model: nn.Module, example: Inputs) -> Macs:
+    """Run `model` once on `example` and count the MACs of its convolutions and linear layers.
+
+    Every weight is counted once for each output position it serves, taps on padding included, batch included.
+    Arithmetic outside of convolution and linear modules (batch norm, activations, pooling) is not counted. The model
+    is left as it was.
+    """
+    counts: list[Macs] = []
+    hooks = [
+        module.register_forward_hook(partial(_count, counts))
+        for module in model.modules()
+        if isinstance(module, _COUNTED)
+    ]
+    args, kwargs = arguments(example)
+    try:
+        with torch.no_grad():
+            model(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return Macs(sum(c.dense for c in counts), sum(c.surviving for c in counts))
+
+
+def _count(counts: list[Macs], module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    positions = _positions(module, inputs[0], output)
+    counts.append(Macs(weight.numel() * positions, int(torch.count_nonzero(weight)) * positions))
+
+
+def _positions(module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> int:
+    """Return how many times each weight is used: places per channel or feature, times the batch."""
+    if isinstance(module, nn.Linear):
+        return output.numel() // module.out_features
+    if isinstance(module, _TRANSPOSED):
+        return x.numel() // module.in_channels
+    assert isinstance(module, _CONVOLUTIONS)
+    return output.numel() // module.out_channels

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monstera.measure import WrongAnswerError, max_error
+
+
+def test_the_error_is_relative_to_the_largest_magnitude_of_the_reference():
+    assert max_error(torch.tensor([1.0, -20.0]), torch.tensor([2.0, -20.0])) == pytest.approx(0.05)
+
+
+def test_every_part_of_a_nested_answer_counts_and_the_worst_decides():
+    reference = {"a": torch.ones(2), "b": [torch.ones(3), (torch.ones(1),)]}
+    answer = {"a": np.ones(2), "b": [np.ones(3), (np.full(1, 1.5),)]}
+    assert max_error(answer, reference) == pytest.approx(0.5)
+
+
+def test_nan_in_an_answer_is_an_infinite_error():
+    assert max_error(torch.tensor([float("nan"), 1.0]), torch.ones(2)) == float("inf")
+
+
+def test_an_answer_of_another_shape_is_wrong_however_close_its_values():
+    with pytest.raises(WrongAnswerError, match=r"expected \[\(2,\)\], got \[\(1, 2\)\]"):
+        max_error(torch.ones(1, 2), torch.ones(2))
+
+
+def test_a_missing_output_is_wrong():
+    with pytest.raises(WrongAnswerError):
+        max_error((torch.ones(2),), (torch.ones(2), torch.ones(2)))
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1))
+def test_an_answer_has_no_error_against_itself(values: list[float]):
+    assert max_error(np.array(values), torch.tensor(values, dtype=torch.float64)) == 0.0

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from monstera.measure import Macs, count_macs
+
+
+def test_a_convolution_counts_each_weight_once_per_output_pixel_padding_and_batch_included():
+    conv = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+    assert count_macs(conv, torch.zeros(2, 3, 9, 7)).dense == 8 * 3 * 9 * (5 * 4) * 2
+
+
+def test_grouped_convolutions_count_only_the_weights_they_have():
+    conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+    assert count_macs(conv, torch.zeros(1, 8, 5, 5)).dense == 8 * 9 * 25
+
+
+def test_a_linear_layer_over_tokens_counts_each_token():
+    assert count_macs(nn.Linear(16, 4), torch.zeros(2, 5, 16)).dense == 16 * 4 * 10
+
+
+def test_a_transposed_convolution_counts_per_input_pixel():
+    assert count_macs(nn.ConvTranspose2d(4, 6, 2, stride=2), torch.zeros(1, 4, 3, 5)).dense == 4 * 6 * 4 * 15
+
+
+def test_only_weights_that_are_not_zero_survive():
+    conv = nn.Conv2d(4, 4, 1)
+    with torch.no_grad():
+        conv.weight[1:] = 0
+    macs = count_macs(nn.Sequential(conv, nn.ReLU()), torch.zeros(1, 4, 3, 3))
+    assert macs == Macs(dense=16 * 9, surviving=4 * 9)
+
+
+def test_a_layer_that_is_used_twice_counts_twice():
+    layer = nn.Linear(4, 4)
+    assert count_macs(nn.Sequential(layer, layer), torch.zeros(1, 4)).dense == 32
+
+
+def test_counting_leaves_no_hook_behind_even_when_the_network_fails():
+    layer = nn.Linear(4, 4)
+    with pytest.raises(RuntimeError):
+        count_macs(layer, torch.zeros(1, 5))
+    assert not layer._forward_hooks
+
+
+def test_more_survivors_than_weights_are_refused():
+    with pytest.raises(ValueError, match="surviving"):
+        Macs(dense=1, surviving=2)
