@@ -1,6 +1,8 @@
 """What a network means: typed operators, a graph of them, and a numpy interpreter as their definition."""
 
+from monstera.compiler.ir.error_bound import error_bound
 from monstera.compiler.ir.graph import Graph, Node, Shape, param_keys
+from monstera.compiler.ir.interpreter import evaluate, interpret
 from monstera.compiler.ir.ops import (
     Activate,
     Activation,
@@ -46,5 +48,8 @@ __all__ = [
     "Slice",
     "Softmax",
     "Upsample",
+    "error_bound",
+    "evaluate",
+    "interpret",
     "param_keys",
 ]

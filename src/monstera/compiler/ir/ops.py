@@ -1,7 +1,7 @@
 """The operators of the IR: frozen values that name their parameters by key, shapes `[N, C, H, W]` unless said.
 
-Paddings are `(top, left, bottom, right)`; every other pair is `(vertical, horizontal)`. `ceil_mode` does not exist here:
-the frontend turns it into explicit bottom and right padding. What an operator means is said by `interpreter.py`.
+Paddings are `(top, left, bottom, right)`; every other pair is `(vertical, horizontal)`. `ceil_mode` does not exist
+here: the frontend turns it into explicit bottom and right padding. What an operator means is said by `interpreter.py`.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Upsample:
     """Resize H and W to the node's shape. `step` = input pixels an output pixel moves, as torch computes it.
 
     nearest: source = min(floor(out * step), in - 1). bilinear: source = out * step with `align_corners`, else
-    max(0, (out + 0.5) * step - 0.5); neighbours beyond the edge repeat it.
+    max(0, (out + 0.5) * step - 0.5); neighbours beyond the edge repeat it. Positions are computed in fp32, as torch
+    does (`interpreter.source_pixels` gives them): a floor decides.
     """
 
     mode: Literal["nearest", "bilinear"]

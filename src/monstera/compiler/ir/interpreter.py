@@ -1,0 +1,268 @@
+"""What every operator means, in plain numpy. The compiled program is only an optimisation of this file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import singledispatch
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from monstera.compiler.ir.graph import Graph, Node, Shape, param_keys
+from monstera.compiler.ir.ops import (
+    Activate,
+    Activation,
+    AdaptivePool,
+    Add,
+    Affine,
+    AvgPool,
+    Concat,
+    Constant,
+    Conv2d,
+    Linear,
+    MaxPool,
+    Mean,
+    Mul,
+    Op,
+    Pad,
+    Padding,
+    Reshape,
+    Slice,
+    Softmax,
+    Upsample,
+)
+
+Array: TypeAlias = NDArray[Any]
+Params: TypeAlias = Mapping[str, Array]
+
+
+def interpret(graph: Graph, inputs: Mapping[str, Array], dtype: DTypeLike = np.float64) -> dict[str, Array]:
+    """Compute every value of the graph, inputs and constants included, in the given precision.
+
+    Raises:
+        ValueError: an input is missing or has another shape than the graph says.
+    """
+    values: dict[str, Array] = {}
+    for name, shape in graph.inputs:
+        if name not in inputs:
+            raise ValueError(f"input {name!r} is missing; got {sorted(inputs)}")
+        values[name] = np.asarray(inputs[name], dtype)
+        if values[name].shape != shape:
+            raise ValueError(f"input {name!r}: expected shape {shape}, got {values[name].shape}")
+    for node in graph.nodes:
+        values[node.name] = evaluate(node, [values[i] for i in node.inputs], graph.params, dtype)
+    return values
+
+
+def evaluate(node: Node, inputs: list[Array], params: Params, dtype: DTypeLike = np.float64) -> Array:
+    """Compute one node from the values of its inputs.
+
+    Raises:
+        ValueError: the result has another shape than the node says, so the graph is wrong.
+    """
+    mine = {key: params[key].astype(dtype) for key in param_keys(node.op)}
+    result = meaning(node.op, node.shape, mine, *inputs)
+    if result.shape != node.shape:
+        raise ValueError(f"{node.name!r} ({node.op}): the graph says {node.shape}, its inputs give {result.shape}")
+    return result
+
+
+@singledispatch
+def meaning(op: Op, shape: Shape, params: Params, *inputs: Array) -> Array:  # noqa: ARG001
+    """What `op` computes. `shape` is the node's; `params` holds what the operator names, in the inputs' dtype."""
+    raise TypeError(f"the interpreter does not know {op}")
+
+
+@meaning.register
+def _(op: Conv2d, shape: Shape, params: Params, x: Array, residual: Array | None = None) -> Array:
+    weight = params[op.weight]
+    filters, _, kh, kw = weight.shape
+    # [batch, group, channel, row, column] times [group, filter, channel], tap by tap.
+    x = _zero_pad(x, op.padding)
+    x = x.reshape(x.shape[0], op.groups, -1, *x.shape[2:])
+    taps = weight.reshape(op.groups, filters // op.groups, -1, kh, kw)
+    y = np.zeros((shape[0], op.groups, filters // op.groups, shape[2] * shape[3]), x.dtype)
+    for ky, kx in np.ndindex(kh, kw):
+        window = _window(x, (ky, kx), shape, op.stride, op.dilation)
+        y += taps[..., ky, kx] @ window.reshape(*window.shape[:3], -1)
+    y = _scale_and_shift(y.reshape(shape), params, op.scale, op.bias, axis=1)
+    return activate(op.activation, y if residual is None else y + residual)
+
+
+@meaning.register
+def _(op: Linear, _shape: Shape, params: Params, x: Array) -> Array:
+    return activate(op.activation, _scale_and_shift(x @ params[op.weight].T, params, op.scale, op.bias, axis=-1))
+
+
+@meaning.register
+def _(op: Affine, _shape: Shape, params: Params, x: Array) -> Array:
+    return activate(op.activation, _scale_and_shift(x, params, op.scale, op.shift, axis=1))
+
+
+@meaning.register
+def _(op: Activate, _shape: Shape, _params: Params, x: Array) -> Array:
+    return activate(op.activation, x)
+
+
+@meaning.register
+def _(op: Add, _shape: Shape, _params: Params, a: Array, b: Array) -> Array:
+    return activate(op.activation, a + b)
+
+
+@meaning.register
+def _(op: Mul, _shape: Shape, _params: Params, a: Array, b: Array) -> Array:
+    return activate(op.activation, a * b)
+
+
+@meaning.register
+def _(op: Constant, _shape: Shape, params: Params) -> Array:
+    return params[op.value]
+
+
+@meaning.register
+def _(op: Concat, _shape: Shape, _params: Params, *inputs: Array) -> Array:
+    return np.concatenate(inputs, op.dim)
+
+
+@meaning.register
+def _(op: MaxPool, shape: Shape, _params: Params, x: Array) -> Array:
+    top, left, bottom, right = op.padding
+    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=-np.inf)
+    windows = (_window(x, tap, shape, op.stride, op.dilation) for tap in np.ndindex(*op.kernel))
+    return np.maximum.reduce([*windows])
+
+
+@meaning.register
+def _(op: AvgPool, shape: Shape, params: Params, x: Array) -> Array:
+    x = _zero_pad(x, op.padding)
+    windows = (_window(x, tap, shape, op.stride) for tap in np.ndindex(*op.kernel))
+    return np.add.reduce([*windows]) * params[op.factor]
+
+
+@meaning.register
+def _(op: AdaptivePool, shape: Shape, _params: Params, x: Array) -> Array:
+    reduce = np.mean if op.mode == "mean" else np.max
+    rows, columns = (adaptive_windows(n, m) for n, m in zip(x.shape[2:], shape[2:], strict=True))
+    planes = [[reduce(x[:, :, top:bottom, left:right], (2, 3)) for left, right in columns] for top, bottom in rows]
+    return np.moveaxis(np.array(planes), (0, 1), (2, 3))
+
+
+@meaning.register
+def _(op: Upsample, shape: Shape, _params: Params, x: Array) -> Array:
+    for axis, step in zip((2, 3), op.step, strict=True):
+        low, high, fraction = source_pixels(op, x.shape[axis], shape[axis], step)
+        fraction = fraction.astype(x.dtype).reshape(-1, *[1] * (3 - axis))
+        x = x.take(low, axis) * (1 - fraction) + x.take(high, axis) * fraction
+    return x
+
+
+@meaning.register
+def _(_op: Mean, shape: Shape, _params: Params, x: Array) -> Array:
+    return x.mean((2, 3), keepdims=len(shape) == 4)
+
+
+@meaning.register
+def _(_op: Reshape, shape: Shape, _params: Params, x: Array) -> Array:
+    return x.reshape(shape)
+
+
+@meaning.register
+def _(op: Softmax, _shape: Shape, _params: Params, x: Array) -> Array:
+    e = np.exp(x - x.max(op.dim, keepdims=True))
+    return e / e.sum(op.dim, keepdims=True)
+
+
+@meaning.register
+def _(op: Pad, shape: Shape, _params: Params, x: Array) -> Array:
+    out = np.full(shape, op.value, x.dtype)
+    source, target = [], []
+    for before, n, m in zip(op.before, x.shape, shape, strict=True):
+        kept = max(0, min(n, m - before) - max(0, -before))
+        source.append(slice(max(0, -before), max(0, -before) + kept))
+        target.append(slice(max(0, before), max(0, before) + kept))
+    out[tuple(target)] = x[tuple(source)]
+    return out
+
+
+@meaning.register
+def _(op: Slice, shape: Shape, _params: Params, x: Array) -> Array:
+    cuts = zip(op.start, op.step, shape, strict=True)
+    return x[tuple(slice(start, start + step * (n - 1) + 1 if n else start, step) for start, step, n in cuts)]
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def activate(activation: Activation | None, x: Array) -> Array:
+    """Apply an activation; None is the identity. NaN stays NaN: np.maximum and np.clip propagate it."""
+    if activation is None:
+        return x
+    match activation.kind:
+        case "relu":
+            return np.maximum(x, 0)
+        case "clamp":
+            return np.minimum(np.maximum(x, activation.low), activation.high)
+        case "leaky_relu":
+            return np.maximum(x, 0) + activation.slope * np.minimum(x, 0)
+        case "silu":
+            return x * _sigmoid(x)
+        case "hardswish":
+            return x * np.clip(x + 3, 0, 6) / 6
+        case "hardsigmoid":
+            return np.clip(x + 3, 0, 6) / 6
+        case "sigmoid":
+            return _sigmoid(x)
+        case "tanh":
+            return np.tanh(x)
+        case "gelu":
+            return x * 0.5 * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
+        case "gelu_tanh":
+            return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def adaptive_windows(n: int, m: int) -> list[tuple[int, int]]:
+    """First and one past the last input pixel of each of `m` adaptive windows over `n` pixels."""
+    return [(i * n // m, -(-(i + 1) * n // m)) for i in range(m)]
+
+
+def source_pixels(op: Upsample, n: int, m: int, step: float) -> tuple[Array, Array, Array]:
+    """For `m` outputs over `n` inputs: lower neighbour, upper neighbour, weight of the upper (int, int, fp32).
+
+    Positions are computed in fp32, operation by operation as torch does, because a floor decides.
+    """
+    out, step32 = np.arange(m, dtype=np.float32), np.float32(step)
+    if op.mode == "nearest":
+        low = np.minimum(np.floor(out * step32).astype(np.int64), n - 1)
+        return low, low, np.zeros(m, np.float32)
+    half = np.float32(0.5)
+    source = out * step32 if op.align_corners else np.maximum(step32 * (out + half) - half, np.float32(0))
+    low = np.minimum(source.astype(np.int64), n - 1)
+    return low, np.minimum(low + 1, n - 1), np.clip(source - low.astype(np.float32), 0, 1)
+
+
+def _sigmoid(x: Array) -> Array:
+    # One side each, so that exp never overflows.
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def _scale_and_shift(x: Array, params: Params, scale: str | None, shift: str | None, axis: int) -> Array:
+    along = (-1, *[1] * (x.ndim - 2)) if axis == 1 else (-1,)
+    x = x if scale is None else x * params[scale].reshape(along)
+    return x if shift is None else x + params[shift].reshape(along)
+
+
+def _zero_pad(x: Array, padding: Padding) -> Array:
+    top, left, bottom, right = padding
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+
+
+def _window(
+    x: Array, tap: tuple[int, ...], shape: Shape, stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+) -> Array:
+    """The pixels that one tap of a window reads, for every output position."""
+    (y0, x0), (h, w) = (t * d for t, d in zip(tap, dilation, strict=True)), shape[2:]
+    rows = slice(y0, y0 + stride[0] * (h - 1) + 1, stride[0])
+    return x[..., rows, slice(x0, x0 + stride[1] * (w - 1) + 1, stride[1])]
