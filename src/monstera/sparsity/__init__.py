@@ -1,0 +1,60 @@
+"""What may be zero: patterns of holes, plans for whole networks, scores, schedules. No training, no compiling."""
+
+from monstera.sparsity.allocation import erk, erk_densities, global_magnitude
+from monstera.sparsity.entry import Entry, EntryLike
+from monstera.sparsity.errors import MaskFileError, PatternError, PlanError, ViewError
+from monstera.sparsity.masks import load_masks, save_masks
+from monstera.sparsity.patterns import ALL, Block, NOfM, PatternLike, pattern
+from monstera.sparsity.plan import Plan
+from monstera.sparsity.report import PlanReport, WeightReport
+from monstera.sparsity.schedules import (
+    SCHEDULES,
+    Constant,
+    Cosine,
+    Cubic,
+    Linear,
+    OneCycle,
+    Schedule,
+    schedule,
+)
+from monstera.sparsity.scores import magnitude
+from monstera.sparsity.selection import kept_groups
+from monstera.sparsity.view import PLAIN, Layout, WeightView, find_view, register_view, weight_views
+
+__all__ = [
+    "ALL",
+    "PLAIN",
+    "SCHEDULES",
+    "Block",
+    "Constant",
+    "Cosine",
+    "Cubic",
+    "Entry",
+    "EntryLike",
+    "Layout",
+    "Linear",
+    "MaskFileError",
+    "NOfM",
+    "OneCycle",
+    "PatternError",
+    "PatternLike",
+    "Plan",
+    "PlanError",
+    "PlanReport",
+    "Schedule",
+    "ViewError",
+    "WeightReport",
+    "WeightView",
+    "erk",
+    "erk_densities",
+    "find_view",
+    "global_magnitude",
+    "kept_groups",
+    "load_masks",
+    "magnitude",
+    "pattern",
+    "register_view",
+    "save_masks",
+    "schedule",
+    "weight_views",
+]

@@ -1,0 +1,126 @@
+"""Which weights of a model are meant: by role, by name glob, by module type, by module object."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from torch import nn
+
+from monstera.sparsity.errors import PlanError, ViewError, suggestion
+from monstera.sparsity.view import find_view, layouts_of, weight_views
+
+Rule: TypeAlias = str | type[nn.Module] | nn.Module
+
+SKIPPED = ("first_conv", "depthwise", "last_linear")
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def candidates(model: nn.Module, skip: Collection[str]) -> list[str]:
+    """The weights that a uniform plan prunes: all but embedding tables and those that `skip` names.
+
+    Raises:
+        PlanError: `skip` names what is not there, a weight that is left is computed from others, or none is left.
+    """
+    if isinstance(skip, str):
+        raise PlanError([f"skip is a collection of roles and globs, got the text {skip!r}; write ({skip!r},)"])
+    uses = _uses(model)
+    skipped, problems = _skipped(model, uses, skip)
+    names = [
+        name
+        for name, modules in uses.items()
+        if name not in skipped and not all(isinstance(m, nn.Embedding) for m in modules)
+    ]
+    problems += [f"{name}: {problem}" for name in names if (problem := _refusal(model, name))]
+    if not names and not problems:
+        problems.append(f"no weight is left to prune; skip={tuple(skip)!r} covers all of {list(uses)}")
+    if problems:
+        raise PlanError(problems)
+    return names
+
+
+def matched(model: nn.Module, rules: Collection[Rule]) -> list[list[str]]:
+    """For every rule the weights it means, in registration order.
+
+    Raises:
+        PlanError: with every rule that matches nothing.
+    """
+    names = list(_uses(model))
+    found = [_matches(model, rule, names) for rule in rules]
+    if problems := [
+        f"{_shown(rule)} matches no weight; {suggestion(str(rule), names)}"
+        for rule, hits in zip(rules, found, strict=True)
+        if not hits
+    ]:
+        raise PlanError(problems)
+    return found
+
+
+def _uses(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Every weight by the first of its names, with all modules that use it, computed weights included."""
+    names = {id(view.weight): name for name, view in weight_views(model).items()}
+    uses: dict[str, list[nn.Module]] = {}
+    for path, module in model.named_modules():
+        for parameter in layouts_of(module) or ():
+            own = f"{path}.{parameter}" if path else parameter
+            leaf = module._parameters.get(parameter)
+            uses.setdefault(own if leaf is None else names[id(leaf)], []).append(module)
+    return uses
+
+
+def _skipped(model: nn.Module, uses: dict[str, list[nn.Module]], skip: Iterable[str]) -> tuple[set[str], list[str]]:
+    roles = {"first_conv": _first_convolution, "depthwise": _depthwise, "last_linear": _last_linear}
+    skipped: set[str] = set()
+    problems: list[str] = []
+    for item in skip:
+        if item in roles:
+            skipped |= roles[item](uses)
+            continue
+        hits = _matches(model, item, list(uses))
+        skipped.update(hits)
+        if not hits:
+            problems.append(
+                f"skip={item!r} matches no weight and is no role ({', '.join(roles)}); {suggestion(item, uses)}"
+            )
+    return skipped, problems
+
+
+def _first_convolution(uses: dict[str, list[nn.Module]]) -> set[str]:
+    return set([n for n, modules in uses.items() if any(isinstance(m, _CONVOLUTIONS) for m in modules)][:1])
+
+
+def _depthwise(uses: dict[str, list[nn.Module]]) -> set[str]:
+    return {
+        name
+        for name, modules in uses.items()
+        if any(isinstance(m, _CONVOLUTIONS) and m.groups == m.in_channels > 1 for m in modules)
+    }
+
+
+def _last_linear(uses: dict[str, list[nn.Module]]) -> set[str]:
+    last: dict[int, str] = {id(m): name for name, modules in uses.items() for m in modules if isinstance(m, nn.Linear)}
+    return set(list(last.values())[-1:])
+
+
+def _matches(model: nn.Module, rule: Rule, names: list[str]) -> list[str]:
+    if isinstance(rule, str):
+        return [n for n in names if fnmatchcase(n, rule) or fnmatchcase(n.rpartition(".")[0], rule)]
+    roots = [rule] if isinstance(rule, nn.Module) else [m for m in model.modules() if isinstance(m, rule)]
+    inside = {id(m) for root in roots for m in root.modules()}
+    return [name for name, modules in _uses(model).items() if any(id(m) in inside for m in modules)]
+
+
+def _shown(rule: Rule) -> str:
+    if isinstance(rule, str):
+        return f"the glob {rule!r}"
+    return f"the type {rule.__name__}" if isinstance(rule, type) else f"the {type(rule).__name__} object"
+
+
+def _refusal(model: nn.Module, name: str) -> str:
+    try:
+        find_view(model, name)
+    except ViewError as error:
+        return str(error)
+    return ""
