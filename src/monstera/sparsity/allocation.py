@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from monstera.sparsity import patterns
 from monstera.sparsity.errors import PlanError
-from monstera.sparsity.patterns import Block, NOfM, PatternLike, pattern
+from monstera.sparsity.patterns import ALL, Block, NOfM, PatternLike
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.rules import SKIPPED, candidates
 from monstera.sparsity.view import find_view
@@ -48,7 +49,7 @@ def erk_densities(
 def erk(
     model: nn.Module,
     density: float,
-    pattern_: PatternLike = "unstructured",
+    pattern: PatternLike = "unstructured",
     *,
     skip: Collection[str] = SKIPPED,
     power: float = 1.0,
@@ -58,7 +59,7 @@ def erk(
     Raises:
         PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed.
     """
-    block = _allocatable(pattern_)
+    block = replace(_allocatable(pattern), scope="layer")
     shapes = {name: find_view(model, name).weight.shape for name in candidates(model, skip)}
     plan = Plan({name: (block, share) for name, share in erk_densities(shapes, density, power).items()})
     plan.check(model)
@@ -66,7 +67,7 @@ def erk(
 
 
 def global_magnitude(
-    model: nn.Module, pattern_: PatternLike, density: float, *, skip: Collection[str] = SKIPPED
+    model: nn.Module, pattern: PatternLike, density: float, *, skip: Collection[str] = SKIPPED
 ) -> Plan:
     """A plan with the densities that competition over the whole network leaves, each weight then for itself.
 
@@ -76,7 +77,7 @@ def global_magnitude(
     Raises:
         PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed.
     """
-    block = replace(_allocatable(pattern_), scope="network")
+    block = replace(_allocatable(pattern), scope="network")
     together = Plan.uniform(model, block, density, skip=skip)
     densities: dict[str, float] = {}
     for name, mask in together.masks(model).items():
@@ -86,7 +87,9 @@ def global_magnitude(
 
 
 def _allocatable(name: PatternLike) -> Block:
-    block = pattern(name)
+    block = patterns.pattern(name)
+    if (block.out, block.in_, block.positions) == (ALL, ALL, ALL):
+        raise PlanError(["a whole layer has no density of its own; use Plan.uniform with scope 'network'"])
     if isinstance(block.scope, NOfM):
         raise PlanError([f"{block} has a density of its own, {block.density():g}; use Plan.uniform"])
     return block

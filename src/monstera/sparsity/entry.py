@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from monstera.sparsity import patterns
 from monstera.sparsity.errors import PatternError, PlanError
-from monstera.sparsity.patterns import Block, PatternLike, pattern
+from monstera.sparsity.patterns import Block, PatternLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Entry:
     pattern: Block
     density: float
 
-    def __init__(self, pattern_: PatternLike, density: float | None = None) -> None:
-        block = pattern(pattern_)
+    def __init__(self, pattern: PatternLike, density: float | None = None) -> None:
+        block = patterns.pattern(pattern)
         object.__setattr__(self, "pattern", block)
         object.__setattr__(self, "density", block.density(density))
 

@@ -67,7 +67,7 @@ class Plan(Mapping[str, Entry]):
     def uniform(
         cls,
         model: nn.Module,
-        pattern_: PatternLike,
+        pattern: PatternLike,
         density: float | None = None,
         *,
         skip: Collection[str] = SKIPPED,
@@ -76,7 +76,7 @@ class Plan(Mapping[str, Entry]):
 
         Args:
             model: read only.
-            pattern_: a pattern or its short name.
+            pattern: a pattern or its short name.
             density: kept fraction of groups; may be left out for N:M.
             skip: any of "first_conv" (in order of registration), "depthwise", "last_linear", and globs of parameter or
                 module names. `skip=()` leaves nothing out.
@@ -84,7 +84,7 @@ class Plan(Mapping[str, Entry]):
         Raises:
             PlanError: nothing is left to prune, `skip` names what is not there, or the pattern does not fit a weight.
         """
-        plan = cls(dict.fromkeys(candidates(model, skip), (pattern_, density)))
+        plan = cls(dict.fromkeys(candidates(model, skip), (pattern, density)))
         plan.check(model)
         return plan
 

@@ -15,15 +15,11 @@ _VERSION = 1
 def dump(entries: Mapping[str, tuple[str, float]]) -> str:
     """YAML text of name -> (pattern name, density)."""
     weights = {name: {"pattern": pattern, "density": float(density)} for name, (pattern, density) in entries.items()}
-    lines = ["# Monstera plan: the pattern of each weight and the kept fraction of its groups.", f"version: {_VERSION}"]
-    if not weights:
-        return "\n".join([*lines, "weights: {}", ""])
-    lines.append("weights:")
-    for name, fields in weights.items():
-        # One flow mapping a line: a plan of a hundred layers stays readable as a table.
-        line = yaml.safe_dump({name: fields}, default_flow_style=None, sort_keys=False, width=10**6, allow_unicode=True)
-        lines.append("  " + line.strip())
-    return "\n".join([*lines, ""])
+    # With default_flow_style=None only the innermost mappings are put on one line: the file reads as a table.
+    text = yaml.safe_dump(
+        {"version": _VERSION, "weights": weights}, default_flow_style=None, sort_keys=False, width=10**6
+    )
+    return f"# Monstera plan: the pattern of each weight and the kept fraction of its groups.\n{text}"
 
 
 def parse(text: str) -> dict[str, tuple[str, float | None]]:

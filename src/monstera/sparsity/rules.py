@@ -11,6 +11,7 @@ from torch import nn
 from monstera.sparsity.errors import PlanError, ViewError, suggestion
 from monstera.sparsity.view import find_view, layouts_of, weight_views
 
+Uses: TypeAlias = dict[str, list[nn.Module]]
 Rule: TypeAlias = str | type[nn.Module] | nn.Module
 
 SKIPPED = ("first_conv", "depthwise", "last_linear")
@@ -58,25 +59,29 @@ def matched(model: nn.Module, rules: Collection[Rule]) -> list[list[str]]:
     return found
 
 
-def _uses(model: nn.Module) -> dict[str, list[nn.Module]]:
+def _uses(model: nn.Module) -> Uses:
     """Every weight by the first of its names, with all modules that use it, computed weights included."""
     names = {id(view.weight): name for name, view in weight_views(model).items()}
-    uses: dict[str, list[nn.Module]] = {}
+    uses: Uses = {}
     for path, module in model.named_modules():
         for parameter in layouts_of(module) or ():
             own = f"{path}.{parameter}" if path else parameter
             leaf = module._parameters.get(parameter)
-            uses.setdefault(own if leaf is None else names[id(leaf)], []).append(module)
+            uses.setdefault(own if leaf is None else names.get(id(leaf), own), []).append(module)
     return uses
 
 
-def _skipped(model: nn.Module, uses: dict[str, list[nn.Module]], skip: Iterable[str]) -> tuple[set[str], list[str]]:
-    roles = {"first_conv": _first_convolution, "depthwise": _depthwise, "last_linear": _last_linear}
+def _skipped(model: nn.Module, uses: Uses, skip: Iterable[str]) -> tuple[set[str], list[str]]:
+    roles = {
+        "first_conv": _first_convolution(uses),
+        "depthwise": _depthwise(uses),
+        "last_linear": _last_linear(model, uses),
+    }
     skipped: set[str] = set()
     problems: list[str] = []
     for item in skip:
         if item in roles:
-            skipped |= roles[item](uses)
+            skipped |= roles[item]
             continue
         hits = _matches(model, item, list(uses))
         skipped.update(hits)
@@ -87,11 +92,11 @@ def _skipped(model: nn.Module, uses: dict[str, list[nn.Module]], skip: Iterable[
     return skipped, problems
 
 
-def _first_convolution(uses: dict[str, list[nn.Module]]) -> set[str]:
+def _first_convolution(uses: Uses) -> set[str]:
     return set([n for n, modules in uses.items() if any(isinstance(m, _CONVOLUTIONS) for m in modules)][:1])
 
 
-def _depthwise(uses: dict[str, list[nn.Module]]) -> set[str]:
+def _depthwise(uses: Uses) -> set[str]:
     return {
         name
         for name, modules in uses.items()
@@ -99,9 +104,9 @@ def _depthwise(uses: dict[str, list[nn.Module]]) -> set[str]:
     }
 
 
-def _last_linear(uses: dict[str, list[nn.Module]]) -> set[str]:
-    last: dict[int, str] = {id(m): name for name, modules in uses.items() for m in modules if isinstance(m, nn.Linear)}
-    return set(list(last.values())[-1:])
+def _last_linear(model: nn.Module, uses: Uses) -> set[str]:
+    last = next((m for m in reversed(list(model.modules())) if isinstance(m, nn.Linear)), None)
+    return {name for name, modules in uses.items() if any(m is last for m in modules)}
 
 
 def _matches(model: nn.Module, rule: Rule, names: list[str]) -> list[str]:

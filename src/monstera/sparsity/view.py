@@ -143,40 +143,41 @@ def _layout(module: nn.Module, parameter: str) -> Layout:
         )
     if parameter not in layouts:
         raise ViewError(f"{kind} has no weight {parameter!r}; {suggestion(parameter, layouts)}")
-    if reason := _computed(module, parameter):
+    if reason := _unusable(module, parameter):
         raise ViewError(f"{kind}.{parameter} {reason}")
-    if nn.parameter.is_lazy(getattr(module, parameter)):
-        raise ViewError(f"{kind}.{parameter} has no shape yet; run the model once on an example first")
     return layouts[parameter]
 
 
-def _computed(module: nn.Module, parameter: str) -> str:
-    """Why the attribute is not a leaf parameter, with advice; empty if it is one."""
+def _unusable(module: nn.Module, parameter: str) -> str:
+    """Why zeros cannot be written to a weight, with advice; empty if they can."""
     if parametrize.is_parametrized(module, parameter):
         return (
             "is parametrised, so zeros written to it would not last; bake it in first with "
             f"torch.nn.utils.parametrize.remove_parametrizations(module, {parameter!r})"
         )
     own = module._parameters
-    if own.get(parameter) is not None:
-        return ""
     if f"{parameter}_orig" in own:
         return f"is masked by torch.nn.utils.prune; make it permanent with prune.remove(module, {parameter!r})"
     if f"{parameter}_g" in own:
         return "is computed by the old weight_norm; undo it with torch.nn.utils.remove_weight_norm(module)"
-    return "is not a parameter of the module; prune the parameter it is computed from"
+    leaf = own.get(parameter)
+    if leaf is None:
+        return "is not a parameter of the module; prune the parameter it is computed from"
+    if nn.parameter.is_lazy(leaf):
+        return "has no shape yet; run the model once on an example first"
+    return ""
 
 
 def weight_views(model: nn.Module) -> dict[str, WeightView]:
     """Every weight of the model that has a registered layout, by parameter name, in registration order.
 
-    A shared parameter appears once, under the first of its names. Weights computed from others are left out.
+    A shared parameter appears once, under the first of its names. Weights that `WeightView` refuses are left out.
     """
     views: dict[str, WeightView] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
         for parameter in layouts_of(module) or ():
-            if _computed(module, parameter):
+            if _unusable(module, parameter):
                 continue
             view = WeightView(module, parameter)
             if id(view.weight) not in seen:
@@ -221,10 +222,20 @@ _GATES: dict[type[nn.Module], int] = {nn.RNN: 1, nn.GRU: 3, nn.LSTM: 4, nn.RNNCe
 
 
 def _gated(gates: int) -> LayoutsOf:
-    def layouts(module: nn.Module) -> dict[str, Layout]:
-        names = [n for n, _ in module.named_parameters(recurse=False) if n.startswith(("weight_ih", "weight_hh"))]
-        projections = [n for n, _ in module.named_parameters(recurse=False) if n.startswith("weight_hr")]
-        return dict.fromkeys(names, Layout(parts=gates)) | dict.fromkeys(projections, PLAIN)
+    """Stacked gates are parts; the projection of an LSTM (`weight_hr`) has none."""
+
+    def cell(_: nn.RNNCellBase) -> dict[str, Layout]:
+        return {"weight_ih": Layout(parts=gates), "weight_hh": Layout(parts=gates)}
+
+    def layers(module: nn.RNNBase) -> dict[str, Layout]:
+        one = {"weight_ih": Layout(parts=gates), "weight_hh": Layout(parts=gates)}
+        one |= {"weight_hr": PLAIN} if module.proj_size else {}
+        directions = ("", "_reverse") if module.bidirectional else ("",)
+        ends = [f"_l{layer}{direction}" for layer in range(module.num_layers) for direction in directions]
+        return {name + end: layout for end in ends for name, layout in one.items()}
+
+    def layouts(module: nn.RNNBase | nn.RNNCellBase) -> dict[str, Layout]:
+        return layers(module) if isinstance(module, nn.RNNBase) else cell(module)
 
     return layouts
 
