@@ -124,7 +124,7 @@ def _(op: Conv2d, shape: Shape, params: Params, x: Bounded, residual: Bounded | 
 @linear_error.register
 def _(op: Linear, shape: Shape, params: Params, x: Bounded) -> Array:
     error = _spread(replace(op, bias=None), shape, params, params[op.weight].shape[1], x)
-    return error + UNIT * FEW * _size(params, op.bias, 2)[:, 0] if op.bias else error
+    return error + UNIT * FEW * _size(params, op.bias, 2)
 
 
 @linear_error.register

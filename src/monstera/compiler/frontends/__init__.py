@@ -1,0 +1,6 @@
+"""Ways into the IR. Each gives an `Imported`: the graph, and what a caller must pass and gets back."""
+
+from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
+from monstera.compiler.frontends.torch_export import from_torch
+
+__all__ = ["Imported", "Input", "UnsupportedError", "from_torch"]

@@ -1,0 +1,98 @@
+"""Torch operators that treat every element alike: activations and arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.imported import UnsupportedError
+from monstera.compiler.ir import Activate, Activation, Add, Mul, Shape
+
+
+def _clamp(low: float | None, high: float | None) -> Activation:
+    if isinstance(low, str | torch.Tensor) or isinstance(high, str | torch.Tensor):
+        raise UnsupportedError("clamp with tensors as bounds; use numbers")
+    inf = float("inf")
+    return Activation("clamp", low=-inf if low is None else float(low), high=inf if high is None else float(high))
+
+
+_ACTIVATIONS: Mapping[str, Callable[[Call], Activation]] = {
+    "relu": lambda _: Activation("relu"),
+    "relu6": lambda _: _clamp(0, 6),
+    "hardtanh": lambda call: _clamp(call["min_val"], call["max_val"]),
+    "clamp": lambda call: _clamp(call["min"], call["max"]),
+    "clip": lambda call: _clamp(call["min"], call["max"]),
+    "clamp_min": lambda call: _clamp(call["min"], None),
+    "clamp_max": lambda call: _clamp(None, call["max"]),
+    "leaky_relu": lambda call: Activation("leaky_relu", slope=float(call["negative_slope"])),
+    "silu": lambda _: Activation("silu"),
+    "hardswish": lambda _: Activation("hardswish"),
+    "hardsigmoid": lambda _: Activation("hardsigmoid"),
+    "sigmoid": lambda _: Activation("sigmoid"),
+    "tanh": lambda _: Activation("tanh"),
+    "gelu": lambda call: Activation("gelu_tanh" if call["approximate"] == "tanh" else "gelu"),
+}
+
+
+def _activation(build: Builder, call: Call) -> Value:
+    return build.add(Activate(_ACTIVATIONS[call.op](call)), (call["self"],), call.shape)
+
+
+def _add(build: Builder, call: Call) -> Value:
+    return _sum(build, call["self"], _times(build, call["other"], call["alpha"]), call.shape)
+
+
+def _sub(build: Builder, call: Call) -> Value:
+    return _sum(build, call["self"], _times(build, call["other"], -call["alpha"]), call.shape)
+
+
+def _rsub(build: Builder, call: Call) -> Value:
+    return _sum(build, _times(build, call["self"], -call["alpha"]), call["other"], call.shape)
+
+
+def _neg(build: Builder, call: Call) -> Value:
+    return _times(build, call["self"], -1)
+
+
+def _mul(build: Builder, call: Call) -> Value:
+    return build.add(Mul(), (_tensor(call["self"]), _tensor(call["other"])), call.shape)
+
+
+def _div(build: Builder, call: Call) -> Value:
+    if call.args.get("rounding_mode"):
+        raise UnsupportedError(f"division that rounds ({call['rounding_mode']!r})")
+    if isinstance(call["other"], str):
+        raise UnsupportedError("division by a tensor that is computed from the input")
+    divisor = torch.as_tensor(call["other"], dtype=torch.float64)
+    return build.add(Mul(), (call["self"], (1 / divisor).to(torch.float32)), call.shape)
+
+
+def _sum(build: Builder, a: Value | float, b: Value | float, shape: Shape) -> Value:
+    return build.add(Add(), (_tensor(a), _tensor(b)), shape)
+
+
+def _times(build: Builder, x: Value | float, factor: float) -> Value:
+    if not isinstance(x, str):
+        return torch.as_tensor(x, dtype=torch.float32) * factor
+    return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
+
+
+def _tensor(x: Value | float) -> Value:
+    return x if isinstance(x, str) else torch.as_tensor(x, dtype=torch.float32)
+
+
+ELEMENTWISE: Mapping[str, Callable[[Builder, Call], Value]] = {
+    **dict.fromkeys(_ACTIVATIONS, _activation),
+    "add": _add,
+    "sub": _sub,
+    "subtract": _sub,
+    "rsub": _rsub,
+    "neg": _neg,
+    "mul": _mul,
+    "multiply": _mul,
+    "div": _div,
+    "divide": _div,
+    "true_divide": _div,
+}

@@ -1,0 +1,99 @@
+"""A graph in the making, as seen by the translations of single torch operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from monstera.compiler.frontends.imported import UnsupportedError
+from monstera.compiler.ir import Constant, Graph, Node, Op, Shape
+
+Value: TypeAlias = "str | torch.Tensor"
+"""What a torch value has become: the name of a value of the graph, or a tensor known at compile time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results."""
+
+    op: str
+    args: Mapping[str, Any]
+    shapes: tuple[Shape, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the only (or first) result."""
+        return self.shapes[0]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.args[name]
+
+    def pair(self, name: str) -> tuple[int, int]:
+        """An argument that is one number for both directions, or one for each."""
+        numbers = [self.args[name]] if isinstance(self.args[name], int) else [*self.args[name]]
+        return (numbers[0], numbers[-1])
+
+
+@dataclass(slots=True)
+class Builder:
+    """Collects nodes and parameters. Names of tensors that the model holds are kept as parameter keys."""
+
+    inputs: list[tuple[str, Shape]]
+    keys: dict[int, str]
+    nodes: list[Node] = field(default_factory=list)
+    params: dict[str, np.ndarray] = field(default_factory=dict)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    layer: str = ""
+
+    def __post_init__(self) -> None:
+        self.shapes.update(self.inputs)
+
+    def add(self, op: Op, inputs: tuple[Value, ...], shape: Shape) -> str:
+        """Append a node and return its name; tensors known at compile time become constants."""
+        operands = tuple(i if isinstance(i, str) else self.constant(i) for i in inputs)
+        return self._append(op, operands, shape)
+
+    def param(self, value: torch.Tensor | np.ndarray, hint: str) -> str:
+        """Hold an array as fp32 and return its key: the model's own name for it, else one made from `hint`."""
+        if isinstance(value, torch.Tensor) and id(value) in self.keys:
+            key = self.keys[id(value)]
+        else:
+            key = _unused(f"{self.layer or 'graph'}:{hint}", self.params)
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        self.params[key] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
+        return key
+
+    def constant(self, value: torch.Tensor) -> str:
+        """A value of the graph that holds a tensor known at compile time."""
+        return self._append(Constant(self.param(value, "constant")), (), tuple(value.shape))
+
+    def shape(self, value: Value) -> Shape:
+        """The shape of a value, known at compile time or not."""
+        return self.shapes[value] if isinstance(value, str) else tuple(value.shape)
+
+    def known(self, value: Value | None, what: str) -> torch.Tensor:
+        """The tensor behind a value that has to be known at compile time."""
+        if isinstance(value, torch.Tensor):
+            return value
+        raise UnsupportedError(f"{what} is computed from the input; it must be known at compile time")
+
+    def finish(self, outputs: tuple[str, ...]) -> Graph:
+        """The graph so far, with these outputs."""
+        return Graph(tuple(self.inputs), tuple(self.nodes), outputs, self.params)
+
+    def _append(self, op: Op, inputs: tuple[str, ...], shape: Shape) -> str:
+        stem = f"{self.layer}:{type(op).__name__.lower()}" if self.layer else type(op).__name__.lower()
+        name = _unused(stem, self.shapes)
+        self.nodes.append(Node(name, op, inputs, shape, self.layer))
+        self.shapes[name] = shape
+        return name
+
+
+def _unused(stem: str, taken: Mapping[str, Any]) -> str:
+    """`stem`, or the first of `stem.1`, `stem.2`, ... that is not taken."""
+    names = (stem if i == 0 else f"{stem}.{i}" for i in range(len(taken) + 1))
+    return next(n for n in names if n not in taken)

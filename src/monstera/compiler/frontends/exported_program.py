@@ -1,0 +1,144 @@
+"""Walk over an exported torch program and build the graph, operator by operator."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.utils import _pytree as pytree
+
+from monstera.compiler.frontends.aten_elementwise import ELEMENTWISE
+from monstera.compiler.frontends.aten_layers import LAYERS
+from monstera.compiler.frontends.aten_movement import MOVEMENT
+from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
+
+_HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {**LAYERS, **ELEMENTWISE, **MOVEMENT}
+# Operators that only assert what export has already made sure of.
+_CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "_assert_async")
+
+
+class _Unknown:
+    """What an operator becomes that the IR cannot say; the walk goes on, so that the error can list all of them."""
+
+
+Values = dict[fx.Node, Any]
+"""What torch's nodes have become: a Value, a tuple of them, or _Unknown."""
+
+
+def translate(program: ExportedProgram, inputs: tuple[Input, ...]) -> Imported:
+    """Build the graph of an exported program whose user inputs are `inputs`, in order.
+
+    Raises:
+        UnsupportedError: lists every operator that the IR cannot say, with its layer.
+    """
+    tensors = {**program.constants, **program.state_dict}
+    keys = {id(t): name for name, t in reversed(tensors.items()) if isinstance(t, torch.Tensor)}
+    build = Builder([(i.name, i.shape) for i in inputs], keys)
+    values = _placeholders(program, inputs, tensors)
+    problems: list[str] = []
+    for node in program.graph.nodes:
+        if node.op != "call_function" or op_name(node) in _CHECKS:
+            continue
+        build.layer = _layer(node)
+        try:
+            values[node] = _value(build, node, values)
+        except UnsupportedError as error:
+            values[node] = _Unknown()
+            problems.append(f"  {op_name(node)} in {build.layer or 'the model itself'}: {error}")
+    if problems:
+        raise UnsupportedError("the compiler cannot express these operators of the model:\n" + "\n".join(problems))
+    return _finish(program, inputs, build, values)
+
+
+def op_name(node: fx.Node) -> str:
+    """`conv2d` for aten.conv2d.default, and without the underscore that says in place."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return getattr(node.target, "__name__", str(node.target))
+    return node.target._schema.name.removeprefix("aten::").rstrip("_")
+
+
+def _layer(node: fx.Node) -> str:
+    """The path of the innermost module that a node comes from; repeated calls of a module share it."""
+    stack = node.meta.get("nn_module_stack")
+    return re.sub(r"@\d+", "", [*stack.values()][-1][0]) if stack else ""
+
+
+def _placeholders(program: ExportedProgram, inputs: tuple[Input, ...], tensors: Mapping[str, Any]) -> Values:
+    values: Values = {}
+    names = iter(inputs)
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder"]
+    for node, spec in zip(nodes, program.graph_signature.input_specs, strict=True):
+        values[node] = next(names).name if spec.kind is InputKind.USER_INPUT else tensors[str(spec.target)]
+    return values
+
+
+def _value(build: Builder, node: fx.Node, values: Values) -> Any:
+    """What one node becomes: folded where all its operands are known, else translated."""
+    operands = [values[n] for n in node.all_input_nodes]
+    if node.target is operator.getitem:
+        return _item(values[node.args[0]], node.args[1])  # pyright: ignore[reportArgumentType]
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        raise UnsupportedError("not an operator of torch")
+    if all(isinstance(o, torch.Tensor) for o in operands) and torch.Tag.nondeterministic_seeded not in target.tags:
+        with torch.no_grad():
+            return target(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
+    if op_name(node) not in _HANDLERS:
+        raise UnsupportedError("unknown to the compiler")
+    results = _results(node)
+    if any(isinstance(o, _Unknown) for o in operands):
+        return _Unknown()
+    call = Call(op_name(node), _arguments(node, target, values), tuple(tuple(t.shape) for t in results))
+    return _HANDLERS[call.op](build, call)
+
+
+def _item(value: Any, index: Any) -> Any:
+    if isinstance(value, tuple | list) and index >= len(value):
+        raise UnsupportedError(f"its result number {index} (indices or statistics) is used")
+    return value if isinstance(value, _Unknown) else value[index]
+
+
+def _results(node: fx.Node) -> list[torch.Tensor]:
+    """The (fake) tensors that a node gives."""
+    fake = node.meta["val"]
+    results = [t for t in (fake if isinstance(fake, tuple | list) else [fake]) if t is not None]
+    if results[0].dtype != torch.float32:
+        raise UnsupportedError(f"its result is {str(results[0].dtype)[6:]}; only float32 is supported")
+    return results
+
+
+def _arguments(node: fx.Node, target: torch._ops.OpOverload, values: Values) -> dict[str, Any]:
+    """All arguments by the names of the operator's schema, defaults filled in."""
+    schema = target._schema.arguments
+    given = {a.name: a.default_value for a in schema if a.has_default_value()}
+    given |= {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
+    return {name: fx.map_arg(value, values.__getitem__) for name, value in given.items()}
+
+
+def _finish(program: ExportedProgram, inputs: tuple[Input, ...], build: Builder, values: Values) -> Imported:
+    build.layer = ""
+    outputs: list[str] = []
+    leaves = [_leaf(build, value, values, outputs) for value in program.graph.output_node().args[0]]  # pyright: ignore
+    structure = pytree.tree_unflatten(leaves, program.call_spec.out_spec)  # pyright: ignore[reportArgumentType]
+    return Imported(build.finish(tuple(outputs)), inputs, describe_output(structure))
+
+
+def _leaf(build: Builder, value: Any, values: Values, outputs: list[str]) -> Any:
+    """One leaf of the output; a value that is returned twice is one output of the graph."""
+    if not isinstance(value, fx.Node):
+        return value
+    name = values[value]
+    if isinstance(name, torch.Tensor):
+        if name.dtype != torch.float32:
+            raise UnsupportedError(f"the model returns a constant of {str(name.dtype)[6:]}; only float32 is supported")
+        name = build.constant(name)
+    if name not in outputs:
+        outputs.append(name)
+    return OutputIndex(outputs.index(name))

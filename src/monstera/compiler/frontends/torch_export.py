@@ -1,0 +1,106 @@
+"""Import a torch module by `torch.export`, without decomposition, at the shapes of an example."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx
+
+from monstera.compiler.frontends.exported_program import op_name, translate
+from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
+
+# Operators whose result is new memory: writing to it in place can be seen by nobody else.
+_FRESH = ("conv2d", "batch_norm", "linear", "add", "mul", "sub", "cat", "max_pool2d", "avg_pool2d")
+_SHOWN = 10
+
+
+def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Imported:
+    """Turn a module in eval mode into a graph, for inputs of exactly the example's shapes.
+
+    `args` and `kwargs` are what one would call the model with: fp32 tensors. The model is not modified.
+
+    Raises:
+        ValueError: the model is in training mode, or a weight is not finite fp32, or an input is not an fp32 tensor.
+        UnsupportedError: the model computes something that the IR has no operator for; all of it is listed.
+    """
+    _check_mode(model)
+    _check_weights(model)
+    inputs, args, kwargs = _bind(model, args, dict(kwargs or {}))
+    program = _export(model, args, kwargs)
+    return translate(program, inputs)
+
+
+def _check_mode(model: torch.nn.Module) -> None:
+    training = [name or type(module).__name__ for name, module in model.named_modules() if module.training]
+    if training:
+        raise ValueError(f"these modules are in training mode: {_listed(training)}; call model.eval() first")
+
+
+def _check_weights(model: torch.nn.Module) -> None:
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    floats = {name: t for name, t in tensors.items() if t.is_floating_point() or t.is_complex()}
+    if wrong := [f"{name} is {str(t.dtype)[6:]}" for name, t in floats.items() if t.dtype != torch.float32]:
+        raise ValueError(f"expected weights in float32, got {_listed(wrong)}; call model.float() first")
+    if wrong := [name for name, t in floats.items() if not t.isfinite().all()]:
+        raise ValueError(f"NaN or infinite values in {_listed(wrong)}; the model cannot be compiled")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _bind(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Input, ...], tuple[Any, ...], dict[str, Any]]:
+    """Name every input as the model's forward does; arguments that may be positional come first."""
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"the example does not fit {type(model).__name__}.forward{signature}: {error}") from error
+    names = [name for name in bound.arguments if name in signature.parameters]
+    starred = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL]
+    plain = [n for n in names if n not in starred][: len(bound.args)]
+    extra = [f"{starred[0]}_{i}" for i in range(len(bound.args) - len(plain))] if starred else []
+    positional = dict(zip([*plain, *extra][: len(bound.args)], bound.args, strict=True))
+    inputs = [_input(name, value, True) for name, value in positional.items()]
+    inputs += [_input(name, value, False) for name, value in bound.kwargs.items()]
+    return tuple(inputs), bound.args, bound.kwargs
+
+
+def _input(name: str, value: Any, positional: bool) -> Input:
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(
+            f"input {name!r} is a {type(value).__name__}; expected a tensor (fix other arguments in a wrapper)"
+        )
+    if value.dtype != torch.float32:
+        raise ValueError(f"input {name!r} is {str(value.dtype)[6:]}; expected float32")
+    return Input(name, tuple(value.shape), "float32", positional)
+
+
+def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        try:
+            program = torch.export.export(model, args, kwargs, strict=False)
+        except Exception as error:
+            raise UnsupportedError(f"torch.export cannot trace {type(model).__name__}: {error}") from error
+        if any(_writes_to_shared(node) for node in program.graph.nodes):
+            # An empty table decomposes nothing; it only turns writes in place into new values.
+            program = program.run_decompositions({})
+    signature = program.graph_signature
+    if written := [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]:
+        raise UnsupportedError(f"the model writes to {_listed(written)} when called; an engine has no state")
+    return program
+
+
+def _writes_to_shared(node: fx.Node) -> bool:
+    """Whether a node writes in place to memory that another value may share."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return False
+    target = node.args[0]
+    assert isinstance(target, fx.Node)
+    return len(target.users) > 1 or op_name(target) not in _FRESH
