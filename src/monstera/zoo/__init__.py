@@ -1,0 +1,29 @@
+"""Reference networks with the parameter names of published checkpoints, and readers for the data that recipes use."""
+
+from monstera.zoo.cifar_resnet import cifar_resnet, load_cifar_resnet_state, resnet20, resnet32, resnet56
+from monstera.zoo.digits_cnn import digits_cnn
+from monstera.zoo.eval_mode import evaluating
+from monstera.zoo.mobilenet import mobilenet_v2
+from monstera.zoo.names import NETWORKS, network
+from monstera.zoo.randomize import calibrate_, randomize_
+from monstera.zoo.resnet import resnet18, resnet50
+from monstera.zoo.vgg import vgg16, vgg16_bn
+
+__all__ = [
+    "NETWORKS",
+    "calibrate_",
+    "cifar_resnet",
+    "digits_cnn",
+    "evaluating",
+    "load_cifar_resnet_state",
+    "mobilenet_v2",
+    "network",
+    "randomize_",
+    "resnet18",
+    "resnet20",
+    "resnet32",
+    "resnet50",
+    "resnet56",
+    "vgg16",
+    "vgg16_bn",
+]

@@ -1,0 +1,43 @@
+"""The networks by name, for recipes and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from monstera.zoo.cifar_resnet import resnet20, resnet32, resnet56
+from monstera.zoo.digits_cnn import digits_cnn
+from monstera.zoo.mobilenet import mobilenet_v2
+from monstera.zoo.resnet import resnet18, resnet50
+from monstera.zoo.vgg import vgg16, vgg16_bn
+
+NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "digits_cnn": digits_cnn,
+    "mobilenet_v2": mobilenet_v2,
+    "resnet18": resnet18,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet50": resnet50,
+    "resnet56": resnet56,
+    "vgg16": vgg16,
+    "vgg16_bn": vgg16_bn,
+}
+
+
+def network(name: str, **options: Any) -> nn.Module:
+    """Build the network called `name`, in training mode, with fresh weights from torch's global generator.
+
+    Args:
+        options: what the builder takes, such as `classes`.
+
+    Raises:
+        ValueError: no network has this name, or it does not take these options.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"no network is called {name!r}; known: {', '.join(NETWORKS)}")
+    try:
+        return NETWORKS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"network {name!r} does not take the options {sorted(options)}: {error}") from None

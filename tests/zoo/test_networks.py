@@ -1,0 +1,114 @@
+"""Networks: the parameter names and counts that published checkpoints have."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from monstera.zoo import NETWORKS, cifar_resnet, network
+
+INPUT = {"digits_cnn": (2, 1, 8, 8), "resnet20": (2, 3, 32, 32), "resnet32": (2, 3, 32, 32), "resnet56": (2, 3, 32, 32)}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("resnet18", 11_689_512),
+        ("resnet50", 25_557_032),
+        ("vgg16", 138_357_544),
+        ("vgg16_bn", 138_365_992),
+        ("mobilenet_v2", 3_504_872),
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet56", 853_018),
+    ],
+)
+def test_a_network_has_as_many_parameters_as_the_published_one(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        model = network(name)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        (
+            "resnet18",
+            {
+                "conv1.weight": (64, 3, 7, 7),
+                "layer1.0.bn2.running_var": (64,),
+                "layer2.0.downsample.0.weight": (128, 64, 1, 1),
+                "layer2.0.downsample.1.num_batches_tracked": (),
+                "layer4.1.conv2.weight": (512, 512, 3, 3),
+                "fc.bias": (1000,),
+            },
+        ),
+        (
+            "resnet50",
+            {
+                "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+                "layer3.5.conv2.weight": (256, 256, 3, 3),
+                "layer4.2.bn3.weight": (2048,),
+                "fc.weight": (1000, 2048),
+            },
+        ),
+        (
+            "vgg16",
+            {
+                "features.28.weight": (512, 512, 3, 3),
+                "classifier.0.weight": (4096, 25088),
+                "classifier.6.bias": (1000,),
+            },
+        ),
+        ("vgg16_bn", {"features.40.weight": (512, 512, 3, 3), "features.41.running_mean": (512,)}),
+        (
+            "mobilenet_v2",
+            {
+                "features.0.0.weight": (32, 3, 3, 3),
+                "features.1.conv.0.0.weight": (32, 1, 3, 3),
+                "features.1.conv.1.weight": (16, 32, 1, 1),
+                "features.2.conv.1.0.weight": (96, 1, 3, 3),
+                "features.17.conv.3.running_var": (320,),
+                "features.18.1.bias": (1280,),
+                "classifier.1.weight": (1000, 1280),
+            },
+        ),
+    ],
+)
+def test_parameters_are_called_as_in_torchvision(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
+    with torch.device("meta"):
+        state = network(name).state_dict()
+    assert {key: tuple(state[key].shape) for key in shapes} == shapes
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_maps_pictures_to_its_classes(name: str) -> None:
+    with torch.device("meta"):
+        model = network(name, classes=7).eval()
+        assert model(torch.empty(INPUT.get(name, (2, 3, 64, 96)))).shape == (2, 7)
+
+
+def test_the_strides_of_resnet50_stand_at_the_3x3_convolutions() -> None:
+    with torch.device("meta"):
+        convolutions = {name: m for name, m in network("resnet50").named_modules() if isinstance(m, nn.Conv2d)}
+    assert [name for name, m in convolutions.items() if m.stride == (2, 2) and ".conv" in name] == [
+        "layer2.0.conv2",
+        "layer3.0.conv2",
+        "layer4.0.conv2",
+    ]
+
+
+def test_an_unknown_network_is_refused_with_the_known_names() -> None:
+    with pytest.raises(ValueError, match=r"'resnet21'.*known: .*resnet18, resnet20"):
+        network("resnet21")
+
+
+def test_an_option_the_builder_does_not_take_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"resnet20.*'colour'"):
+        network("resnet20", colour=3)
+
+
+def test_a_cifar_resnet_of_impossible_depth_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"6n \+ 2 layers.*not 21"):
+        cifar_resnet(21)
