@@ -1,0 +1,7 @@
+"""Gets fast: frontend -> graph -> passes -> layout -> packing -> C -> library."""
+
+from monstera.compiler.api import compile  # noqa: A004
+from monstera.compiler.build import BuildError
+from monstera.compiler.frontends import UnsupportedError
+
+__all__ = ["BuildError", "UnsupportedError", "compile"]

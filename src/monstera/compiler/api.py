@@ -1,0 +1,78 @@
+"""`compile`: from a torch module to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from monstera.compiler.build import build, compiler_command, compiler_version
+from monstera.compiler.emit import ABI, Unit, emit, unit
+from monstera.compiler.frontends import Imported, from_torch
+from monstera.compiler.lowering import lower
+from monstera.compiler.passes import optimize
+from monstera.compiler.targets import Target, native
+from monstera.runtime import Artifact, Engine, InputSpec, LayerSpec, Manifest, assemble, pack_tensors
+
+
+def compile(model: torch.nn.Module, example: Any, *, threads: int = 1) -> Engine:  # noqa: A001
+    """Compile a network for this machine. Holes are read off its weights, whoever made them.
+
+    Args:
+        model: a torch module in eval mode, fp32, on the CPU or not; it is not modified.
+        example: what it is called with: a tensor, a tuple of tensors (positional) or a dict (keyword arguments).
+            Fixes the shapes; the values do not matter.
+        threads: how many threads a run uses.
+
+    Raises:
+        ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1.
+        UnsupportedError: operators outside the IR, all of them listed with the layer they come from.
+        BuildError: no C compiler, or its cache cannot be written.
+
+    Example:
+        >>> import torch, monstera as ms
+        >>> engine = ms.compile(torch.nn.Conv2d(3, 8, 3).eval(), torch.zeros(1, 3, 16, 16))
+        >>> engine(torch.zeros(1, 3, 16, 16)).shape
+        torch.Size([1, 8, 14, 14])
+    """
+    if not isinstance(threads, int) or not 1 <= threads <= 64:
+        raise ValueError(f"threads must be a whole number from 1 to 64, got {threads!r}")
+    args, kwargs = _call(example)
+    imported = from_torch(model, args, kwargs)
+    target = native()
+    program = unit(lower(optimize(imported.graph), target, threads))
+    source = emit([program], target, threads)
+    library = build(source, target)
+    manifest = _manifest(imported, program, target, threads)
+    weights = pack_tensors(program.program.tables)
+    return assemble(Artifact(manifest, weights, source.encode(), library.read_bytes()), library)
+
+
+def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    match example:
+        case Mapping():
+            return (), dict(example)
+        case tuple() | list():
+            return tuple(example), {}
+        case _:
+            return (example,), {}
+
+
+def _manifest(imported: Imported, u: Unit, target: Target, threads: int) -> Manifest:
+    layers = tuple(LayerSpec(s.layer, s.title, s.kernel.name, **asdict(s.work)) for s in u.program.steps)
+    return Manifest(
+        target=target.name,
+        features=target.features,
+        threads=threads,
+        abi=ABI,
+        arena_floats=u.arena.size,
+        best_floats=u.arena.best,
+        weight_bytes=sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
+        compiler=compiler_version(tuple(compiler_command())),
+        inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional) for i in imported.inputs),
+        outputs=tuple(shape for _, shape in u.program.outputs),
+        output=imported.output,
+        layers=layers,
+    )

@@ -1,0 +1,100 @@
+"""Builds C into a shared library with the compiler at hand, and keeps it by the hash of everything that went in."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from monstera.compiler.targets import Target
+
+# No -ffast-math: it would switch denormals off for the whole process at load, and NaN must stay NaN.
+# -ffp-contract=fast because strict C standards turn multiply-adds off silently.
+_FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
+
+
+class BuildError(RuntimeError):
+    """The C compiler is missing or failed, or its result cannot be kept."""
+
+
+def compiler_command() -> list[str]:
+    """The C compiler: `$CC`, else gcc, clang or cc, else the ziglang wheel.
+
+    Raises:
+        BuildError: there is none; says how to get one.
+    """
+    if asked := os.environ.get("CC"):
+        command = shlex.split(asked)
+        if not command or shutil.which(command[0]) is None:
+            raise BuildError(f"$CC is {asked!r}, but there is no such program; unset it or name a C compiler")
+        return command
+    for name in ("gcc", "clang", "cc"):
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise BuildError(
+        "no C compiler found: looked for $CC, gcc, clang, cc and the ziglang wheel; "
+        "install one (Debian: `apt install gcc`) or run `pip install 'monstera[zig]'`"
+    )
+
+
+@lru_cache(maxsize=8)
+def compiler_version(command: tuple[str, ...]) -> str:
+    """First line of what the compiler says of itself."""
+    try:
+        answer = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise BuildError(f"the C compiler {shlex.join(command)} does not answer --version: {error}") from error
+    return answer.stdout.splitlines()[0].strip() if answer.stdout else "unknown"
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: `$MONSTERA_CACHE`, else the user's cache folder."""
+    if asked := os.environ.get("MONSTERA_CACHE"):
+        return Path(asked)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monstera"
+
+
+def build(source: str, target: Target) -> Path:
+    """Return the shared library of a C source, built now or taken from the cache.
+
+    Raises:
+        BuildError: no compiler, the compiler failed (its first lines are shown), or the cache cannot be written.
+    """
+    command = compiler_command()
+    flags = (*_FLAGS, *target.flags)
+    recipe = "\0".join([source, compiler_version(tuple(command)), *flags])
+    library = cache_folder() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
+    if library.exists():
+        return library
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            _compile(command, flags, source, Path(folder))
+            os.replace(Path(folder) / "net.so", library)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write to the cache {library.parent}: {error.strerror or error}; "
+            "set MONSTERA_CACHE to a folder that can be written"
+        ) from error
+    return library
+
+
+def _compile(command: list[str], flags: tuple[str, ...], source: str, folder: Path) -> None:
+    (folder / "net.c").write_text(source)
+    line = [*command, *flags, "-o", "net.so", "net.c", "-lm", "-lpthread"]
+    try:
+        answer = subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"the C compiler {shlex.join(command)} cannot be started: {error}") from error
+    if answer.returncode:
+        lines = [s for s in answer.stderr.splitlines() if "error" in s][:5] or answer.stderr.splitlines()[:5]
+        raise BuildError(f"the C compiler failed ({shlex.join(line)}):\n" + "\n".join(lines))

@@ -1,0 +1,118 @@
+"""Prints a program as one readable C file: kernels, one function a step, and `run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+from monstera.compiler import kernels
+from monstera.compiler.memory import Arena, place
+from monstera.compiler.program import Field, GridArgs, Program, Ref, Step
+from monstera.compiler.targets import Target
+from monstera.runtime.tensors import offsets_of
+
+ABI = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A program ready to print: its place in memory and the prefix of its symbols."""
+
+    prefix: str
+    program: Program
+    arena: Arena
+    weights: Mapping[str, int]  # table -> byte offset in the weights file's data
+
+
+def unit(program: Program, prefix: str = "net") -> Unit:
+    """Place a program's buffers and tables."""
+    return Unit(prefix, program, place(program), offsets_of(program.tables))
+
+
+def emit(units: Sequence[Unit], target: Target, threads: int) -> str:
+    """Return the C source of a library that holds the given programs (usually one)."""
+    steps = [s for u in units for s in u.program.steps]
+    activations = {o for s in steps for o in s.operands if isinstance(o, str) and o.startswith("act_")}
+    parts = [kernels.source((s.kernel for s in steps), activations, target), _text("team.h")]
+    for u in units:
+        parts += [_step(u, i, s) for i, s in enumerate(u.program.steps)]
+        parts.append(_run(u, threads))
+    return "\n".join(parts) + "\n"
+
+
+def _step(u: Unit, index: int, step: Step) -> str:
+    lines = [
+        f"/* {_comment(step.layer)}: {_comment(step.title)} */",
+        f"static void {u.prefix}_{index}(const call *c, part p) {{",
+    ]
+    lines += [f"    if (p.id == 0) clear({_pointer(u, ref)}, {count});" for ref, count in step.clears]
+    arguments = [_operand(u, o) for o in step.operands]
+    if step.struct:
+        fields = ", ".join(f".{k} = {_value(u, v)}" for k, v in step.fields.items())
+        lines.append(f"    const {step.struct} a = {{{fields}}};")
+        arguments.insert(0, "&a")
+    lines.append(f"    {step.kernel.name}({', '.join([*arguments, 'p'])});")
+    return "\n".join([*lines, "}"])
+
+
+def _run(u: Unit, threads: int) -> str:
+    steps = u.program.steps
+    table = ",\n    ".join(f"{u.prefix}_{i}" for i in range(len(steps))) or "0"
+    symbols = {
+        "prefix": u.prefix,
+        "table": table,
+        "count": len(steps),
+        "threads": threads,
+        "abi": ABI,
+        "arena": u.arena.size,
+        "inputs": len(u.program.inputs),
+        "outputs": len(u.program.outputs),
+        "weights": sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
+    }
+    text = _text("run.h")
+    for name, value in symbols.items():
+        text = text.replace(f"@{name}@", str(value))
+    return text
+
+
+def _value(u: Unit, value: Field) -> str:
+    match value:
+        case None:
+            return "0"
+        case Ref():
+            return _pointer(u, value)
+        case GridArgs():
+            return "{" + ", ".join(str(getattr(value, f)) for f in GridArgs.__slots__) + "}"
+        case float():
+            return f"{np.float32(value)!s}f"
+        case _:
+            return str(value)
+
+
+def _operand(u: Unit, operand: Ref | str | int | None) -> str:
+    return operand if isinstance(operand, str) else _value(u, operand)
+
+
+def _pointer(u: Unit, ref: Ref) -> str:
+    match ref.space:
+        case "arena":
+            return f"c->arena + {u.arena.offsets[ref.name] + ref.offset}"
+        case "weights":
+            return f"(const void *)(c->weights + {u.weights[ref.name] + ref.offset * 4})"
+        case "in":
+            index = [name for name, _ in u.program.inputs].index(ref.name)
+            return f"c->in[{index}] + {ref.offset}"
+        case "out":
+            index = [name for name, _ in u.program.outputs].index(ref.name)
+            return f"c->out[{index}] + {ref.offset}"
+
+
+def _comment(text: str) -> str:
+    return text.replace("*/", "* /")
+
+
+def _text(name: str) -> str:
+    return resources.files("monstera.compiler.kernels").joinpath(name).read_text()

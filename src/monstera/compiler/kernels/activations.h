@@ -1,0 +1,47 @@
+/* Elementwise functions of vectors. Comparisons are written so that NaN stays NaN. */
+
+INLINE vf act_none(vf x) { return x; }
+INLINE vf act_relu(vf x) { return (vf)((vi)x & ~(x < (vf){0})); }
+INLINE vf clamp(vf x, float low, float high) {
+    x = select_lt(x, splat(low), splat(low), x);
+    return select_lt(splat(high), x, splat(high), x);
+}
+
+/* exp: x = n ln2 + r, |r| <= ln2 / 2; a degree-6 fit of exp(r) (relative error below 1e-8), then 2^n by exponent bits. */
+INLINE vf exp_(vf x) {
+    x = clamp(x, -87.3f, 88.3f);
+    const vf shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: the sum's last bits are the rounded integer */
+    const vf n = shifted - 12582912.0f;
+    const vf r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    vf p = splat(0.0013814318f);
+    p = p * r + 0.008368852f;
+    p = p * r + 0.0416684f;
+    p = p * r + 0.1666652f;
+    p = p * r + 0.49999994f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    const vi power = ((vi)shifted - 0x4B400000 + 127) << 23;
+    return p * (vf)power;
+}
+
+INLINE vf act_sigmoid(vf x) { return 1.0f / (1.0f + exp_(-x)); }
+INLINE vf act_silu(vf x) { return x / (1.0f + exp_(-x)); }
+INLINE vf act_tanh(vf x) { return 1.0f - 2.0f / (1.0f + exp_(2.0f * x)); }
+INLINE vf act_hardsigmoid(vf x) { return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); }
+INLINE vf act_hardswish(vf x) { return x * act_hardsigmoid(x); }
+
+/* erf by Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7. */
+INLINE vf erf_(vf x) {
+    const vi sign = (vi)x & (int)0x80000000;
+    const vf a = (vf)((vi)x & 0x7fffffff);
+    const vf t = 1.0f / (1.0f + 0.3275911f * a);
+    vf p = splat(1.061405429f);
+    p = p * t - 1.453152027f;
+    p = p * t + 1.421413741f;
+    p = p * t - 0.284496736f;
+    p = p * t + 0.254829592f;
+    const vf y = 1.0f - p * t * exp_(-a * a);
+    return (vf)((vi)y | sign);
+}
+INLINE vf act_gelu(vf x) { return 0.5f * x * (1.0f + erf_(x * 0.70710678f)); }
+INLINE vf act_gelu_tanh(vf x) { return x * act_sigmoid(1.59576912f * (x + 0.044715f * x * x * x)); }

@@ -1,0 +1,19 @@
+static const step_function @prefix@_steps[] = {
+    @table@
+};
+
+/* ABI version, floats of the arena, bytes of the weights, inputs, outputs, steps, threads: compared with the manifest. */
+EXPORT void @prefix@_describe(int64_t *d) {
+    const int64_t values[] = {@abi@, @arena@, @weights@, @inputs@, @outputs@, @count@, @threads@};
+    memcpy(d, values, sizeof values);
+}
+
+EXPORT void *@prefix@_team_new(void) { return team_new(@threads@); }
+EXPORT void @prefix@_team_free(void *t) { team_free(t); }
+
+/* One run. `seconds` (one a step) may be NULL; the arena is this call's alone. */
+EXPORT void @prefix@_run(void *t, const char *weights, float *arena, const float *const *in, float *const *out,
+                         double *seconds) {
+    const call c = {weights, arena, in, out};
+    team_run(t, &c, @prefix@_steps, @count@, seconds);
+}

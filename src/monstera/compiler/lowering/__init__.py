@@ -1,0 +1,78 @@
+"""Graph to program: each operator becomes kernel calls on the layouts chosen for its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from monstera.compiler.grids import choose_layouts
+from monstera.compiler.ir import (
+    Activate,
+    AdaptivePool,
+    Add,
+    Affine,
+    AvgPool,
+    Concat,
+    Constant,
+    Conv2d,
+    Graph,
+    Linear,
+    MaxPool,
+    Mean,
+    Mul,
+    Node,
+    Pad,
+    Reshape,
+    Slice,
+    Softmax,
+    Upsample,
+)
+from monstera.compiler.layout import Flat
+from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.convolution import lower_conv2d, lower_linear
+from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
+from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_slice, lower_softmax
+from monstera.compiler.lowering.spatial import lower_adaptive, lower_mean, lower_pool, lower_upsample
+from monstera.compiler.program import Program, Ref
+from monstera.compiler.targets import Target
+
+
+def _nothing(_low: Lowering, _node: Node) -> None:
+    """Constants are tables and reshapes are aliases: whoever reads them asks for them."""
+
+
+_RULES: dict[type, Callable[[Lowering, Node], None]] = {
+    Activate: lower_activate,
+    AdaptivePool: lower_adaptive,
+    Add: lower_add,
+    Affine: lower_affine,
+    AvgPool: lower_pool,
+    Concat: lower_concat,
+    Constant: _nothing,
+    Conv2d: lower_conv2d,
+    Linear: lower_linear,
+    MaxPool: lower_pool,
+    Mean: lower_mean,
+    Mul: lower_mul,
+    Pad: lower_pad,
+    Reshape: _nothing,
+    Slice: lower_slice,
+    Softmax: lower_softmax,
+    Upsample: lower_upsample,
+}
+
+
+def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
+    """Turn an optimised graph into a program for a target.
+
+    Raises:
+        ValueError: a tensor has a form that no kernel takes (more than four dimensions where it must be copied).
+    """
+    low = Lowering(graph, choose_layouts(graph), target, threads)
+    for node in graph.nodes:
+        _RULES[type(node.op)](low, node)
+    outputs = []
+    for i, value in enumerate(graph.outputs):
+        name, layout = f"out{i}", Flat(low.shape(value))
+        low.copy(f"{value} to output {i}", value, layout, Ref("out", name), layer=low.layer(value))
+        outputs.append((name, layout.shape))
+    return Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables)

@@ -1,0 +1,303 @@
+"""What lowering a node needs: pointers to values in the layout asked for, constant tables, and a place to put steps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+
+from monstera.compiler.grids import Layouts
+from monstera.compiler.ir import Concat, Constant, Graph, Node, Reshape, Shape
+from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
+from monstera.compiler.program import Field, GridArgs, Kernel, Ref, Step, Work
+from monstera.compiler.targets import Target
+
+COPY = Kernel("copy", "copy.h")
+
+
+@dataclass(slots=True)
+class Lowering:
+    """The state of one lowering: grows steps, buffers and tables while the nodes are walked in order."""
+
+    graph: Graph
+    layouts: Layouts
+    target: Target
+    threads: int
+    steps: list[Step] = field(default_factory=list)
+    buffers: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, np.ndarray] = field(default_factory=dict)
+    _nodes: dict[str, Node] = field(default_factory=dict)
+    _shapes: Mapping[str, Shape] = field(default_factory=dict)
+    _slots: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _copies: dict[tuple[str, Layout, Shape], Ref] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._nodes = {n.name: n for n in self.graph.nodes}
+        self._shapes = self.graph.shapes()
+        self._slots = concat_slots(self.graph, self.layouts)
+
+    def shape(self, value: str) -> Shape:
+        """A value's shape."""
+        return self._shapes[value]
+
+    def layout(self, value: str) -> Layout:
+        """Where a value lies by itself."""
+        return self.layouts.values[value]
+
+    # Pointers -------------------------------------------------------------------------------------------------------
+
+    def result(self, node: Node) -> tuple[Ref, tuple[tuple[Ref, int], ...]]:
+        """Where a node puts its value (its first element), and the pads it must clear first."""
+        layout = self.layout(node.name)
+        root, plane = self._root(node.name)
+        ref = self.buffer(root, self.layout(root)) + plane
+        if not isinstance(layout, Planes):
+            return ref, ()
+        pad = layout.lead if plane == 0 else min(layout.lead, layout.grid.stride - layout.run())
+        return ref, ((ref + -pad, pad),) if pad else ()
+
+    def buffer(self, name: str, layout: Layout) -> Ref:
+        """The first element of a buffer that holds `layout`, made on first use."""
+        self.buffers.setdefault(name, layout.lead + layout.size)
+        return Ref("arena", name, layout.lead)
+
+    def own(self, value: str) -> Ref:
+        """A value where it lies by itself."""
+        if (node := self._nodes.get(value)) is None:
+            return Ref("in", value)
+        if isinstance(node.op, Constant):
+            return self.table(self.graph.params[node.op.value])
+        if isinstance(node.op, Reshape):
+            return self.flat(node.inputs[0])
+        return self.result(node)[0]
+
+    def flat(self, value: str) -> Ref:
+        """A value in row-major order; planes are copied once."""
+        layout = self.layout(value)
+        return self.own(value) if isinstance(layout, Flat) else self.copied(value, Flat(layout.shape))
+
+    def planes(self, value: str, layout: Planes) -> Ref:
+        """A value in the planes asked for, its shape broadcast to theirs; copied once if it lies otherwise."""
+        return self.own(value) if self.layout(value) == layout else self.copied(value, layout)
+
+    def unreshaped(self, value: str) -> str:
+        """The value behind a chain of reshapes: the same numbers in the same row-major order."""
+        while (node := self._nodes.get(value)) is not None and isinstance(node.op, Reshape):
+            value = node.inputs[0]
+        return value
+
+    def copied(self, value: str, layout: Layout) -> Ref:
+        """A copy of a value in another layout, broadcast to its shape."""
+        key = (value, layout, layout.shape)
+        if key not in self._copies:
+            name = f"{value}.{len(self._copies)}"
+            ref = self.buffer(name, layout)
+            self._copies[key] = ref
+            clears = ((ref + -layout.lead, layout.lead),) if layout.lead else ()
+            self.copy(f"{value} to {_title(layout)}", value, layout, ref, clears=clears, layer=self.layer(value))
+        return self._copies[key]
+
+    def layer(self, value: str) -> str:
+        """What people call the maker of a value."""
+        node = self._nodes.get(value)
+        return value if node is None else node.layer or node.name
+
+    def _root(self, value: str) -> tuple[str, int]:
+        """The buffer a value is a part of (concatenations nest), and how many floats into it."""
+        floats = 0
+        while value in self._slots:
+            value, offset = self._slots[value]
+            floats += offset
+        return value, floats
+
+    def in_place(self, value: str, concat: str) -> bool:
+        """Whether a value is made in its slot of a concatenation, so that nothing is left to copy."""
+        return self._slots.get(value, ("", 0))[0] == concat
+
+    # Tables ---------------------------------------------------------------------------------------------------------
+
+    def table(self, array: np.ndarray) -> Ref:
+        """A constant table, stored once per content."""
+        array = np.ascontiguousarray(array)
+        digest = hashlib.sha256(array.dtype.str.encode() + str(array.shape).encode() + array.tobytes()).hexdigest()
+        name = f"{array.dtype.name}.{digest[:16]}"
+        self.tables.setdefault(name, array)
+        return Ref("weights", name)
+
+    def mask(self, pixels: np.ndarray) -> Ref:
+        """Lane masks of a run (see `lane_masks`), padded so that a tile may read beyond the end."""
+        masks = lane_masks(pixels, self.target.lanes)
+        return self.table(np.concatenate([masks, np.zeros(16, np.uint16)]))
+
+    # Steps ----------------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        node: Node,
+        title: str,
+        kernel: Kernel,
+        struct: str,
+        fields: Mapping[str, Field],
+        operands: tuple[Ref | str | int | None, ...] = (),
+        work: Work | None = None,
+    ) -> None:
+        """Append a step that makes a node's value."""
+        _, clears = self.result(node)
+        layer = node.layer or node.name
+        self.steps.append(Step(layer, title, kernel, struct, fields, operands, (node.name,), clears, work or Work()))
+
+    def copy(
+        self,
+        title: str,
+        value: str,
+        into: Layout,
+        to: Ref,
+        *,
+        start: tuple[int, ...] = (),
+        step: tuple[int, ...] = (),
+        clears: tuple[tuple[Ref, int], ...] = (),
+        layer: str = "",
+    ) -> None:
+        """Append the steps that fill all of a layout with a value, broadcast, or with a strided slice of it."""
+        source, strides = self.source(value, into.shape)
+        source += sum(s * t for s, t in zip(_last4(start, 0), strides, strict=True))
+        strides = tuple(s * t for s, t in zip(_last4(step, 1), strides, strict=True))
+        n, c, _, _ = _last4(into.shape, 1)
+        for phase, window in enumerate(_windows(into)):
+            (y0, x0), (sy, sx) = window.pixel, window.step
+            fields = _copy_fields((*strides[:2], strides[2] * sy, strides[3] * sx), (n, c, *window.count), window.grid)
+            fields |= {"y_channel": window.channel, "whole": int(isinstance(into, Planes))}
+            plane = to + window.offset
+            operands = (source + (y0 * strides[2] + x0 * strides[3]), plane + window.first, window.first, plane)
+            work = Work(bytes=8 * n * c * window.count[0] * window.count[1])
+            pads = clears if phase == 0 else ()
+            self.steps.append(Step(layer, title, COPY, "copy_args", fields, operands, (to.name,), pads, work))
+
+    def paste(
+        self, node: Node, value: str, at: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]
+    ) -> None:
+        """Append a step that copies `count` elements of a value, from `start` on, to `at` in a node's own layout."""
+        source, strides = self.source(value, self.shape(value))
+        source += sum(s * t for s, t in zip(_last4(start, 0), strides, strict=True))
+        into = self.layout(node.name)
+        grid = grid_args(into)
+        own = (grid.image, grid.plane, grid.row, 1)
+        to = self.result(node)[0] + sum(s * t for s, t in zip(_last4(at, 0), own, strict=True))
+        fields = _copy_fields(strides, _four(_last4(count, 1)), grid) | {"y_channel": grid.plane, "whole": 0}
+        title = f"{value} into {node.name}"
+        step = Step(node.layer or node.name, title, COPY, "copy_args", fields, (source, to, 0, to), (node.name,))
+        self.steps.append(replace(step, work=Work(bytes=8 * prod(count))))
+
+    def source(self, value: str, shape: Shape) -> tuple[Ref, tuple[int, ...]]:
+        """Pointer and strides over (n, c, y, x) of a value broadcast to `shape` (rank <= 4)."""
+        layout = self.layout(value)
+        sizes = _last4(layout.shape, 1)
+        if isinstance(layout, Planes):
+            own: tuple[int, ...] = (layout.grid.rows * layout.grid.pitch, layout.grid.stride, layout.grid.pitch, 1)
+        else:
+            own = tuple(prod(sizes[i + 1 :]) for i in range(4))
+        wanted = _last4(shape, 1)
+        strides = tuple(0 if size == 1 and want > 1 else s for s, size, want in zip(own, sizes, wanted, strict=True))
+        return self.own(value), strides
+
+
+def _copy_fields(strides: tuple[int, ...], extent: tuple[int, int, int, int], grid: GridArgs) -> dict[str, Field]:
+    names = ("x_image", "x_channel", "x_row", "x_column")
+    return {**dict(zip(names, strides, strict=True)), **dict(zip("nchw", extent, strict=True)), "y": grid}
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Where one phase of a tensor goes: see `copy_args`."""
+
+    offset: int  # floats from plane 0 to this phase's first plane
+    channel: int  # floats between channels
+    first: int  # floats from the plane's start to the first pixel in it
+    pixel: tuple[int, int]  # the image coordinates of that pixel
+    step: tuple[int, int]
+    count: tuple[int, int]
+    grid: GridArgs
+
+
+def _windows(layout: Layout) -> list[_Window]:
+    if isinstance(layout, Flat):
+        grid = grid_args(layout)
+        return [_Window(0, grid.plane, 0, (0, 0), (1, 1), (grid.h, grid.w), grid)]
+    windows = []
+    grid, (sy, sx) = layout.grid, layout.step
+    for i, phase in enumerate(layout.kept):
+        row0, y0 = _first_pixel(phase[0], layout.origin[0], sy)
+        column0, x0 = _first_pixel(phase[1], layout.origin[1], sx)
+        rows = max(0, min(-(-(layout.h - y0) // sy), grid.rows - row0))
+        columns = max(0, min(-(-(layout.w - x0) // sx), grid.pitch - column0))
+        args = GridArgs(layout.n, layout.c, rows, columns, grid.pitch, grid.rows * grid.pitch, grid.stride, grid.stride)
+        windows.append(
+            _Window(
+                offset=i * grid.stride,
+                channel=len(layout.kept) * grid.stride,
+                first=row0 * grid.pitch + column0,
+                pixel=(y0, x0) if rows and columns else (0, 0),
+                step=layout.step,
+                count=(rows, columns) if rows and columns else (0, 0),
+                grid=args,
+            )
+        )
+    return windows
+
+
+def _first_pixel(phase: int, origin: int, step: int) -> tuple[int, int]:
+    """The first row of a phase that holds a pixel (not padding), and that pixel's coordinate."""
+    row = max(0, -(-(origin - phase) // step))
+    return row, row * step + phase - origin
+
+
+def grid_args(layout: Layout) -> GridArgs:
+    """The C view of an unphased layout; a dense tensor counts as `[n, c, h, w]` with leading ones."""
+    if isinstance(layout, Planes):
+        g = layout.grid
+        return GridArgs(layout.n, layout.c, layout.h, layout.w, g.pitch, g.rows * g.pitch, g.stride, g.stride)
+    n, c, h, w = _four(_last4(layout.shape, 1))
+    return GridArgs(n, c, h, w, w, c * h * w, h * w)
+
+
+def concat_slots(graph: Graph, layouts: Layouts) -> dict[str, tuple[str, int]]:
+    """For values that can be made right inside a concatenation's buffer: (concatenation, floats into it)."""
+    made = {n.name for n in graph.nodes if not isinstance(n.op, Constant | Reshape)}
+    slots: dict[str, tuple[str, int]] = {}
+    for node in graph.nodes:
+        whole = layouts.values[node.name]
+        if not isinstance(node.op, Concat) or not isinstance(whole, Planes):
+            continue
+        channel = 0
+        for value in node.inputs:
+            layout = layouts.values[value]
+            alone = node.inputs.count(value) == 1 and value not in slots and value in made
+            if alone and isinstance(layout, Planes) and layout.grid == whole.grid:
+                slots[value] = (node.name, whole.plane(channel))
+            channel += layout.shape[1]
+    return slots
+
+
+def _last4(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
+    """The values as four dimensions, missing leading ones filled.
+
+    Raises:
+        ValueError: there are more than four.
+    """
+    if len(values) > 4:
+        raise ValueError(f"tensors of more than 4 dimensions cannot be copied or broadcast yet; got shape {values}")
+    return (fill,) * (4 - len(values)) + tuple(values)
+
+
+def _four(values: tuple[int, ...]) -> tuple[int, int, int, int]:
+    n, c, h, w = values
+    return n, c, h, w
+
+
+def _title(layout: Layout) -> str:
+    if isinstance(layout, Flat):
+        return "dense order"
+    return "planes" if layout.step == (1, 1) else f"{len(layout.kept)} phase planes"

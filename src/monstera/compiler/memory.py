@@ -1,0 +1,54 @@
+"""One arena for all buffers: two share a place if no step needs both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from monstera.compiler.layout import LINE
+from monstera.compiler.program import Program
+
+# Whole vectors are loaded at the end of a run, so up to a tile of floats beyond a buffer is read (never used).
+GUARD = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Arena:
+    """Where each buffer starts, in floats, and how long the arena is. `best` is the largest sum of live buffers."""
+
+    offsets: Mapping[str, int]
+    size: int
+    best: int
+
+
+def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
+    """First and last step that touches each buffer."""
+    spans: dict[str, tuple[int, int]] = {}
+    for i, step in enumerate(program.steps):
+        for ref in step.refs():
+            if ref.space == "arena":
+                spans[ref.name] = (spans.get(ref.name, (i, i))[0], i)
+    return spans
+
+
+def place(program: Program) -> Arena:
+    """Place the buffers, largest first, each at the lowest offset that is free during its whole life."""
+    spans = lifetimes(program)
+    sizes = {name: -(-program.buffers[name] // LINE) * LINE for name in spans}
+    offsets: dict[str, int] = {}
+    for name in sorted(spans, key=lambda b: (-sizes[b], spans[b])):
+        begin, end = spans[name]
+        taken = sorted(
+            (offsets[other], offsets[other] + sizes[other])
+            for other in offsets
+            if spans[other][0] <= end and begin <= spans[other][1]
+        )
+        at = GUARD
+        for low, high in taken:
+            if at + sizes[name] <= low:
+                break
+            at = max(at, high)
+        offsets[name] = at
+    size = max((offsets[n] + sizes[n] for n in offsets), default=GUARD) + GUARD
+    live = [sum(sizes[n] for n, (a, b) in spans.items() if a <= i <= b) for i in range(len(program.steps))]
+    return Arena(offsets, size, max(live, default=0))

@@ -1,0 +1,96 @@
+"""The program: kernel calls in order, with every pointer and number resolved. Plain values; `emit` prints them as C."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from monstera.compiler.ir import Shape
+
+Space: TypeAlias = Literal["arena", "weights", "in", "out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A pointer: `offset` elements behind the start of a buffer, a table, an input or an output."""
+
+    space: Space
+    name: str
+    offset: int = 0
+
+    def __add__(self, elements: int) -> Ref:
+        return replace(self, offset=self.offset + elements)
+
+
+@dataclass(frozen=True, slots=True)
+class GridArgs:
+    """The C struct `grid`: extent and strides of a tensor; `tail` is -1 for a dense one."""
+
+    n: int
+    c: int
+    h: int
+    w: int
+    row: int
+    image: int
+    plane: int
+    tail: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A C function: `header` is its file; `macro` is what instantiates it there; a generated kernel has `spec`."""
+
+    name: str
+    header: str
+    macro: str = ""
+    spec: tuple[int, str, bool] | None = None  # spmm: rows of a block, activation, residual
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step does, for the profile: multiply-accumulates of the dense layer and of its surviving weights."""
+
+    dense_macs: int = 0
+    macs: int = 0
+    bytes: int = 0
+
+
+Field: TypeAlias = int | float | Ref | GridArgs | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call `kernel(&struct, operands..., part)`.
+
+    `reads` and `writes` name what it touches, for liveness; `clears` are stretches of zeros laid before the call (the
+    pad before a buffer's first plane).
+    """
+
+    layer: str
+    title: str
+    kernel: Kernel
+    struct: str
+    fields: Mapping[str, Field]
+    operands: tuple[Ref | str | int | None, ...] = ()
+    writes: tuple[str, ...] = ()
+    clears: tuple[tuple[Ref, int], ...] = ()
+    work: Work = Work()
+
+    def refs(self) -> list[Ref]:
+        """Every pointer of the step."""
+        inside = [v for v in self.fields.values() if isinstance(v, Ref)]
+        return inside + [v for v in self.operands if isinstance(v, Ref)] + [r for r, _ in self.clears]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled graph before it is C: steps, buffers (floats each) and constant tables by name."""
+
+    inputs: tuple[tuple[str, Shape], ...]
+    outputs: tuple[tuple[str, Shape], ...]
+    steps: tuple[Step, ...]
+    buffers: Mapping[str, int]
+    tables: Mapping[str, np.ndarray]

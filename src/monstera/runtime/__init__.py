@@ -1,0 +1,23 @@
+"""Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
+
+from monstera.runtime.artifact import Artifact, write_atomically
+from monstera.runtime.engine import Engine, assemble, load
+from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest
+from monstera.runtime.profile import LayerProfile, Profile
+from monstera.runtime.tensors import offsets_of, pack_tensors
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "Engine",
+    "InputSpec",
+    "LayerProfile",
+    "LayerSpec",
+    "Manifest",
+    "Profile",
+    "assemble",
+    "load",
+    "offsets_of",
+    "pack_tensors",
+    "write_atomically",
+]

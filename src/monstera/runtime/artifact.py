@@ -1,0 +1,102 @@
+"""The file `net.monstera`: a zip of manifest, weights (safetensors), C source and library. No pickle anywhere.
+
+Checksums find damage, not malice: an artifact is executable code. Load only what you trust.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import platform
+import tempfile
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from monstera.runtime.manifest import ArtifactError, Manifest, read_manifest
+
+_MANIFEST, _WEIGHTS, _SOURCE, _LIBRARY = "manifest.json", "weights.safetensors", "net.c", "net.so"
+_PARTS = (_WEIGHTS, _SOURCE, _LIBRARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The parts of an engine as bytes."""
+
+    manifest: Manifest
+    weights: bytes
+    source: bytes
+    library: bytes
+
+
+def write_artifact(artifact: Artifact, path: str | os.PathLike[str]) -> None:
+    """Write an artifact; a file that was there is replaced in one step or not at all.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    parts = dict(zip(_PARTS, (artifact.weights, artifact.source, artifact.library), strict=True))
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+    manifest = replace(artifact.manifest, sha256=sums).to_json()
+    blob = io.BytesIO()
+    with zipfile.ZipFile(blob, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in {_MANIFEST: manifest, **parts}.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    write_atomically(path, blob.getvalue())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write bytes under a temporary name beside `path`, then rename."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
+    """Read and check an artifact.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: not an artifact, damaged, of a newer version, or made for another machine.
+    """
+    where = str(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if sorted(names) != sorted([_MANIFEST, *_PARTS]):
+                raise ArtifactError(f"{where}: not a Monstera artifact; it holds {', '.join(names[:8]) or 'nothing'}")
+            manifest = read_manifest(archive.read(_MANIFEST), where)
+            parts = {name: archive.read(name) for name in _PARTS}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        raise ArtifactError(f"{where}: not a Monstera artifact, or damaged: {error}") from error
+    for name, data in parts.items():
+        if hashlib.sha256(data).hexdigest() != manifest.sha256.get(name):
+            raise ArtifactError(f"{where}: {name} is damaged: its checksum is not the manifest's; get the file again")
+    _check_machine(manifest, where)
+    return Artifact(manifest, *parts.values())
+
+
+def _check_machine(manifest: Manifest, where: str) -> None:
+    machine = platform.machine().lower()
+    arm = machine in {"aarch64", "arm64"}
+    if arm != (manifest.target == "neon"):
+        raise ArtifactError(f"{where}: made for {manifest.target}, this machine is {machine}; compile the model here")
+    cpuinfo = Path("/proc/cpuinfo")
+    if manifest.features and cpuinfo.exists():
+        missing = set(manifest.features) - set(cpuinfo.read_text().split())
+        if missing:
+            raise ArtifactError(
+                f"{where}: made for {manifest.target}; this processor lacks {', '.join(sorted(missing))}; "
+                "compile the model here"
+            )

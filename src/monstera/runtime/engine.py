@@ -1,0 +1,189 @@
+"""The engine: a compiled network that is called like the model it was made from."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
+from monstera.runtime.library import Library
+from monstera.runtime.manifest import ArtifactError, InputSpec, Manifest
+from monstera.runtime.profile import LayerProfile, Profile
+from monstera.runtime.tensors import TensorFileError, data_of
+
+
+class Engine:
+    """A native program for one network at fixed input shapes.
+
+    Call it with the arguments of the model's forward, as torch tensors or numpy arrays (fp32, the compiled shapes);
+    the answer has the model's own structure and is torch if any argument was. Immutable, callable from many threads.
+    """
+
+    def __init__(self, artifact: Artifact, library: Library) -> None:
+        self._artifact = artifact
+        self._library = library
+
+    @property
+    def manifest(self) -> Manifest:
+        """Shapes, target, layers: everything but weights and code."""
+        return self._artifact.manifest
+
+    @property
+    def c_source(self) -> str:
+        """The generated C."""
+        return self._artifact.source.decode()
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in self.manifest.inputs)
+        return f"Engine({inputs}; {self.manifest.target}, {self.manifest.threads} thread(s))"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network.
+
+        Raises:
+            TypeError: an argument is missing, unknown, given twice, not an array, or not fp32.
+            ValueError: an argument has another shape than the engine was compiled for.
+        """
+        given = self._bind(args, kwargs)
+        arrays = [_as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+        outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
+        self._library.run(arrays, outputs)
+        torch = sys.modules.get("torch")
+        if torch is not None and any(isinstance(value, torch.Tensor) for value in given):
+            return _build(self.manifest.output, [torch.from_numpy(o) for o in outputs])
+        return _build(self.manifest.output, outputs)
+
+    def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
+        """Time every step: medians over `rounds` runs, on the given arguments or on random ones.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        if args or kwargs:
+            given = self._bind(args, kwargs)
+        else:
+            rng = np.random.default_rng(0)
+            given = [rng.standard_normal(spec.shape, np.float32) for spec in self.manifest.inputs]
+        arrays = [_as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+        outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
+        seconds = np.zeros((rounds, max(1, len(self.manifest.layers))))
+        whole = np.zeros(rounds)
+        self._library.run(arrays, outputs)
+        for i in range(rounds):
+            self._library.run(arrays, outputs, seconds[i])
+            start = time.perf_counter()
+            self._library.run(arrays, outputs)
+            whole[i] = time.perf_counter() - start
+        medians = 1e3 * np.median(seconds, 0)
+        rows = [
+            LayerProfile(s.layer, s.title, s.kernel, float(ms), s.dense_macs, s.macs, s.bytes)
+            for s, ms in zip(self.manifest.layers, medians, strict=False)
+        ]
+        return Profile(tuple(rows), float(1e3 * np.median(whole)))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the engine as one file that `load` reads without torch and without a compiler.
+
+        Raises:
+            OSError: the folder does not exist or cannot be written.
+        """
+        write_artifact(self._artifact, path)
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        specs = self.manifest.inputs
+        expected = ", ".join(f"{i.name} {list(i.shape)}" for i in specs)
+        positional = [i.name for i in specs if i.positional]
+        if len(args) > len(positional):
+            raise TypeError(f"expected at most {len(positional)} positional inputs ({expected}), got {len(args)}")
+        values = dict(zip(positional, args, strict=False))
+        if twice := sorted(set(values) & set(kwargs)):
+            raise TypeError(f"input {twice[0]!r} was given twice")
+        values |= kwargs
+        if unknown := sorted(set(values) - {i.name for i in specs}):
+            raise TypeError(f"unknown input {unknown[0]!r}; the engine takes {expected}")
+        if missing := [i.name for i in specs if i.name not in values]:
+            raise TypeError(f"missing input {missing[0]!r}; the engine takes {expected}")
+        return [values[i.name] for i in specs]
+
+
+def load(path: str | os.PathLike[str]) -> Engine:
+    """Load an engine that `Engine.save` wrote. Needs neither torch nor a compiler.
+
+    An artifact is executable code: load only what you trust.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: not an artifact, damaged, of a newer version, or made for another machine.
+    """
+    artifact = read_artifact(path)
+    # The file may go once it is mapped; a private folder keeps others from swapping it before.
+    with tempfile.TemporaryDirectory(prefix="monstera-") as folder:
+        library = Path(folder) / "net.so"
+        library.write_bytes(artifact.library)
+        return assemble(artifact, library, where=str(path))
+
+
+def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> Engine:
+    """Put an engine together from its parts and a library on disk.
+
+    Raises:
+        ArtifactError: the parts do not belong together.
+    """
+    try:
+        weights = data_of(artifact.weights)
+    except TensorFileError as error:
+        raise ArtifactError(f"{where}: {error}") from error
+    return Engine(artifact, Library(library, artifact.manifest, weights))
+
+
+def _as_array(value: Any, spec: InputSpec) -> np.ndarray:
+    """A C-contiguous fp32 view or copy of a torch tensor or numpy array.
+
+    Raises:
+        TypeError, ValueError: as for a call.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        if value.device.type != "cpu":
+            raise TypeError(f"input {spec.name!r} is on {value.device}; engines run on the CPU: pass it .cpu()")
+        if str(value.dtype) != f"torch.{spec.dtype}":
+            raise TypeError(f"input {spec.name!r} is {value.dtype}; expected {spec.dtype}: pass it .float()")
+        value = value.detach().numpy()
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"input {spec.name!r} is a {type(value).__name__}; expected a torch tensor or a numpy array")
+    if value.dtype != spec.dtype:
+        raise TypeError(f"input {spec.name!r} is {value.dtype}; expected {spec.dtype}")
+    if value.shape != spec.shape:
+        raise ValueError(
+            f"input {spec.name!r} has shape {list(value.shape)}; the engine was compiled for {list(spec.shape)}: "
+            "compile again with an example of this shape"
+        )
+    return np.ascontiguousarray(value)
+
+
+def _build(tree: Mapping[str, Any], outputs: Sequence[Any]) -> Any:
+    """The model's own output structure around the given tensors."""
+    match tree["kind"]:
+        case "value":
+            return outputs[tree["index"]]
+        case "constant":
+            return tree["value"]
+    items = [_build(item, outputs) for item in tree["items"]]
+    match tree["kind"]:
+        case "tuple":
+            return tuple(items)
+        case "list":
+            return items
+        case "dict":
+            return dict(zip(tree["keys"], items, strict=True))
+        case "namedtuple":
+            return namedtuple(tree["name"], tree["keys"])(*items)  # noqa: PYI024 (made at run time)
+    raise AssertionError(f"the manifest was checked, yet it has {tree['kind']!r}")

@@ -1,0 +1,56 @@
+"""Where an engine's time goes, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_COLUMNS = ("layer", "what", "kernel", "ms", "MMAC dense", "MMAC", "GFLOP/s", "MB")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProfile:
+    """One step: median milliseconds, multiply-accumulates of the dense layer and of the surviving weights, bytes of
+    weights and planes it touches, and the kernel chosen."""
+
+    layer: str
+    title: str
+    kernel: str
+    ms: float
+    dense_macs: int
+    macs: int
+    bytes: int
+
+    @property
+    def gflops(self) -> float:
+        """Surviving multiply-accumulates as 2 FLOP each, per second, in 1e9."""
+        return 2e-6 * self.macs / self.ms if self.ms else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """All steps in the order they run, and the median milliseconds of a whole run."""
+
+    layers: tuple[LayerProfile, ...]
+    ms: float
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table's cells as text, one row a step."""
+        return [
+            (
+                p.layer,
+                p.title,
+                p.kernel,
+                f"{p.ms:.3f}",
+                f"{p.dense_macs / 1e6:.2f}",
+                f"{p.macs / 1e6:.2f}",
+                f"{p.gflops:.1f}",
+                f"{p.bytes / 1e6:.2f}",
+            )
+            for p in self.layers
+        ]
+
+    def __str__(self) -> str:
+        table = [_COLUMNS, *self.rows()]
+        widths = [max(len(row[i]) for row in table) for i in range(len(_COLUMNS))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        return "\n".join([*lines, f"one run: {self.ms:.3f} ms"])
