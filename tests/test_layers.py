@@ -20,6 +20,7 @@ FLOORS = {
     "compiler": 2,
     "measure": 3,
     "recipe": 4,
+    "demo": 4,
     "report": 4,
     "cli": 5,
 }

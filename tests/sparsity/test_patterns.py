@@ -255,6 +255,12 @@ def test_holds_counts_living_groups_and_forgives_single_zeros_in_them() -> None:
     assert not pattern("1:2").holds(torch.ones(1, 2))
 
 
+def test_a_group_whose_weights_cancel_is_still_alive() -> None:
+    weight = torch.tensor([[1.0, 2.0], [-1.0, 0.0]])
+    assert pattern("2x1").alive(weight).all()
+    assert not pattern("2x1").holds(weight, 0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "density", "shape", "reason"),
     [

@@ -17,7 +17,16 @@ def test_a_density_that_is_a_fraction_of_groups_keeps_exactly_that_many(kept_of:
 
 @pytest.mark.parametrize(
     ("density", "groups", "kept"),
-    [(0.1, 30, 3), (0.25, 10, 3), (0.001, 10, 1), (1, 7, 7), (0.7, 10, 7), (0.301, 10, 4)],
+    [
+        (0.55, 100, 55),
+        (0.14, 50, 7),
+        (0.07, 100, 7),
+        (0.25, 10, 3),
+        (0.001, 10, 1),
+        (1, 7, 7),
+        (0.7, 10, 7),
+        (0.301, 10, 4),
+    ],
 )
 def test_the_number_of_groups_is_rounded_up_but_not_by_float_error(density: float, groups: int, kept: int) -> None:
     assert kept_groups(density, groups) == kept

@@ -22,6 +22,7 @@ KINDS = [
     (nn.RNN(5, 4), "weight_hh_l0", (1, 4, 4, 1)),
     (nn.GRU(5, 4, num_layers=2, bidirectional=True), "weight_ih_l1_reverse", (3, 4, 8, 1)),
     (nn.LSTM(5, 4), "weight_ih_l0", (4, 4, 5, 1)),
+    (nn.LSTM(5, 4), "weight_hh_l0", (4, 4, 4, 1)),
     (nn.LSTM(5, 4, proj_size=3), "weight_hr_l0", (1, 3, 4, 1)),
     (nn.GRUCell(5, 4), "weight_hh", (3, 4, 4, 1)),
     (nn.LSTMCell(5, 4), "weight_ih", (4, 4, 5, 1)),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monstera.sparsity.errors import PatternError
 
-# A density is trusted to nine digits: 0.1 of 30 groups are 3, although 0.1 * 30 > 3 in floating point.
+# A density is trusted to nine digits: 0.55 of 100 groups are 55, although 0.55 * 100 > 55 in floating point.
 _SLACK = 1e-9
 
 
