@@ -1,0 +1,53 @@
+"""Rewrites of a graph. A pass is a function `Graph -> Graph` that keeps what the outputs compute, up to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from monstera.compiler.ir import Graph
+from monstera.compiler.passes.drop_dead_channels import drop_dead_channels
+from monstera.compiler.passes.drop_dead_code import drop_dead_code
+from monstera.compiler.passes.fold_affine import fold_affine
+from monstera.compiler.passes.fold_constants import fold_constants
+from monstera.compiler.passes.fuse_activation import fuse_activation
+from monstera.compiler.passes.fuse_padding import fuse_padding
+from monstera.compiler.passes.fuse_residual import fuse_residual
+
+Pass: TypeAlias = Callable[[Graph], Graph]
+
+# Channels are dropped before activations and residuals are fused, where constants are easiest to follow; what that
+# leaves may fold again. Activations come before residuals, so that an addition brings its activation along.
+PASSES: tuple[Pass, ...] = (
+    fold_constants,
+    drop_dead_code,
+    fold_affine,
+    drop_dead_channels,
+    fold_constants,
+    fold_affine,
+    fuse_padding,
+    fuse_activation,
+    fuse_residual,
+    drop_dead_code,
+)
+
+
+def optimize(graph: Graph) -> Graph:
+    """Apply all passes in order. Names of outputs may change; their number and order do not."""
+    for rewrite in PASSES:
+        graph = rewrite(graph)
+    return graph
+
+
+__all__ = [
+    "PASSES",
+    "Pass",
+    "drop_dead_channels",
+    "drop_dead_code",
+    "fold_affine",
+    "fold_constants",
+    "fuse_activation",
+    "fuse_padding",
+    "fuse_residual",
+    "optimize",
+]
