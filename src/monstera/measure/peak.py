@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from monstera.compiler.build import BuildError, compiler_command
 
 _SOURCE = Path(__file__).with_name("peak.c")
 # Contraction to FMA is asked for by name: the ISO modes of C switch it off without a word.
@@ -52,8 +52,9 @@ def _trial(pool: ThreadPoolExecutor, run: Callable[[int], float], threads: int) 
 
 
 def _build(library: Path) -> bool:
-    compiler = next(filter(shutil.which, (os.environ.get("CC", ""), "cc", "gcc", "clang")), None)
-    if compiler is None:
+    try:
+        compiler = compiler_command()
+    except BuildError:
         return False
-    command = [compiler, *_FLAGS, str(_SOURCE), "-o", str(library)]
+    command = [*compiler, *_FLAGS, str(_SOURCE), "-o", str(library)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from monstera.measure.machine import Machine
 from monstera.measure.macs import Macs
 from monstera.measure.timing import Timing
+from monstera.sparsity.files import write_atomically
 
 FORMAT = "monstera.comparison.1"
 
@@ -115,26 +115,14 @@ def read(path: str | os.PathLike[str]) -> Comparison:
 
 
 def write(comparison: Comparison, path: str | os.PathLike[str]) -> None:
-    """Write `comparison` to `path` as JSON; the folder is made, and the file is there whole or not at all."""
+    """Write `comparison` to `path` as JSON that `read` reads; see `write_json`."""
     write_json(to_json(comparison), path)
 
 
 def write_json(data: Any, path: str | os.PathLike[str]) -> None:
-    """Write `data` to `path` as indented JSON, by way of a temporary file beside it.
+    """Write `data` to `path` as indented JSON; the folder is made, and the file is there whole or not at all.
 
     Raises:
         ValueError: `data` holds NaN or an infinity, which JSON has no word for.
     """
-    text = json.dumps(data, indent=2, allow_nan=False) + "\n"
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes files that only their owner may read.
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())

@@ -1,0 +1,27 @@
+"""Tables of results, for the terminal and for the README, made from plain result files."""
+
+from monstera.report.readme import results_block, rewrite, with_results
+from monstera.report.tables import (
+    Table,
+    circumstances,
+    comparison_table,
+    fastest_dense_guest,
+    heading,
+    markdown,
+    milliseconds,
+)
+from monstera.report.terminal import terminal
+
+__all__ = [
+    "Table",
+    "circumstances",
+    "comparison_table",
+    "fastest_dense_guest",
+    "heading",
+    "markdown",
+    "milliseconds",
+    "results_block",
+    "rewrite",
+    "terminal",
+    "with_results",
+]
