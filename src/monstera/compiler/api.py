@@ -45,7 +45,7 @@ def compile(model: torch.nn.Module, example: Any, *, threads: int = 1) -> Engine
     program = unit(lower(optimize(imported.graph), target, threads))
     source = emit([program], target, threads)
     library = build(source, target)
-    manifest = _manifest(imported, program, target, threads)
+    manifest = manifest_of(imported, program, target, threads)
     weights = pack_tensors(program.program.tables)
     return assemble(Artifact(manifest, weights, source.encode(), library.read_bytes()), library)
 
@@ -60,7 +60,8 @@ def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
             return (example,), {}
 
 
-def _manifest(imported: Imported, u: Unit, target: Target, threads: int) -> Manifest:
+def manifest_of(imported: Imported, u: Unit, target: Target, threads: int) -> Manifest:
+    """Describe a placed program: what its caller passes and gets, what its library says of itself."""
     layers = tuple(LayerSpec(s.layer, s.title, s.kernel.name, **asdict(s.work)) for s in u.program.steps)
     return Manifest(
         target=target.name,

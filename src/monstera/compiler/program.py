@@ -46,7 +46,7 @@ class Kernel:
     name: str
     header: str
     macro: str = ""
-    spec: tuple[int, str, bool] | None = None  # spmm: rows of a block, activation, residual
+    spec: tuple[int, str] | None = None  # spmm: rows of a block, activation
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,11 +53,10 @@ def activation_kernel(activation: Activation | None) -> str:
     return activation_name(activation)
 
 
-def spmm_kernel(rows: int, activation: Activation | None, residual: bool) -> Kernel:
+def spmm_kernel(rows: int, activation: Activation | None) -> Kernel:
     """The offset-SpMM kernel with `rows` rows a block."""
     act = activation_name(activation)
-    name = f"spmm_f32_{rows}_{act.removeprefix('act_')}{'_res' if residual else ''}"
-    return Kernel(name, "spmm.h", spec=(rows, act, residual))
+    return Kernel(f"spmm_f32_{rows}_{act.removeprefix('act_')}", "spmm.h", spec=(rows, act))
 
 
 def spmv_kernel(rows: int) -> Kernel:
@@ -89,8 +88,8 @@ def source(kernels: Iterable[Kernel], activations: Iterable[str], target: Target
     parts += [_header(h) for h in headers[2:]]
     for kernel in used:
         if kernel.spec:
-            rows, act, residual = kernel.spec
-            parts.append(spmm_source(kernel.name, rows, range(1, target.tiles[rows] + 1), act, residual))
+            rows, act = kernel.spec
+            parts.append(spmm_source(kernel.name, rows, range(1, target.tiles[rows] + 1), act))
         elif kernel.macro:
             parts.append(kernel.macro)
     return "\n".join(parts)

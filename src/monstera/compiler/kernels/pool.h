@@ -5,10 +5,18 @@ typedef struct {
     const float *factor; /* [h, w] of the output: what a mean multiplies its sum with */
 } pool_args;
 
-INLINE vf max_(vf a, vf b) { /* NaN in either is kept */
+/* NaN in either operand is kept. */
+#if defined(__AVX512F__) && VL == 16
+INLINE vf max_(vf a, vf b) { /* the instruction gives its second operand if either is NaN: a is safe, b is not yet */
+    const __m512 x = (__m512)a, y = (__m512)b;
+    return (vf)_mm512_mask_mov_ps(_mm512_max_ps(y, x), _mm512_cmp_ps_mask(y, y, _CMP_UNORD_Q), y);
+}
+#else
+INLINE vf max_(vf a, vf b) {
     const vi take_b = (a < b) | (b != b);
     return (vf)(((vi)b & take_b) | ((vi)a & ~take_b));
 }
+#endif
 INLINE float max1(float a, float b) { return a < b || b != b ? b : a; }
 
 INLINE vf load_step(const float *p, int step) {
@@ -27,8 +35,9 @@ INLINE vf load_step(const float *p, int step) {
 INLINE vf load_even(const float *p) { return __builtin_shufflevector(load(p), load(p + VL), EVEN); }
 
 #define POOL_ROW(START, JOIN, JOIN1, FINISH, FINISH1) \
-    /* columns [first, last) read whole windows; in vectors, the rest one by one */ \
+    /* columns [first, last) read whole windows; in vectors (the last overlaps), the rest one by one */ \
     for (int q = 0; q < a->y.w; q++) { \
+        if (q < last && q + VL > last && last - VL >= first) q = last - VL; \
         if (q >= first && q + VL <= last) { \
             vf s = splat(START); \
             for (int ky = ky0; ky < ky1; ky++) \

@@ -43,26 +43,28 @@ static void {name}(const spmm_args *a, part p) {{
 """
 
 
-def spmm_source(name: str, rows: int, tiles: Sequence[int], activation: str, residual: bool) -> str:
+def spmm_source(name: str, rows: int, tiles: Sequence[int], activation: str) -> str:
     """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every P of `tiles`.
 
     `tiles` must be 1..P without holes; `activation` is the C function applied at the store.
     """
-    parts = [_tile(name, rows, p, activation, residual) for p in tiles]
+    parts = [_tile(name, rows, p, activation) for p in tiles]
     call = "{name}_{p}(x + at, offset, w, block[2], a, row, bias, at, v);"
     cases = "\n".join(f"                case {p}: {call.format(name=name, p=p)} break;" for p in tiles)
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, P=max(tiles), cases=cases)])
 
 
-def _tile(name: str, rows: int, width: int, activation: str, residual: bool) -> str:
+def _tile(name: str, rows: int, width: int, activation: str) -> str:
     accumulators = [[f"a{r}_{p}" for p in range(width)] for r in range(rows)]
     declare = [f"    vf {', '.join(f'{a} = splat(bias[{r}])' for a in accumulators[r])};" for r in range(rows)]
+    add = ["    if (a->res) {"]
     finish = []
-    for r in range(rows):
-        finish.append(f"    {{ const long o = row[{r}] * a->y_plane + at;")
-        for p in range(width):
-            value = f"{accumulators[r][p]} + load(a->res + o + {p} * VL)" if residual else accumulators[r][p]
-            finish.append(f"      store(a->y + o + {p} * VL, keep({activation}({value}), a->mask[v + {p}]));")
+    for r, row in enumerate(accumulators):
+        sums = " ".join(f"{a} += load(res + {p} * VL);" for p, a in enumerate(row))
+        add.append(f"        {{ const float *res = a->res + row[{r}] * a->y_plane + at; {sums} }}")
+        finish.append(f"    {{ float *y = a->y + row[{r}] * a->y_plane + at;")
+        for p, a in enumerate(row):
+            finish.append(f"      store(y + {p} * VL, keep({activation}({a}), a->mask[v + {p}]));")
         finish[-1] += " }"
     return _TILE.format(
         name=name,
@@ -70,7 +72,7 @@ def _tile(name: str, rows: int, width: int, activation: str, residual: bool) -> 
         R=rows,
         declare="\n".join(declare),
         multiply="\n".join(_multiply(accumulators, width, rows)),
-        finish="\n".join(finish),
+        finish="\n".join([*add, "    }", *finish]),
     )
 
 

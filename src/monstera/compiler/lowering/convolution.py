@@ -69,7 +69,7 @@ def lower_conv2d(low: Lowering, node: Node) -> None:
             macs=int((~holes[blocks.row.reshape(-1)]).sum()) * pixels,
             bytes=4 * (blocks.stored + blocks.columns.size) + 8 * pixels * blocks.row.size,
         )
-        kernel = spmm_kernel(size, op.activation, residual is not None)
+        kernel = spmm_kernel(size, op.activation)
         low.add(node, _title(node, weight.shape, blocks), kernel, "spmm_args", fields, work=work)
 
 
