@@ -167,19 +167,22 @@ def _upsample_bilinear2d(build: Builder, call: Call) -> Value:
 
 
 def _steps(build: Builder, call: Call) -> tuple[float, float]:
-    """Input pixels per output pixel, in fp32: torch trusts a scale factor more than the sizes."""
+    """Input pixels per output pixel, computed in fp32."""
     sizes = zip(build.shape(call["input"])[2:], call.shape[2:], call["scale_factors"] or (None, None), strict=True)
-    corners = call.args.get("align_corners", False)
-    steps = [_corner_step(n, m) if corners else _step(n, m, scale) for n, m, scale in sizes]
+    step = _corner_step if call.args.get("align_corners") else _pixel_step
+    # Only nearest neighbours take a detour where a size doubles.
+    detour = call.op == "upsample_nearest2d"
+    steps = [np.float32(0.5) if detour and m == 2 * n else step(n, m, scale) for n, m, scale in sizes]
     return (float(steps[0]), float(steps[1]))
 
 
-def _corner_step(n: int, m: int) -> np.float32:
+def _corner_step(n: int, m: int, _scale: float | None) -> np.float32:
     return np.float32(n - 1) / np.float32(m - 1) if m > 1 else np.float32(0)
 
 
-def _step(n: int, m: int, scale: float | None) -> np.float32:
-    return np.float32(1 / scale) if scale else np.float32(n) / np.float32(m)
+def _pixel_step(n: int, m: int, scale: float | None) -> np.float32:
+    """A given scale factor beats the sizes, unless the size does not change."""
+    return np.float32(1 / scale) if scale and n != m else np.float32(n) / np.float32(m)
 
 
 def _batched(build: Builder, x: Value) -> Value:

@@ -135,12 +135,13 @@ def _(op: Affine, _shape: Shape, params: Params, x: Bounded) -> Array:
 
 @linear_error.register
 def _(_op: Add, _shape: Shape, _params: Params, a: Bounded, b: Bounded) -> Array:
-    return a.error + b.error + UNIT * (a.size + b.size)
+    return a.error + b.error + UNIT * 2 * (a.size + b.size)
 
 
 @linear_error.register
 def _(_op: Mul, _shape: Shape, _params: Params, a: Bounded, b: Bounded) -> Array:
-    return a.error * b.size + np.abs(a.value) * b.error + UNIT * a.size * b.size
+    # Twice: a division by a constant arrives as a product with its rounded reciprocal.
+    return a.error * b.size + np.abs(a.value) * b.error + UNIT * 2 * a.size * b.size
 
 
 @linear_error.register
@@ -174,7 +175,10 @@ def _mean_error(op: AdaptivePool | Mean, shape: Shape, params: Params, x: Bounde
 
 @linear_error.register
 def _(op: Upsample, shape: Shape, params: Params, x: Bounded) -> Array:
-    return meaning(op, shape, params, x.error) if op.mode == "nearest" else _spread(op, shape, params, 4, x)
+    if op.mode == "nearest":
+        return meaning(op, shape, params, x.error)
+    # A position near pixel n is itself off by a few n u, and so is the weight that it gives.
+    return _spread(op, shape, params, 4 * (1 + x.value.shape[2] + x.value.shape[3]), x)
 
 
 @linear_error.register
