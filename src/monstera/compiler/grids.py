@@ -149,7 +149,7 @@ def choose_layouts(graph: Graph) -> Layouts:
             solver.of(node.name).need(node.shape[3], node.shape[2])
             solver.join([node.name, *_partners(node, planar, shapes)])
             if isinstance(node.op, Conv2d):
-                _need_of_conv(node, graph, shapes, solver, planar)
+                _need_of_conv(node, graph, shapes, solver.of(node.name))
     grids = {name: solver.of(name).solve(shapes[name][0]) for name in planar}
     values: dict[str, Layout] = {
         name: Planes(*_image(shape), grids[name]) if name in planar else Flat(shape) for name, shape in shapes.items()
@@ -187,7 +187,7 @@ def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list
             return []
 
 
-def _need_of_conv(node: Node, graph: Graph, shapes: Mapping[str, Shape], solver: _Solver, planar: set[str]) -> None:
+def _need_of_conv(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: _Class) -> None:
     op, source = node.op, node.inputs[0]
     assert isinstance(op, Conv2d)
     height, width = node.shape[2:]
@@ -196,12 +196,12 @@ def _need_of_conv(node: Node, graph: Graph, shapes: Mapping[str, Shape], solver:
     if is_strided(op):
         origin = (max(0, -top), max(0, -left))
         rows = (bottom + origin[0]) // op.stride[0] + height
-        solver.of(node.name).need((right + origin[1]) // op.stride[1] + width, rows)
+        needs.need((right + origin[1]) // op.stride[1] + width, rows)
         return
     in_height, in_width = shapes[source][2:]
     pitch = max(width + max(right, 0), in_width + max(-left, 0))
     rows = max(height + max(bottom, 0), in_height + max(-top, 0))
-    solver.of(node.name).need(pitch, rows, max(-top, 0), max(-left, 0))
+    needs.need(pitch, rows, max(-top, 0), max(-left, 0))
 
 
 def _kernel(graph: Graph, op: Conv2d) -> tuple[int, int]:

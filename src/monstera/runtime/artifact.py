@@ -12,7 +12,6 @@ import os
 import platform
 import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,20 +70,29 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         ArtifactError: not an artifact, damaged, of a newer version, or made for another machine.
     """
     where = str(path)
+    blob = Path(path).read_bytes()
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if sorted(names) != sorted([_MANIFEST, *_PARTS]):
-                raise ArtifactError(f"{where}: not a Monstera artifact; it holds {', '.join(names[:8]) or 'nothing'}")
-            manifest = read_manifest(archive.read(_MANIFEST), where)
-            parts = {name: archive.read(name) for name in _PARTS}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+        with zipfile.ZipFile(io.BytesIO(blob)) as archive:
+            manifest, parts = _parts(archive, where)
+    except ArtifactError:
+        raise
+    except Exception as error:  # a damaged zip raises a dozen kinds of error
         raise ArtifactError(f"{where}: not a Monstera artifact, or damaged: {error}") from error
     for name, data in parts.items():
         if hashlib.sha256(data).hexdigest() != manifest.sha256.get(name):
             raise ArtifactError(f"{where}: {name} is damaged: its checksum is not the manifest's; get the file again")
     _check_machine(manifest, where)
     return Artifact(manifest, *parts.values())
+
+
+def _parts(archive: zipfile.ZipFile, where: str) -> tuple[Manifest, dict[str, bytes]]:
+    names = archive.namelist()
+    if sorted(names) != sorted([_MANIFEST, *_PARTS]):
+        raise ArtifactError(f"{where}: not a Monstera artifact; it holds {', '.join(names[:8]) or 'nothing'}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise ArtifactError(f"{where}: not a Monstera artifact: its parts are compressed")
+    manifest = read_manifest(archive.read(_MANIFEST), where)
+    return manifest, {name: archive.read(name) for name in _PARTS}
 
 
 def _check_machine(manifest: Manifest, where: str) -> None:

@@ -185,5 +185,5 @@ def _build(tree: Mapping[str, Any], outputs: Sequence[Any]) -> Any:
         case "dict":
             return dict(zip(tree["keys"], items, strict=True))
         case "namedtuple":
-            return namedtuple(tree["name"], tree["keys"])(*items)  # noqa: PYI024 (made at run time)
+            return namedtuple(tree["name"], tree["keys"])(*items)
     raise AssertionError(f"the manifest was checked, yet it has {tree['kind']!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +51,9 @@ class Library:
             raise ArtifactError(
                 "library, weights and manifest do not belong together: "
                 + "; ".join(
-                    f"{n} {d}, the manifest says {e}" for n, d, e in zip(_DESCRIPTOR, described, expected) if d != e
+                    f"{n} {d}, the manifest says {e}"
+                    for n, d, e in zip(_DESCRIPTOR, described, expected, strict=True)
+                    if d != e
                 )
             )
         self.prefix = prefix
@@ -89,7 +91,7 @@ class Library:
         return list(values)
 
     @contextmanager
-    def _context(self):  # noqa: ANN202 (a generator of contexts)
+    def _context(self) -> Iterator[_Context]:
         with self._lock:
             if self.pid != os.getpid():
                 self._free, self.pid = [], os.getpid()

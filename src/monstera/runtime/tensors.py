@@ -65,7 +65,7 @@ def data_of(blob: bytes) -> np.ndarray:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TensorFileError(f"the weights file's header cannot be read: {error}") from error
     size = len(blob) - 8 - length
-    if ends and sorted(ends) != ends or (ends[-1][1] if ends else 0) != size:
+    if sorted(ends) != ends or (ends[-1][1] if ends else 0) != size:
         raise TensorFileError("the weights file's header does not match its data")
     return aligned_copy(np.frombuffer(blob, np.uint8, offset=8 + length))
 

@@ -113,4 +113,4 @@ def _parametrised(name: str) -> str:
 
 
 def _header(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text()
+    return resources.files(__name__).joinpath(name).read_text()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from monstera.compiler.packing import block_lengths, split_rows
 from monstera.compiler.targets import Target
 
-Dealt = list[tuple[int, list[int]]]
+Dealt: TypeAlias = list[tuple[int, list[int]]]
+Price: TypeAlias = Callable[[int, np.ndarray], float]
 
 # Share of the FMA peak that R rows reach: with fewer rows each loaded vector is used less often.
 _SPMM_SHARE = {8: 1.0, 4: 1.0, 2: 0.88, 1: 0.5}
@@ -39,8 +41,7 @@ def spmv_rows(holes: np.ndarray, groups: int) -> Dealt:
     return _cheapest(holes, groups, (16, 8, 4, 1), price, ordered=True)
 
 
-def _cheapest(holes: np.ndarray, groups: int, sizes: Sequence[int], price: object, ordered: bool = False) -> Dealt:
-    assert callable(price)
+def _cheapest(holes: np.ndarray, groups: int, sizes: Sequence[int], price: Price, ordered: bool = False) -> Dealt:
     best: tuple[float, Dealt] = (float("inf"), [])
     for i in range(len(sizes)):
         dealt = split_rows(holes, sizes[i:], groups)

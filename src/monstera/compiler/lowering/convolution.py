@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from monstera.compiler.grids import taps_of
 from monstera.compiler.ir import Activation, Add, Conv2d, Linear, Node
 from monstera.compiler.kernels import activation_kernel, spmm_kernel, spmv_kernel
-from monstera.compiler.layout import Flat, Layout, Planes
+from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import spmm_rows, spmv_rows
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.pointwise import lower_add
@@ -21,56 +21,29 @@ from monstera.compiler.program import Field, Ref, Work
 CHUNK_BYTES = 384 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """A weight as the kernels see it: `[rows, columns]`, and for each column where it reads, in floats from `x`.
+
+    `holes` are read off the model's own weight, before any scale; columns count within a convolution group, and
+    `group_stride` floats lie between the inputs of two groups.
+    """
+
+    values: np.ndarray
+    holes: np.ndarray
+    offsets: np.ndarray
+    bias: np.ndarray
+    x: Ref
+    groups: int = 1
+    group_stride: int = 0
+
+
 def lower_conv2d(low: Lowering, node: Node) -> None:
     """A convolution over planes, or as a matrix product where the output is a single pixel."""
     if isinstance(low.layout(node.name), Flat):
         _one_pixel(low, node)
-        return
-    op = node.op
-    assert isinstance(op, Conv2d)
-    layout, inside = low.layout(node.name), low.layouts.inputs[node.name]
-    assert isinstance(layout, Planes)
-    weight, (scale, bias) = low.graph.params[op.weight], _scale_bias(low, op)
-    taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(node.inputs[0]), node.shape)
-    live = np.zeros(weight.shape[2:], bool)
-    live[np.ix_(taps.rows, taps.columns)] = True
-    holes = ((weight == 0) | ~live).reshape(len(weight), -1)
-    values = (weight * scale[:, None, None, None]).reshape(holes.shape)
-    offsets = np.full(weight.shape[1:], 0, np.int32)
-    for i in taps.rows:
-        for j in taps.columns:
-            offsets[:, i, j] = [inside.tap(c, taps.dy[i], taps.dx[j]) for c in range(weight.shape[1])]
-
-    x = low.planes(node.inputs[0], inside)
-    y, _ = low.result(node)
-    residual = low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None
-    vectors = -(-layout.run() // low.target.lanes)
-    pixels = prod(node.shape) // node.shape[1]
-    for size, rows in spmm_rows(holes, op.groups, vectors, low.target):
-        blocks = pack(values, holes, rows, size)
-        used = np.unique(blocks.columns // live.size).size * op.groups
-        fields: dict[str, Field] = {
-            "x": x,
-            "y": y,
-            "res": residual,
-            "y_plane": layout.grid.stride,
-            "y_tail": layout.grid.stride,
-            **_block_tables(low, blocks, offsets.reshape(-1), inside.plane(weight.shape[1]), op.groups, len(weight)),
-            "row": low.table(blocks.row),
-            "bias": low.table(bias[blocks.row]),
-            "mask": low.mask(layout.pixels()),
-            "blocks": blocks.count,
-            "vectors": vectors,
-            "chunk": _chunk(used, vectors, size, low),
-            "by_blocks": int(vectors < 2 * low.threads * low.target.tiles[size]),
-        }
-        work = Work(
-            dense_macs=blocks.row.size * holes.shape[1] * pixels,
-            macs=int((~holes[blocks.row.reshape(-1)]).sum()) * pixels,
-            bytes=4 * (blocks.stored + blocks.columns.size) + 8 * pixels * blocks.row.size,
-        )
-        kernel = spmm_kernel(size, op.activation)
-        low.add(node, _title(node, weight.shape, blocks), kernel, "spmm_args", fields, work=work)
+    else:
+        _over_planes(low, node)
 
 
 def lower_linear(low: Lowering, node: Node) -> None:
@@ -82,79 +55,108 @@ def lower_linear(low: Lowering, node: Node) -> None:
     source = low.unreshaped(node.inputs[0])
     layout = low.layout(source)
     if isinstance(layout, Planes) and (layout.n, layout.c * layout.h * layout.w) == (images, weight.shape[1]):
-        index = np.indices(layout.shape[1:]).reshape(3, -1)
-        offsets = layout.plane(1) * index[0] + layout.grid.pitch * index[1] + index[2]
-        x, stride = low.own(source), layout.grid.rows * layout.grid.pitch
+        c, y, x = np.indices(layout.shape[1:]).reshape(3, -1)
+        offsets = layout.plane(1) * c + layout.grid.pitch * y + x
+        ref, image = low.own(source), layout.grid.rows * layout.grid.pitch
     else:
-        offsets, x, stride = np.arange(weight.shape[1]), low.flat(node.inputs[0]), weight.shape[1]
-    _product(low, node, (x, stride, offsets.astype(np.int32)), images, weight == 0, weight, op.activation)
+        offsets, ref, image = np.arange(weight.shape[1]), low.flat(node.inputs[0]), weight.shape[1]
+    scale, bias = _scale_bias(low, op)
+    matrix = _Matrix(weight * scale[:, None], weight == 0, offsets.astype(np.int32), bias, ref)
+    _product(low, node, matrix, (images, image), op.activation)
+
+
+def _over_planes(low: Lowering, node: Node) -> None:
+    op = node.op
+    assert isinstance(op, Conv2d)
+    layout, inside = low.layout(node.name), low.layouts.inputs[node.name]
+    assert isinstance(layout, Planes)
+    matrix = _conv_matrix(low, node, inside)
+    common: dict[str, Field] = {
+        "x": matrix.x,
+        "y": low.result(node)[0],
+        "res": low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None,
+        "y_plane": layout.grid.stride,
+        "y_tail": layout.grid.stride,
+        "mask": low.mask(layout.pixels()),
+        "vectors": -(-layout.run() // low.target.lanes),
+    }
+    kernel_size = prod(low.graph.params[op.weight].shape[2:])
+    for size, rows in spmm_rows(matrix.holes, op.groups, _count(common["vectors"]), low.target):
+        blocks = pack(matrix.values, matrix.holes, rows, size)
+        channels = np.unique(blocks.columns // kernel_size).size * op.groups
+        fields = common | _block_tables(low, matrix, blocks) | _tiling(low, channels, _count(common["vectors"]), size)
+        work = _work(matrix, blocks, prod(node.shape) // node.shape[1])
+        work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
+        title = _title(low, node, blocks)
+        low.add(node, title, spmm_kernel(size, op.activation), "spmm_args", fields, work=work)
+
+
+def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
+    """A convolution's weight on the layout of its input; taps that meet padding for every output are holes."""
+    op = node.op
+    assert isinstance(op, Conv2d)
+    weight = low.graph.params[op.weight]
+    taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(node.inputs[0]), node.shape)
+    live = np.zeros(weight.shape[2:], bool)
+    offsets = np.zeros(weight.shape[1:], np.int32)
+    channels = np.arange(weight.shape[1]) * inside.plane(1)
+    for i in taps.rows:
+        for j in taps.columns:
+            live[i, j] = True
+            offsets[:, i, j] = channels + inside.tap(0, taps.dy[i], taps.dx[j])
+    scale, bias = _scale_bias(low, op)
+    holes = ((weight == 0) | ~live).reshape(len(weight), -1)
+    values = (weight * scale[:, None, None, None]).reshape(holes.shape)
+    x = low.planes(node.inputs[0], inside)
+    return _Matrix(values, holes, offsets.reshape(-1), bias, x, op.groups, inside.plane(weight.shape[1]))
 
 
 def _one_pixel(low: Lowering, node: Node) -> None:
+    """A convolution whose output is one pixel: only the taps that hit the image count, and they lie at fixed places."""
     op = node.op
     assert isinstance(op, Conv2d)
     source = node.inputs[0]
     weight = low.graph.params[op.weight]
     taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(source), node.shape)
     n, c, h, w = low.shape(source)
-    layout: Layout = low.layout(source)
-    channel, row, image = h * w, w, c * h * w
+    layout = low.layout(source)
+    strides = (h * w, w, c * h * w)
     if isinstance(layout, Planes):
-        channel, row, image = layout.grid.stride, layout.grid.pitch, layout.grid.rows * layout.grid.pitch
+        strides = (layout.grid.stride, layout.grid.pitch, layout.grid.rows * layout.grid.pitch)
     live = np.zeros(weight.shape[2:], bool)
     live[np.ix_(taps.rows, taps.columns)] = True
     k, i, j = np.indices(weight.shape[1:])
-    offsets = k * channel + np.array(taps.dy)[i] * row + np.array(taps.dx)[j]
+    offsets = k * strides[0] + np.array(taps.dy)[i] * strides[1] + np.array(taps.dx)[j]
     offsets = np.where(live, offsets, 0).astype(np.int32).reshape(-1)
+    scale, bias = _scale_bias(low, op)
     holes = ((weight == 0) | ~live).reshape(len(weight), -1)
-    group = weight.shape[1] * channel
-    alone = node if len(node.inputs) == 1 else replace(node, op=replace(op, activation=None))
-    assert isinstance(alone.op, Conv2d)
-    x = (low.own(source), image, offsets)
-    _product(low, alone, x, n, holes, weight.reshape(holes.shape), alone.op.activation, op.groups, group)
-    if alone is not node:
-        joined = replace(node, op=Add(op.activation), inputs=(node.name, node.inputs[1]))
-        lower_add(low, joined)
+    values = weight.reshape(holes.shape) * scale[:, None]
+    matrix = _Matrix(values, holes, offsets, bias, low.own(source), op.groups, weight.shape[1] * strides[0])
+    if len(node.inputs) == 1:
+        _product(low, node, matrix, (n, strides[2]), op.activation)
+        return
+    _product(low, node, matrix, (n, strides[2]), None)
+    lower_add(low, replace(node, op=Add(op.activation), inputs=(node.name, node.inputs[1])))
 
 
 def _product(
-    low: Lowering,
-    node: Node,
-    x: tuple[Ref, int, np.ndarray],
-    images: int,
-    holes: np.ndarray,
-    weight: np.ndarray,
-    activation: Activation | None,
-    groups: int = 1,
-    group_stride: int = 0,
+    low: Lowering, node: Node, matrix: _Matrix, images: tuple[int, int], activation: Activation | None
 ) -> None:
-    """Append SpMV steps: y[image, row] = act(weight @ x[image * stride + offsets] + bias)."""
-    op = node.op
-    assert isinstance(op, Conv2d | Linear)
-    scale, bias = _scale_bias(low, op)
-    values = weight * scale[:, None]
-    y, _ = low.result(node)
-    source, stride, offsets = x
-    for size, rows in spmv_rows(holes, groups):
-        blocks = pack(values, holes, rows, size)
-        fields: dict[str, Field] = {
-            "x": source,
-            "y": y,
-            "x_image": stride,
-            "y_image": len(weight),
-            **_block_tables(low, blocks, offsets, group_stride, groups, len(weight)),
-            "bias": low.table(bias[blocks.row]),
-            "blocks": blocks.count,
-            "images": images,
+    """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
+    for size, rows in spmv_rows(matrix.holes, matrix.groups):
+        blocks = pack(matrix.values, matrix.holes, rows, size)
+        fields = _block_tables(low, matrix, blocks) | {
+            "x": matrix.x,
+            "y": low.result(node)[0],
+            "x_image": images[1],
+            "y_image": len(matrix.values),
+            "images": images[0],
             "first_row": rows[0],
         }
-        work = Work(
-            dense_macs=blocks.row.size * holes.shape[1] * images,
-            macs=int((~holes[np.asarray(rows)]).sum()) * images,
-            bytes=4 * (blocks.stored + blocks.columns.size),
-        )
+        del fields["row"]
+        work = _work(matrix, blocks, images[0])
         operands = (activation_kernel(activation),)
-        low.add(node, _title(node, weight.shape, blocks), spmv_kernel(size), "spmv_args", fields, operands, work)
+        low.add(node, _title(low, node, blocks), spmv_kernel(size), "spmv_args", fields, operands, work)
 
 
 def _scale_bias(low: Lowering, op: Conv2d | Linear) -> tuple[np.ndarray, np.ndarray]:
@@ -164,30 +166,45 @@ def _scale_bias(low: Lowering, op: Conv2d | Linear) -> tuple[np.ndarray, np.ndar
     return scale, bias
 
 
-def _block_tables(
-    low: Lowering, blocks: Blocks, offsets: np.ndarray, group_stride: int, groups: int, rows: int
-) -> dict[str, Field]:
-    base = blocks.row[:, 0] // (rows // groups) * group_stride
-    # Tables are read a little ahead of their use; one entry more keeps that inside.
-    table = np.stack([blocks.start, blocks.first, blocks.length, base], 1).astype(np.int32)
+def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, Field]:
+    group = blocks.row[:, 0] // (len(matrix.values) // matrix.groups)
+    table = np.stack([blocks.start, blocks.first, blocks.length, group * matrix.group_stride], 1)
     return {
-        "offset": low.table(np.append(offsets[blocks.columns], 0).astype(np.int32)),
+        "offset": low.table(matrix.offsets[blocks.columns]),
         "weight": low.table(blocks.values),
-        "block": low.table(table),
+        "block": low.table(table.astype(np.int32)),
+        "row": low.table(blocks.row),
+        "bias": low.table(matrix.bias[blocks.row]),
+        "blocks": blocks.count,
     }
 
 
-def _chunk(channels: int, vectors: int, size: int, low: Lowering) -> int:
+def _tiling(low: Lowering, channels: int, vectors: int, size: int) -> dict[str, Field]:
     """Vectors of a chunk: the planes' share of it fits the cache, and chunks are whole tiles of about equal length."""
     tile = low.target.tiles[size]
     fitting = CHUNK_BYTES // max(1, channels * low.target.lanes * 4)
     chunks = -(-vectors // max(fitting // tile * tile, tile))
-    return max(1, -(-vectors // (chunks * tile)) * tile)
+    chunk = max(1, -(-vectors // (chunks * tile)) * tile)
+    return {"chunk": chunk, "by_blocks": int(vectors < 2 * low.threads * tile)}
 
 
-def _title(node: Node, weight: tuple[int, ...], blocks: Blocks) -> str:
-    op = node.op
-    dense = blocks.row.size * int(np.prod(weight[1:]))
-    kind = "linear" if isinstance(op, Linear) else f"conv {weight[2]}x{weight[3]}" if len(weight) == 4 else "conv 1x1"
-    share = blocks.stored / dense if dense else 0.0
-    return f"{kind} {weight[1]} to {blocks.row.size} of {weight[0]}, blocks of {blocks.rows}, {share:.3f} stored"
+def _work(matrix: _Matrix, blocks: Blocks, pixels: int) -> Work:
+    rows = blocks.row.reshape(-1)
+    return Work(
+        dense_macs=rows.size * matrix.holes.shape[1] * pixels,
+        macs=int((~matrix.holes[rows]).sum()) * pixels,
+        bytes=4 * (blocks.stored + blocks.columns.size),
+    )
+
+
+def _title(low: Lowering, node: Node, blocks: Blocks) -> str:
+    assert isinstance(node.op, Conv2d | Linear)
+    shape = low.graph.params[node.op.weight].shape
+    kind = "linear" if isinstance(node.op, Linear) else f"conv {shape[2]}x{shape[3]}"
+    share = blocks.stored / max(1, blocks.row.size * prod(shape[1:]))
+    return f"{kind} {shape[1]} to {blocks.row.size} of {shape[0]}, blocks of {blocks.rows}, {share:.3f} stored"
+
+
+def _count(field: Field) -> int:
+    assert isinstance(field, int)
+    return field
