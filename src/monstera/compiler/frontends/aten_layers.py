@@ -58,10 +58,10 @@ def _linear(build: Builder, call: Call) -> Value:
 
 
 def _batch_norm(build: Builder, call: Call) -> Value:
-    if call.args.get("training"):
-        raise UnsupportedError("batch norm in training mode; call model.eval()")
     if call["running_mean"] is None or call["running_var"] is None:
         raise UnsupportedError("batch norm without running statistics (track_running_stats=False)")
+    if call.args.get("training"):
+        raise UnsupportedError("batch norm in training mode, although the model is in eval mode")
     mean, var = (_array(build, call, name) for name in ("running_mean", "running_var"))
     scale = 1 / np.sqrt(var + call["eps"])
     if call["weight"] is not None:

@@ -81,6 +81,12 @@ class Builder:
             return value
         raise UnsupportedError(f"{what} is computed from the input; it must be known at compile time")
 
+    def stand_in(self, shape: Shape) -> str:
+        """A name for a result that cannot be computed, so that the operators after it can still be looked at."""
+        name = _unused("unknown", self.shapes)
+        self.shapes[name] = shape
+        return name
+
     def finish(self, outputs: tuple[str, ...]) -> Graph:
         """The graph so far, with these outputs."""
         return Graph(tuple(self.inputs), tuple(self.nodes), outputs, self.params)

@@ -22,12 +22,8 @@ from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, U
 _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {**LAYERS, **ELEMENTWISE, **MOVEMENT}
 
 
-class _Unknown:
-    """What an operator becomes that the IR cannot say; the walk goes on, so that the error can list all of them."""
-
-
 Values = dict[fx.Node, Any]
-"""What torch's nodes have become: a Value, a tuple of them, or _Unknown."""
+"""What torch's nodes have become: a Value, or a tuple of them."""
 
 
 def translate(program: ExportedProgram, inputs: tuple[Input, ...]) -> Imported:
@@ -49,7 +45,9 @@ def translate(program: ExportedProgram, inputs: tuple[Input, ...]) -> Imported:
         try:
             values[node] = _value(build, node, values)
         except UnsupportedError as error:
-            values[node] = _Unknown()
+            # The walk goes on, so that the error can list all of them.
+            stand_ins = tuple(build.stand_in(tuple(t.shape)) for t in _results(node))
+            values[node] = stand_ins if isinstance(node.meta["val"], tuple | list) else next(iter(stand_ins), None)
             problems.append(f"  {op_name(node)} in {build.layer or 'the model itself'}: {error}")
     if problems:
         raise UnsupportedError("the compiler cannot express these operators of the model:\n" + "\n".join(problems))
@@ -92,25 +90,22 @@ def _value(build: Builder, node: fx.Node, values: Values) -> Any:
     if op_name(node) not in _HANDLERS:
         raise UnsupportedError("unknown to the compiler")
     results = _results(node)
-    if any(isinstance(o, _Unknown) for o in operands):
-        return _Unknown()
+    if results[0].dtype != torch.float32:
+        raise UnsupportedError(f"its result is {str(results[0].dtype)[6:]}; only float32 is supported")
     call = Call(op_name(node), _arguments(node, target, values), tuple(tuple(t.shape) for t in results))
     return _HANDLERS[call.op](build, call)
 
 
 def _item(value: Any, index: Any) -> Any:
-    if isinstance(value, tuple | list) and index >= len(value):
+    if index >= len(value):
         raise UnsupportedError(f"its result number {index} (indices or statistics) is used")
-    return value if isinstance(value, _Unknown) else value[index]
+    return value[index]
 
 
 def _results(node: fx.Node) -> list[torch.Tensor]:
     """The (fake) tensors that a node gives."""
     fake = node.meta["val"]
-    results = [t for t in (fake if isinstance(fake, tuple | list) else [fake]) if t is not None]
-    if results[0].dtype != torch.float32:
-        raise UnsupportedError(f"its result is {str(results[0].dtype)[6:]}; only float32 is supported")
-    return results
+    return [t for t in (fake if isinstance(fake, tuple | list) else [fake]) if isinstance(t, torch.Tensor)]
 
 
 def _arguments(node: fx.Node, target: torch._ops.OpOverload, values: Values) -> dict[str, Any]:

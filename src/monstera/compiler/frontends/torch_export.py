@@ -62,11 +62,12 @@ def _bind(
         bound = signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ValueError(f"the example does not fit {type(model).__name__}.forward{signature}: {error}") from error
-    names = [name for name in bound.arguments if name in signature.parameters]
-    starred = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL]
-    plain = [n for n in names if n not in starred][: len(bound.args)]
-    extra = [f"{starred[0]}_{i}" for i in range(len(bound.args) - len(plain))] if starred else []
-    positional = dict(zip([*plain, *extra][: len(bound.args)], bound.args, strict=True))
+    names: list[str] = []
+    for name, value in bound.arguments.items():
+        starred = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL
+        names += [f"{name}_{i}" for i in range(len(value))] if starred else [name]
+    # What follows an argument that was left out can only be passed by keyword, and so it stands in bound.kwargs.
+    positional = dict(zip(names, bound.args, strict=False))
     inputs = [_input(name, value, True) for name, value in positional.items()]
     inputs += [_input(name, value, False) for name, value in bound.kwargs.items()]
     return tuple(inputs), bound.args, bound.kwargs
