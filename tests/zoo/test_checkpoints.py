@@ -33,7 +33,7 @@ def _correct(name: str, pictures: Pictures) -> int:
     return correct
 
 
-@pytest.mark.parametrize(("name", "correct"), [("resnet20", 917), ("resnet32", 917), ("resnet56", 926)])
+@pytest.mark.parametrize(("name", "correct"), [("resnet20", 917), ("resnet32", 928), ("resnet56", 926)])
 def test_a_checkpoint_is_right_on_the_first_thousand_pictures(name: str, correct: int, test_pictures: Pictures) -> None:
     assert abs(_correct(name, test_pictures.take(torch.arange(1000))) - correct) <= 2
 

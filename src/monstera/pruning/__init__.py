@@ -1,0 +1,22 @@
+"""Get to a sparse model: methods that attach to an optimizer, one-shot pruning, and a hold on existing zeros."""
+
+from monstera.pruning.admm import ADMM
+from monstera.pruning.base import Pruner
+from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.gradual import Gradual
+from monstera.pruning.hold import Hold, hold
+from monstera.pruning.one_shot import prune
+from monstera.pruning.report import Progress, PruneReport, Residuals
+
+__all__ = [
+    "ADMM",
+    "Gradual",
+    "Hold",
+    "Progress",
+    "PruneReport",
+    "Pruner",
+    "Residuals",
+    "hold",
+    "prune",
+    "reestimate_batch_norm",
+]

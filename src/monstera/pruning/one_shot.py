@@ -1,0 +1,35 @@
+"""Prune at once, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.holes import punch_
+from monstera.pruning.report import PruneReport
+from monstera.sparsity import Plan
+
+
+def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) -> PruneReport:
+    """Set the least groups of every planned weight to zero, in place: the nearest weights that obey the plan.
+
+    Args:
+        batches: if given, batch-norm statistics are estimated anew on them (see `reestimate_batch_norm`).
+
+    Raises:
+        PlanError: the plan does not fit the model, or a weight is NaN.
+
+    Example:
+        >>> from monstera.sparsity import Plan
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> report = prune(model, Plan.uniform(model, "4x1", 0.25))
+        >>> int(model[0].weight.count_nonzero())
+        16
+    """
+    punch_(plan.weights(model), plan.masks(model))
+    report = plan.verify(model)
+    used = 0 if batches is None else reestimate_batch_norm(model, batches)
+    return PruneReport("one shot", report, 0, 0, used)

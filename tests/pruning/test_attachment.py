@@ -1,0 +1,269 @@
+"""What every method shares: hooks, mixed precision, state, the checked end. On a network that really trains."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monstera.pruning import ADMM, Gradual, Pruner
+from monstera.sparsity import Plan
+from monstera.zoo import digits_cnn
+from monstera.zoo.data import digits
+
+STEPS = 24
+Make = Callable[[nn.Module, torch.optim.Optimizer, Plan], Pruner]
+
+
+def _admm(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return ADMM(model, optimizer, plan, steps=STEPS, rho=[1e-2, 1e-1], update_every=2, harden_at=0.5)
+
+
+def _gradual(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return Gradual(model, optimizer, plan, steps=STEPS, update_every=3)
+
+
+METHODS = pytest.mark.parametrize("make", [_admm, _gradual])
+
+
+def _network() -> tuple[nn.Module, Plan]:
+    torch.manual_seed(0)
+    model = digits_cnn(width=8)
+    return model, Plan.uniform(model, "4x1", 0.25)
+
+
+def _sgd(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4)
+
+
+def _batch(step: int) -> tuple[Tensor, Tensor]:
+    train = _train()
+    start = step * 32 % 1400
+    return train[0][start : start + 32], train[1][start : start + 32]
+
+
+def _train(cache: list[tuple[Tensor, Tensor]] = []) -> tuple[Tensor, Tensor]:  # noqa: B006 (read once)
+    if not cache:
+        pictures = digits().train
+        cache.append((pictures.images.float() / 255, pictures.labels))
+    return cache[0]
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    images, labels = _batch(step)
+    optimizer.zero_grad()
+    F.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+
+
+def _stored(state: object) -> object:
+    """Through a file that is loaded without unpickling code."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@METHODS
+@given(cut=st.integers(0, STEPS + 2))
+@settings(max_examples=12, deadline=None)
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make, cut: int) -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    pruner = make(model, optimizer, plan)
+    saved = None
+    for step in range(STEPS + 3):
+        if step == cut:
+            saved = _stored([model.state_dict(), optimizer.state_dict(), pruner.state_dict()])
+        _step(model, optimizer, step)
+    pruner.finish()
+
+    torch.manual_seed(99)
+    resumed = digits_cnn(width=8)
+    again = _sgd(resumed)
+    later = make(resumed, again, plan)
+    resumed.load_state_dict(saved[0])
+    again.load_state_dict(saved[1])
+    later.load_state_dict(saved[2])
+    for step in range(cut, STEPS + 3):
+        _step(resumed, again, step)
+    later.finish()
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+
+
+@METHODS
+@pytest.mark.parametrize(
+    "optimizer_of",
+    [
+        _sgd,
+        lambda m: torch.optim.AdamW(m.parameters(), 1e-2),
+        lambda m: torch.optim.Adam(m.parameters(), 1e-2, amsgrad=True),
+    ],
+)
+def test_the_end_obeys_the_plan_exactly_and_no_momentum_of_dead_weights_is_left(
+    make: Make, optimizer_of: Callable
+) -> None:
+    model, plan = _network()
+    optimizer = optimizer_of(model)
+    pruner = make(model, optimizer, plan)
+    for step in range(STEPS + 5):
+        _step(model, optimizer, step)
+    for name, mask in pruner.masks.items():
+        weight = pruner.weights[name]
+        assert not weight.detach()[~mask].any()
+        assert not weight.grad[~mask].any()
+        states = [v for v in optimizer.state[weight].values() if torch.is_tensor(v) and v.shape == weight.shape]
+        assert states
+        assert not any(value[~mask].any() for value in states)
+    report = pruner.finish()
+    assert report.plan.ok
+    assert report.plan.density == pytest.approx(0.25, abs=0.01)
+    assert (report.steps, report.planned_steps) == (STEPS + 5, STEPS)
+
+
+@METHODS
+def test_after_the_end_the_optimizer_is_free_again(make: Make) -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    pruner = make(model, optimizer, plan)
+    for step in range(STEPS):
+        _step(model, optimizer, step)
+    pruner.finish()
+    _step(model, optimizer, 0)
+    assert not plan.verify(model).ok
+    with pytest.raises(RuntimeError, match="finish\\(\\) was called before"):
+        pruner.finish()
+
+
+@METHODS
+def test_finishing_early_prunes_at_once_and_says_so(make: Make) -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    pruner = make(model, optimizer, plan)
+    for step in range(5):
+        _step(model, optimizer, step)
+    report = pruner.finish()
+    assert report.plan.ok
+    assert "stopped early: 24 were planned" in str(report)
+
+
+@METHODS
+def test_a_closure_is_refused_before_anything_changes(make: Make) -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    pruner = make(model, optimizer, plan)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for call in (lambda c: optimizer.step(c), lambda c: optimizer.step(closure=c)):
+        with pytest.raises(RuntimeError, match=r"step\(closure\)"):
+            call(lambda: torch.zeros(()))
+    assert pruner.step == 0
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def _scaled_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, step: int, spoil: bool
+) -> None:
+    images, labels = _batch(step)
+    optimizer.zero_grad()
+    scaler.scale(F.cross_entropy(model(images), labels)).backward()
+    if spoil:
+        next(iter(model.parameters())).grad[0] = float("inf")
+    scaler.step(optimizer)
+    scaler.update()
+
+
+@METHODS
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_mixed_precision_skips_changes_nothing(make: Make, fused: bool) -> None:
+    model, plan = _network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+    pruner = make(model, optimizer, plan)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    for step in range(4):
+        _scaled_step(model, optimizer, scaler, step, spoil=False)
+    weights = [p.detach().clone() for p in model.parameters()]
+    state = pruner.state_dict()
+    _scaled_step(model, optimizer, scaler, 4, spoil=True)
+    assert pruner.step == 4
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert all(torch.equal(mask, pruner.masks[name]) for name, mask in state["masks"].items())
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_penalty_does_not_depend_on_the_loss_scale(fused: bool) -> None:
+    results = []
+    for scale in (1.0, 4096.0):
+        model, plan = _network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
+        _admm(model, optimizer, plan)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        for step in range(10):
+            _scaled_step(model, optimizer, scaler, step, spoil=False)
+        results.append(model.conv2.weight.detach())
+    assert torch.allclose(results[0], results[1], atol=1e-5)
+
+
+def test_an_optimizer_without_the_planned_weights_is_refused_with_their_names() -> None:
+    model, plan = _network()
+    optimizer = torch.optim.SGD(model.linear.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=r"does not hold.*conv2\.weight, conv3\.weight"):
+        _admm(model, optimizer, plan)
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+def test_a_state_of_another_method_or_other_settings_is_refused() -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    admm, gradual = _admm(model, optimizer, plan), _gradual(model, optimizer, plan)
+    with pytest.raises(ValueError, match="expected the method 'Gradual', got 'ADMM'"):
+        gradual.load_state_dict(admm.state_dict())
+    other = Gradual(model, optimizer, plan, steps=STEPS, update_every=4)
+    with pytest.raises(ValueError, match=r"settings.*'update_every': 4"):
+        other.load_state_dict(gradual.state_dict())
+
+
+@METHODS
+def test_weights_that_were_replaced_behind_the_pruner_are_found_out(make: Make) -> None:
+    model, plan = _network()
+    pruner = make(model, _sgd(model), plan)
+    model.conv2.weight = nn.Parameter(torch.ones_like(model.conv2.weight))
+    with pytest.raises(RuntimeError, match=r"do not obey the plan: conv2\.weight"):
+        pruner.finish()
+
+
+@METHODS
+def test_progress_tells_phase_and_density(make: Make) -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    pruner = make(model, optimizer, plan)
+    assert pruner.progress().density == 1
+    for step in range(STEPS):
+        _step(model, optimizer, step)
+    progress = pruner.progress()
+    assert (progress.step, progress.steps, progress.phase) == (STEPS, STEPS, "tune")
+    assert progress.density == pytest.approx(0.25, abs=0.01)
+    assert "density 0.25" in str(progress)
+
+
+@METHODS
+def test_the_digits_are_still_read_after_pruning_three_quarters(make: Make) -> None:
+    model, plan = _network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(80):
+        _step(model, optimizer, step)
+    pruner = make(model, optimizer, plan)
+    for step in range(80):
+        _step(model, optimizer, step)
+    pruner.finish([_batch(step) for step in range(20)])
+    test = digits().test
+    with torch.no_grad():
+        accuracy = (model.eval()(test.images.float() / 255).argmax(1) == test.labels).float().mean()
+    assert accuracy > 0.9
