@@ -78,28 +78,27 @@ def _with_affines(graph: Graph) -> Graph:
     """Rewrite Mul and Add with a constant per channel (or for all) as affine maps."""
     params, shapes = dict(graph.params), graph.shapes()
     constants = {n.name: params[n.op.value] for n in graph.nodes if isinstance(n.op, Constant)}
-    nodes = []
-    for node in graph.nodes:
-        vector = next((i for i in node.inputs if _is_vector(node, i, constants, shapes)), None)
-        if vector is not None and isinstance(node.op, Add | Mul):
-            values = np.broadcast_to(constants[vector].reshape(-1), node.shape[1])
-            scale, shift = (
-                (values, np.zeros_like(values)) if isinstance(node.op, Mul) else (np.ones_like(values), values)
-            )
-            op = Affine(
-                _hold(f"{node.name}:scale", scale, params),
-                _hold(f"{node.name}:shift", shift, params),
-                node.op.activation,
-            )
-            node = replace(node, op=op, inputs=(node.inputs[node.inputs.index(vector) ^ 1],))
-        nodes.append(node)
-    return replace(graph, nodes=tuple(nodes), params=params)
+    return replace(graph, nodes=tuple(_as_affine(n, constants, shapes, params) for n in graph.nodes), params=params)
 
 
-def _is_vector(node: Node, name: str, constants: dict[str, Array], shapes: dict[str, Shape]) -> bool:
-    """Whether an operand is a constant that varies along dimension 1 at most, and the other has the result's shape."""
-    if not isinstance(node.op, Add | Mul) or name not in constants or len(node.shape) < 2:
-        return False
-    other = node.inputs[node.inputs.index(name) ^ 1]
-    shape = (1,) * (len(node.shape) - constants[name].ndim) + constants[name].shape
-    return shapes[other] == node.shape and all(n == 1 for d, n in enumerate(shape) if d != 1)
+def _as_affine(node: Node, constants: dict[str, Array], shapes: dict[str, Shape], params: dict[str, Array]) -> Node:
+    """The node as an affine map if it is one; its parameters are added to `params`."""
+    if not isinstance(node.op, Add | Mul) or len(node.shape) < 2:
+        return node
+    for known, other in (node.inputs, node.inputs[::-1]):
+        vector = _per_channel(constants[known], len(node.shape)) if known in constants else None
+        if vector is None or shapes[other] != node.shape:
+            continue
+        vector = np.broadcast_to(vector, node.shape[1])
+        one, zero = np.ones_like(vector), np.zeros_like(vector)
+        scale, shift = (vector, zero) if isinstance(node.op, Mul) else (one, vector)
+        keys = (_hold(f"{node.name}:scale", scale, params), _hold(f"{node.name}:shift", shift, params))
+        return replace(node, op=Affine(*keys, node.op.activation), inputs=(other,))
+    return node
+
+
+def _per_channel(constant: Array, rank: int) -> Array | None:
+    """The numbers along dimension 1 of a constant that varies along no other, when it is broadcast to `rank`."""
+    value = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+    first = value[tuple(slice(None) if d == 1 else slice(1) for d in range(rank))]
+    return first.reshape(-1) if (value == first).all() else None
