@@ -1,0 +1,162 @@
+"""`compile` and `preview` from the outside: examples of any form, bad input refused, nothing left behind."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import monstera as ms
+from monstera.compiler import BuildError, LayerPreview, Preview, UnsupportedError
+from monstera.compiler import build as build_room
+from monstera.compiler.build import build
+from monstera.compiler.targets import native
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x, y=None):
+        x = self.second(self.first(x).relu())
+        return x if y is None else x + y
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().eval()
+
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("example", "call"), [(X, {"x": X}), ((X, X[:, :1]), {"x": X, "y": X[:, :1]}), ({"x": X}, {"x": X})]
+)
+def test_an_example_is_a_tensor_a_tuple_or_a_dict(net, example, call):
+    torch.testing.assert_close(ms.compile(net, example)(**call), net(**call), rtol=1e-5, atol=1e-6)
+
+
+def test_the_model_is_left_as_it_was(net):
+    before = copy.deepcopy(net.state_dict())
+    ms.compile(net, X)
+    ms.preview(net, X, ms.Plan.uniform(net, "4x1", 0.25), rounds=1, quiet=True)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_a_dead_filter_still_emits_its_bias_into_a_padded_consumer(net):
+    with torch.no_grad():
+        net.first.weight[2:6] = 0
+        net.first.bias[:] = torch.linspace(0.5, 1.5, 8)
+    torch.testing.assert_close(ms.compile(net, X)(X), net(X), rtol=1e-5, atol=1e-6)
+
+
+def test_holes_are_read_before_batch_norm_is_folded():
+    """A batch norm with scale zero makes folded weights zero; the engine must still know the model's own holes."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    ms.prune(model, ms.Plan({"0.weight": ("4x1", 0.25)}))
+    with torch.no_grad():
+        model[1].weight[1] = 0.0
+        model[1].weight[2] = 1e-30
+        model[1].bias[:] = 0.3
+    x = torch.randn(1, 8, 8, 8)
+    engine = ms.compile(model, x)
+    torch.testing.assert_close(engine(x), model(x), rtol=1e-5, atol=1e-6)
+    assert sum(p.macs for p in engine.profile(rounds=1).layers) == int(model[0].weight.count_nonzero()) * 64
+
+
+def test_training_mode_is_refused_with_the_modules(net):
+    net.second.train()
+    with pytest.raises(ValueError, match="training mode: second"):
+        ms.compile(net, X)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(net, value):
+    with torch.no_grad():
+        net.second.weight[0, 0, 0, 0] = value
+    with pytest.raises(ValueError, match=r"second\.weight"):
+        ms.compile(net, X)
+
+
+def test_unsupported_operators_are_all_listed_with_their_layer():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.fft.fft(x).real + torch.cumsum(x, 1)
+
+    with pytest.raises(UnsupportedError, match=r"(?s)fft.*cumsum"):
+        ms.compile(Odd().eval(), X)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 65, 1.5, "2"])
+def test_an_impossible_number_of_threads_is_refused(net, threads):
+    with pytest.raises(ValueError, match="threads"):
+        ms.compile(net, X, threads=threads)
+
+
+def test_without_a_compiler_the_error_says_how_to_get_one(net, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(build_room.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
+    with pytest.raises(BuildError, match=r"no C compiler found.*monstera\[zig\]"):
+        ms.compile(net, X)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_cc_is_named(net, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler -O2")
+    with pytest.raises(BuildError, match="no-such-compiler"):
+        ms.compile(net, X)
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(net, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path / "file"))
+    with pytest.raises(BuildError, match=r"cannot write to the cache .*MONSTERA_CACHE"):
+        ms.compile(net, X)
+
+
+def test_a_compiler_that_fails_shows_its_first_error_and_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
+    with pytest.raises(BuildError, match="error"):
+        build("this is not C;", native())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_same_source_is_built_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
+    source = "int answer(void) { return 42; }"
+    first = build(source, native())
+    monkeypatch.setattr(build_room, "_compile", None)
+    assert build(source, native()) == first
+    assert [p.name for p in tmp_path.iterdir()] == [first.name]
+
+
+def test_a_preview_measures_every_layer_with_weights():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)).eval()
+    plan = ms.Plan({"2.weight": ("4x1", 0.05)})
+    preview = ms.preview(model, torch.randn(1, 3, 40, 40), plan, quiet=True)
+    first, second = preview.layers
+    assert (first.layer, first.planned) == ("0", "")
+    assert second.planned.startswith("4x1")
+    assert second.speedup > 3  # of 20 that the holes promise: leaves room for a busy machine
+    assert preview.speedup > 1.5
+
+
+def test_a_preview_names_the_layers_that_will_not_gain():
+    rows = (
+        LayerPreview("conv", "", 1.0, 1.0),
+        LayerPreview("slow", "2:4 at density 0.5", 1.0, 0.98),
+        LayerPreview("fast", "4x1 at density 0.1", 1.0, 0.1),
+    )
+    preview = Preview(rows, 3.0, 2.1)
+    assert preview.without_gain == ("slow",)
+    assert str(preview).count("will not gain") == 1
