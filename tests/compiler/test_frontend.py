@@ -169,6 +169,10 @@ def test_pooling_to_one_pixel_is_a_mean():
     assert [type(n.op) for n in graph.nodes] == [Mean]
 
 
+def test_adaptive_pooling_to_the_size_that_is_there_does_nothing():
+    assert assert_agrees(nn.AdaptiveAvgPool2d((9, 7)).eval(), X).graph.nodes == ()
+
+
 def test_a_shared_weight_is_held_once_and_a_module_called_twice_keeps_its_name():
     graph = assert_agrees(Function(lambda self, x: self.c(self.c(x)), c=conv(6, 6, 1)).eval(), X).graph
     assert sorted(graph.params) == ["c.bias", "c.weight"]
