@@ -24,7 +24,7 @@ def test_tables_lie_on_lines_and_read_back(given_tables):
     blob = pack_tensors(given_tables)
     data = data_of(blob)
     assert data.size == 0 or data.ctypes.data % 64 == 0
-    read = load(blob)
+    read = load(blob.tobytes())
     for name, start in offsets_of(given_tables).items():
         table = given_tables[name]
         assert start % 64 == 0

@@ -1,6 +1,6 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
-from monstera.runtime.artifact import Artifact, write_atomically
+from monstera.runtime.artifact import Artifact
 from monstera.runtime.engine import Engine, assemble, load
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest
 from monstera.runtime.profile import LayerProfile, Profile
@@ -19,5 +19,4 @@ __all__ = [
     "load",
     "offsets_of",
     "pack_tensors",
-    "write_atomically",
 ]

@@ -15,7 +15,10 @@ import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from monstera.runtime.manifest import ArtifactError, Manifest, read_manifest
+from monstera.runtime.tensors import aligned_copy
 
 _MANIFEST, _WEIGHTS, _SOURCE, _LIBRARY = "manifest.json", "weights.safetensors", "net.c", "net.so"
 _PARTS = (_WEIGHTS, _SOURCE, _LIBRARY)
@@ -23,10 +26,10 @@ _PARTS = (_WEIGHTS, _SOURCE, _LIBRARY)
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The parts of an engine as bytes."""
+    """The parts of an engine. `weights` is the safetensors file as uint8 that starts on a 64-byte line."""
 
     manifest: Manifest
-    weights: bytes
+    weights: np.ndarray
     source: bytes
     library: bytes
 
@@ -38,22 +41,14 @@ def write_artifact(artifact: Artifact, path: str | os.PathLike[str]) -> None:
         OSError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    parts = dict(zip(_PARTS, (artifact.weights, artifact.source, artifact.library), strict=True))
+    parts = dict(zip(_PARTS, (artifact.weights.data, artifact.source, artifact.library), strict=True))
     sums = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
     manifest = replace(artifact.manifest, sha256=sums).to_json()
-    blob = io.BytesIO()
-    with zipfile.ZipFile(blob, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in {_MANIFEST: manifest, **parts}.items():
-            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-    write_atomically(path, blob.getvalue())
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write bytes under a temporary name beside `path`, then rename."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for name, data in {_MANIFEST: manifest, **parts}.items():
+                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -82,7 +77,7 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
         if hashlib.sha256(data).hexdigest() != manifest.sha256.get(name):
             raise ArtifactError(f"{where}: {name} is damaged: its checksum is not the manifest's; get the file again")
     _check_machine(manifest, where)
-    return Artifact(manifest, *parts.values())
+    return Artifact(manifest, aligned_copy(parts[_WEIGHTS]), parts[_SOURCE], parts[_LIBRARY])
 
 
 def _parts(archive: zipfile.ZipFile, where: str) -> tuple[Manifest, dict[str, bytes]]:

@@ -33,47 +33,54 @@ def offsets_of(tables: Mapping[str, np.ndarray]) -> dict[str, int]:
     return offsets
 
 
-def pack_tensors(tables: Mapping[str, np.ndarray]) -> bytes:
-    """Return a safetensors file of one-dimensional tables, each padded with zeros to whole lines."""
-    header, parts = {}, []
-    for name, start in offsets_of(tables).items():
-        table = np.ascontiguousarray(tables[name])
-        raw = table.astype(table.dtype.newbyteorder("<"), copy=False).tobytes()
-        size = _padded(len(raw))
-        kind = _NAMES[table.dtype.name]
-        header[name] = {"dtype": kind, "shape": [size // table.itemsize], "data_offsets": [start, start + size]}
-        parts.append(raw + bytes(size - len(raw)))
+def pack_tensors(tables: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return a safetensors file of one-dimensional tables as uint8 that starts on a line, so its data does too."""
+    offsets = offsets_of(tables)
+    header = {name: _entry(table, offsets[name]) for name, table in tables.items()}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (_padded(8 + len(text)) - 8 - len(text))
-    return struct.pack("<Q", len(text)) + text + b"".join(parts)
+    start = 8 + len(text)
+    blob = aligned_empty(start + sum(_padded(t.nbytes) for t in tables.values()))
+    blob[:start] = np.frombuffer(struct.pack("<Q", len(text)) + text, np.uint8)
+    for name, table in tables.items():
+        little = np.ascontiguousarray(table, table.dtype.newbyteorder("<"))
+        place = blob[start + offsets[name] :][: _padded(table.nbytes)]
+        place[: table.nbytes] = little.reshape(-1).view(np.uint8)
+        place[table.nbytes :] = 0
+    return blob
 
 
-def data_of(blob: bytes) -> np.ndarray:
-    """Return the data of such a file as uint8 that starts on a 64-byte line (a copy).
+def _entry(table: np.ndarray, start: int) -> dict[str, object]:
+    size = _padded(table.nbytes)
+    return {"dtype": _NAMES[table.dtype.name], "shape": [size // table.itemsize], "data_offsets": [start, start + size]}
+
+
+def data_of(blob: np.ndarray) -> np.ndarray:
+    """Return the data of such a file: a view of `blob` (uint8), on a 64-byte line if the blob is.
 
     Raises:
         TensorFileError: the header is damaged or does not cover the data exactly.
     """
     if len(blob) < 8:
         raise TensorFileError(f"a weights file has at least 8 bytes, this one has {len(blob)}")
-    (length,) = struct.unpack("<Q", blob[:8])
+    (length,) = struct.unpack("<Q", blob[:8].tobytes())
     if length > len(blob) - 8:
         raise TensorFileError(f"the weights file is cut short: a header of {length} bytes in {len(blob)} bytes")
     try:
-        header = json.loads(blob[8 : 8 + length])
+        header = json.loads(blob[8 : 8 + length].tobytes())
         ends = [tuple(entry["data_offsets"]) for entry in header.values()]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise TensorFileError(f"the weights file's header cannot be read: {error}") from error
     size = len(blob) - 8 - length
     if sorted(ends) != ends or (ends[-1][1] if ends else 0) != size:
         raise TensorFileError("the weights file's header does not match its data")
-    return aligned_copy(np.frombuffer(blob, np.uint8, offset=8 + length))
+    return blob[8 + length :]
 
 
-def aligned_copy(data: np.ndarray) -> np.ndarray:
+def aligned_copy(data: bytes) -> np.ndarray:
     """A uint8 copy that starts on a 64-byte line."""
-    out = aligned_empty(data.size)
-    out[:] = data
+    out = aligned_empty(len(data))
+    out[:] = np.frombuffer(data, np.uint8)
     return out
 
 

@@ -122,8 +122,7 @@ class Lowering:
     def table(self, array: np.ndarray) -> Ref:
         """A constant table, stored once per content."""
         array = np.ascontiguousarray(array)
-        digest = hashlib.sha256(array.dtype.str.encode() + str(array.shape).encode() + array.tobytes()).hexdigest()
-        name = f"{array.dtype.name}.{digest[:16]}"
+        name = f"{array.dtype.name}.{hashlib.sha256(array.data).hexdigest()[:16]}"
         self.tables.setdefault(name, array)
         return Ref("weights", name)
 

@@ -60,8 +60,7 @@ def lower_linear(low: Lowering, node: Node) -> None:
         ref, image = low.own(source), layout.grid.rows * layout.grid.pitch
     else:
         offsets, ref, image = np.arange(weight.shape[1]), low.flat(node.inputs[0]), weight.shape[1]
-    scale, bias = _scale_bias(low, op)
-    matrix = _Matrix(weight * scale[:, None], weight == 0, offsets.astype(np.int32), bias, ref)
+    matrix = _Matrix(_scaled(low, op), weight == 0, offsets.astype(np.int32), _bias(low, op), ref)
     _product(low, node, matrix, (images, image), op.activation)
 
 
@@ -104,11 +103,10 @@ def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
         for j in taps.columns:
             live[i, j] = True
             offsets[:, i, j] = channels + inside.tap(0, taps.dy[i], taps.dx[j])
-    scale, bias = _scale_bias(low, op)
     holes = ((weight == 0) | ~live).reshape(len(weight), -1)
-    values = (weight * scale[:, None, None, None]).reshape(holes.shape)
     x = low.planes(node.inputs[0], inside)
-    return _Matrix(values, holes, offsets.reshape(-1), bias, x, op.groups, inside.plane(weight.shape[1]))
+    group = inside.plane(weight.shape[1])
+    return _Matrix(_scaled(low, op), holes, offsets.reshape(-1), _bias(low, op), x, op.groups, group)
 
 
 def _one_pixel(low: Lowering, node: Node) -> None:
@@ -128,10 +126,9 @@ def _one_pixel(low: Lowering, node: Node) -> None:
     k, i, j = np.indices(weight.shape[1:])
     offsets = k * strides[0] + np.array(taps.dy)[i] * strides[1] + np.array(taps.dx)[j]
     offsets = np.where(live, offsets, 0).astype(np.int32).reshape(-1)
-    scale, bias = _scale_bias(low, op)
     holes = ((weight == 0) | ~live).reshape(len(weight), -1)
-    values = weight.reshape(holes.shape) * scale[:, None]
-    matrix = _Matrix(values, holes, offsets, bias, low.own(source), op.groups, weight.shape[1] * strides[0])
+    group = weight.shape[1] * strides[0]
+    matrix = _Matrix(_scaled(low, op), holes, offsets, _bias(low, op), low.own(source), op.groups, group)
     if len(node.inputs) == 1:
         _product(low, node, matrix, (n, strides[2]), op.activation)
         return
@@ -159,11 +156,16 @@ def _product(
         low.add(node, _title(low, node, blocks), spmv_kernel(size), "spmv_args", fields, operands, work)
 
 
-def _scale_bias(low: Lowering, op: Conv2d | Linear) -> tuple[np.ndarray, np.ndarray]:
+def _scaled(low: Lowering, op: Conv2d | Linear) -> np.ndarray:
+    """The weight as `[rows, columns]`, each row times its scale."""
+    weight = low.graph.params[op.weight]
+    matrix = weight.reshape(len(weight), -1)
+    return matrix * low.graph.params[op.scale][:, None] if op.scale else matrix
+
+
+def _bias(low: Lowering, op: Conv2d | Linear) -> np.ndarray:
     rows = len(low.graph.params[op.weight])
-    scale = low.graph.params[op.scale] if op.scale else np.ones(rows, np.float32)
-    bias = low.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
-    return scale, bias
+    return low.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
 
 
 def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, Field]:
