@@ -1,0 +1,59 @@
+"""Progress of a run: a bar on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from monstera.recipe.training import Report
+
+LINE_EVERY_S = 30.0
+
+
+@contextmanager
+def shown(console: Console, title: str) -> Iterator[Callable[[Report], None]]:
+    """Give a function that shows each report: loss, density, residuals, time left."""
+    if not console.is_terminal:
+        yield _Lines(console, title)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    times = (TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, *times, TextColumn("{task.fields[text]}"), console=console) as bar:
+        task = bar.add_task(title, total=None, text="")
+
+        def show(report: Report) -> None:
+            pruning = report.pruning
+            bar.update(task, total=pruning.steps, completed=pruning.step, text=_text(report))
+
+        yield show
+
+
+class _Lines:
+    """At most one line in `LINE_EVERY_S`, and one at the end."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console, self.title = console, title
+        self.began, self.first, self.last = time.monotonic(), -1, 0.0
+
+    def __call__(self, report: Report) -> None:
+        step, steps = report.pruning.step, report.pruning.steps
+        now = time.monotonic()
+        if self.first < 0:
+            self.began, self.first = now, step
+        if now - self.last < LINE_EVERY_S and step < steps:
+            return
+        self.last = now
+        left = (now - self.began) / max(1, step - self.first) * (steps - step)
+        self.console.print(f"{self.title}: step {step} of {steps}, {_text(report)}, {left:.0f} s left", soft_wrap=True)
+
+
+def _text(report: Report) -> str:
+    pruning = report.pruning
+    text = f"epoch {report.epoch}, {pruning.phase}, loss {report.loss:.4f}, density {pruning.density:.3f}"
+    if pruning.residuals is None:
+        return text
+    return f"{text}, residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"

@@ -1,0 +1,167 @@
+"""From the words of a recipe to the things themselves: data, networks, plan, pruner, optimizer."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from monstera.pruning import ADMM, Gradual, Pruner
+from monstera.recipe.errors import RecipeError
+from monstera.recipe.schema import AdmmMethod, LearningRate, Recipe, Sgd
+from monstera.sparsity import Plan, PlanError, pattern, schedule
+from monstera.zoo import load_cifar_resnet_state, network
+from monstera.zoo.data import DataMissingError, Pictures, data_root, data_set, held_out
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ingredients:
+    """Everything a run needs, read and checked. `start` is the state that every seed starts from, None for afresh."""
+
+    train: Pictures
+    test: Pictures
+    tested_on: str
+    mean: Tensor
+    std: Tensor
+    start: dict[str, Tensor] | None
+    plan: Plan
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """uint8 pictures as float32 around 0, memory layout kept."""
+        return (images.float() / 255 - self.mean) / self.std
+
+
+def gather(recipe: Recipe, where: str, root: str | os.PathLike[str] | None = None) -> Ingredients:
+    """Read what the recipe names, before anything is trained.
+
+    Raises:
+        RecipeError: a network, data set, checkpoint, pattern or schedule is unknown or does not fit; all are named.
+    """
+    problems: list[str] = []
+    data = _try(problems, "data.name", lambda: data_set(recipe.data.name, root))
+    model = _try(problems, "network", lambda: network(recipe.network.name, **recipe.network.options))
+    start = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
+    if model is not None and start is not None:
+        _try(problems, "network.checkpoint", lambda: model.load_state_dict(start))
+    rule = recipe.plan
+    holes = _try(problems, "plan.pattern", lambda: pattern(rule.pattern))
+    plan = model and holes and _try(problems, "plan", lambda: Plan.uniform(model, holes, rule.density, skip=rule.skip))
+    if data is not None:
+        problems += _misfits(recipe, len(data.train), data.train.images.shape[1])
+    if plan and model and data and not problems:
+        steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
+        _try(problems, "method", lambda: make_pruner(recipe, model, make_optimizer(recipe, model), plan, steps))
+    if problems or data is None or plan is None:
+        raise RecipeError(where, problems)
+    train, test = data.train, data.test
+    if recipe.data.held_out:
+        train, test = held_out(train, recipe.data.held_out)
+    tested_on = f"{len(test)} {'held-out training' if recipe.data.held_out else 'test'} pictures"
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (recipe.data.mean or data.mean, recipe.data.std or data.std))
+    return Ingredients(train, test, tested_on, mean, std, start, plan)
+
+
+def make_network(recipe: Recipe, start: dict[str, Tensor] | None, seed: int) -> nn.Module:
+    """Build the recipe's network from the start state, or afresh from `seed`; torch's global generator is kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = network(recipe.network.name, **recipe.network.options)
+    if start is not None:
+        model.load_state_dict(start)
+    return laid_out(model, recipe.channels_last)
+
+
+def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
+    """Move the model's weights to the memory layout asked for, in place; the values stay."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this form)
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """Build the optimizer; weight decay acts on matrices and convolutions only."""
+    asked = recipe.optimizer
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    spared = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": asked.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    if isinstance(asked, Sgd):
+        return torch.optim.SGD(groups, lr=asked.lr, momentum=asked.momentum, nesterov=asked.nesterov)
+    return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas)
+
+
+def make_pruner(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> Pruner:
+    """Attach the recipe's method to the optimizer."""
+    how = recipe.method
+    if isinstance(how, AdmmMethod):
+        return ADMM(
+            model,
+            optimizer,
+            plan,
+            steps=steps,
+            rho=how.rho,
+            update_every=how.update_every,
+            harden_at=how.harden_at,
+            zero_only=how.zero_only,
+        )
+    end = max(1, round(how.ramp * steps))
+    ramp = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
+    return Gradual(model, optimizer, plan, steps=steps, schedule=ramp, update_every=how.update_every)
+
+
+def lr_factor(how: LearningRate, step: int, steps: int) -> float:
+    """What the learning rate is multiplied by at a step counted from 0; never exactly 0."""
+    warm = round(how.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    way = (step - warm) / max(1, steps - warm)
+    if how.decay == "constant":
+        return 1.0
+    return 1 - way if how.decay == "linear" else (1 + math.cos(math.pi * way)) / 2
+
+
+def steps_per_epoch(recipe: Recipe, pictures: int) -> int:
+    """Whole batches only: what is left over meets another order in the next epoch."""
+    return pictures // recipe.batch_size
+
+
+def _start(recipe: Recipe, root: str | os.PathLike[str] | None) -> dict[str, Tensor] | None:
+    name = recipe.network.checkpoint
+    if name is None:
+        return None
+    places = [Path(name)]
+    if not Path(name).is_absolute():
+        places.append(data_root(root) / name)
+    for place in places:
+        if place.is_file():
+            return load_cifar_resnet_state(place)
+    raise DataMissingError(f"no such file: {' nor '.join(map(str, places))}")
+
+
+def _misfits(recipe: Recipe, pictures: int, channels: int) -> list[str]:
+    problems = []
+    for field, values in (("data.mean", recipe.data.mean), ("data.std", recipe.data.std)):
+        if values is not None and len(values) != channels:
+            problems.append(f"{field}: expected {channels} values, one a channel, got {len(values)}")
+    if recipe.data.held_out + recipe.batch_size > pictures:
+        problems.append(
+            f"batch_size: {recipe.batch_size} and data.held_out {recipe.data.held_out} are more than the "
+            f"{pictures} training pictures"
+        )
+    return problems
+
+
+def _try(problems: list[str], field: str, make: Callable[[], T]) -> T | None:
+    """Collect what goes wrong, so that all of it is told at once."""
+    try:
+        return make()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        told = error.problems if isinstance(error, PlanError) else (str(error),)
+        problems += [f"{field}: {problem}" for problem in told]
+        return None

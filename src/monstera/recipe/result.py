@@ -1,0 +1,72 @@
+"""The result of a recipe as plain values, and how it is summed up over seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from monstera.measure import this_machine, write_json
+from monstera.recipe.ingredients import Ingredients
+from monstera.recipe.schema import Recipe
+
+FORMAT = "monstera.recipe.1"
+
+
+def make_result(
+    recipe: Recipe, things: Ingredients, dense: float | None, seeds: Sequence[dict[str, Any]], command: str
+) -> dict[str, Any]:
+    """Put together what the result file says; `dense` is the accuracy of the network that all seeds start from."""
+    accuracies = [seed["accuracy"] for seed in seeds]
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "command": command,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "accuracy": {
+            "tested_on": things.tested_on,
+            "epoch": "last",
+            "dense": dense,
+            "sparse_mean": statistics.fmean(accuracies),
+            "sparse_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+            "sparse_min": min(accuracies),
+            "sparse_max": max(accuracies),
+        },
+        "density": seeds[0]["density"],
+        "seeds": list(seeds),
+        "plan": {name: str(entry) for name, entry in things.plan.items()},
+        "recipe": recipe.model_dump(mode="json"),
+        "machine": asdict(this_machine()),
+        "latency": None,
+    }
+
+
+def write_result(result: dict[str, Any], path: Path) -> None:
+    """Write the result file, whole or not at all."""
+    write_json(result, path)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read a result file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not a recipe's result.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(result, dict) or result.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected a result of format {FORMAT!r}")
+    return result
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file, so that a result names its weights."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

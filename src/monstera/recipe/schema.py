@@ -1,0 +1,148 @@
+"""What a recipe says: every field of the YAML file, with its bounds and its default."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+
+
+class _Section(BaseModel):
+    """Unknown fields are refused, as a misspelt one would else be a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Network(_Section):
+    """A network of the zoo; `checkpoint` is a path, or one below the data folder. Without it training starts afresh."""
+
+    name: str
+    options: dict[str, Any] = {}
+    checkpoint: str | None = None
+
+
+class Data(_Section):
+    """A data set of the zoo; `mean` and `std` replace its own.
+
+    With `held_out`, so many training pictures take the place of the test pictures: for choosing hyper-parameters.
+    """
+
+    name: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
+    held_out: int = Field(0, ge=0)
+
+
+class PlanRule(_Section):
+    """One pattern and density for all weights but those in `skip` (see `Plan.uniform`)."""
+
+    pattern: str
+    density: Unit | None = None
+    skip: tuple[str, ...] = ("first_conv", "depthwise", "last_linear")
+
+
+class GradualMethod(_Section):
+    """Gradual magnitude pruning: the density falls over the first `ramp` of all steps."""
+
+    name: Literal["gradual"]
+    schedule: str = "cubic"
+    ramp: Unit = 0.7
+    update_every: PositiveInt = 10
+
+
+class AdmmMethod(_Section):
+    """ADMM; see `monstera.pruning.ADMM`."""
+
+    name: Literal["admm"]
+    rho: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
+    update_every: PositiveInt | None = None
+    harden_at: float = Field(0.5, gt=0, lt=1)
+    zero_only: bool = False
+
+
+class Sgd(_Section):
+    """Stochastic gradient descent; weight decay spares vectors (biases and norms)."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: PositiveFloat
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(1e-4, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class Adam(_Section):
+    """AdamW; weight decay spares vectors (biases and norms)."""
+
+    name: Literal["adam"]
+    lr: PositiveFloat
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+
+
+class LearningRate(_Section):
+    """The factor on the learning rate: a rising line over the first `warmup` of all steps, then constant or to 0."""
+
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class Augmentation(_Section):
+    """Random crops of the picture padded with black, and mirror images."""
+
+    crop_padding: Annotated[int, Field(ge=0, le=32)] = 0
+    flip: bool = False
+
+
+class Distillation(_Section):
+    """Learn from the dense network: loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T."""
+
+    temperature: PositiveFloat = 4.0
+    weight: Unit = 0.9
+
+
+class Latency(_Section):
+    """Measure torch, ONNX Runtime and Monstera, dense and sparse, on `batch` pictures."""
+
+    batch: PositiveInt = 1
+    threads: PositiveInt = 1
+
+
+class Recipe(_Section):
+    """A whole experiment. `output` is the result file; the weights of the first seed go beside it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    network: Network
+    data: Data
+    plan: PlanRule
+    method: Annotated[GradualMethod | AdmmMethod, Field(discriminator="name")]
+    epochs: PositiveInt
+    batch_size: int = Field(128, ge=2)
+    optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
+    lr_schedule: LearningRate = LearningRate()
+    augmentation: Augmentation = Augmentation()
+    distillation: Distillation | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    threads: PositiveInt = 1
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    checkpoint_every: PositiveInt | None = None
+    latency: Latency = Latency()
+    output: str
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.distillation and not self.network.checkpoint:
+            raise ValueError("distillation: there is no dense network to learn from; name a network.checkpoint")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: each may be there once, got {list(self.seeds)}")
+        return self

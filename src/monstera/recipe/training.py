@@ -1,0 +1,217 @@
+"""One seed of a recipe: train, prune, checkpoint, resume, test."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monstera.pruning import Progress, Pruner
+from monstera.recipe.augment import augment
+from monstera.recipe.checkpoint import load_checkpoint, save_checkpoint
+from monstera.recipe.ingredients import (
+    Ingredients,
+    lr_factor,
+    make_network,
+    make_optimizer,
+    make_pruner,
+    steps_per_epoch,
+)
+from monstera.recipe.reading import fingerprint
+from monstera.recipe.schema import Distillation, Recipe
+from monstera.zoo import evaluating
+from monstera.zoo.data import Pictures
+
+TEST_BATCH = 500
+# Enough for the statistics of a batch norm: their error falls below a percent.
+BATCH_NORM_PICTURES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a running seed tells after every step; `loss` is the mean since the last epoch began."""
+
+    seed: int
+    epoch: int
+    loss: float
+    pruning: Progress
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """A finished seed: the sparse network in evaluation mode, and what the result file says about it."""
+
+    model: nn.Module
+    record: dict[str, Any]
+
+
+def train_seed(
+    recipe: Recipe, seed: int, things: Ingredients, path: Path, on_step: Callable[[Report], None] = lambda _: None
+) -> Trained:
+    """Train one seed to its end, from its checkpoint at `path` if there is one.
+
+    The result depends on the recipe, the seed and the number of threads alone: order and augmentation of step t come
+    from (seed, t), so an interrupted run ends with the same weights as one that was not.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another recipe.
+    """
+    run = _Run(recipe, seed, things)
+    run.load(load_checkpoint(path, fingerprint(recipe)))
+    began = time.perf_counter()
+    every = recipe.checkpoint_every or run.per_epoch
+    while run.step < run.steps:
+        run.advance()
+        on_step(run.report())
+        if run.step % every == 0 or run.step == run.steps:
+            run.seconds += time.perf_counter() - began
+            began = time.perf_counter()
+            save_checkpoint(path, run.state())
+    return run.finished()
+
+
+class _Run:
+    """The moving parts of one seed; `step` optimizer steps of `steps` are done."""
+
+    def __init__(self, recipe: Recipe, seed: int, things: Ingredients) -> None:
+        self.recipe, self.seed, self.things = recipe, seed, things
+        self.per_epoch = steps_per_epoch(recipe, len(things.train))
+        self.steps, self.step = recipe.epochs * self.per_epoch, 0
+        self.model = make_network(recipe, things.start, seed).train()
+        self.teacher = make_network(recipe, things.start, seed).eval() if recipe.distillation else None
+        self.optimizer = make_optimizer(recipe, self.model)
+        self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps)
+        self.epochs: list[dict[str, Any]] = []
+        self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def load(self, state: dict[str, Any] | None) -> None:
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.pruner.load_state_dict(state["pruner"])
+        self.step, self.epochs = state["step"], state["epochs"]
+        self.seconds, self.loss_sum, self.threads = state["seconds"], state["loss_sum"], state["threads"]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "fingerprint": fingerprint(self.recipe),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "pruner": self.pruner.state_dict(),
+            "step": self.step,
+            "epochs": self.epochs,
+            "seconds": self.seconds,
+            "threads": self.threads,
+            "loss_sum": self.loss_sum,
+        }
+
+    def advance(self) -> None:
+        """Take one optimizer step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.optimizer.lr * lr_factor(self.recipe.lr_schedule, self.step, self.steps)
+        images, labels = self._batch()
+        loss = self._loss(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        self.loss_sum += float(loss.detach())
+        if self.step % self.per_epoch == 0:
+            mean = self.loss_sum / self.per_epoch
+            self.epochs.append({"epoch": self.step // self.per_epoch, "loss": mean, **_pruning(self.pruner.progress())})
+            self.loss_sum = 0.0
+
+    def report(self) -> Report:
+        done = self.step % self.per_epoch
+        loss = self.loss_sum / done if done else self.epochs[-1]["loss"]
+        return Report(self.seed, (self.step - 1) // self.per_epoch + 1, loss, self.pruner.progress())
+
+    def finished(self) -> Trained:
+        """Prune exactly, estimate batch-norm statistics anew and test."""
+        pruned = self.pruner.finish(self._batch_norm_batches())
+        model = self.model.eval()
+        correct = count_correct(model, self.things.test, self.things)
+        record = {
+            "seed": self.seed,
+            "accuracy": correct / len(self.things.test),
+            "correct": correct,
+            "density": {"planned_weights": pruned.plan.density, "all_parameters": pruned.plan.parameter_density},
+            "training_seconds": round(self.seconds, 1),
+            "training_threads": self.threads,
+            "epochs": self.epochs,
+        }
+        return Trained(model, record)
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        epoch, place = divmod(self.step, self.per_epoch)
+        if place == 0 or not len(self._order):
+            self._order = torch.randperm(len(self.things.train), generator=stream(self.seed, "order", epoch))
+        index = self._order[place * self.recipe.batch_size :][: self.recipe.batch_size]
+        batch = self.things.train.take(index)
+        images = augment(batch.images, self.recipe.augmentation, stream(self.seed, "augmentation", self.step))
+        return self._laid_out(images), batch.labels
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            logits = self.model(images)
+            with torch.no_grad():
+                dense = self.teacher(images) if self.teacher else None
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+        if dense is None or self.recipe.distillation is None:
+            return loss
+        weight = self.recipe.distillation.weight
+        return (1 - weight) * loss + weight * distillation_loss(logits.float(), dense.float(), self.recipe.distillation)
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
+        return self.things.normalised(images).contiguous(memory_format=layout)
+
+    def _batch_norm_batches(self) -> Iterator[Tensor]:
+        generator = stream(self.seed, "batch norm", 0)
+        index = torch.randperm(len(self.things.train), generator=generator)[:BATCH_NORM_PICTURES]
+        for part in index.split(TEST_BATCH):
+            images = augment(self.things.train.images[part], self.recipe.augmentation, generator)
+            yield self._laid_out(images)
+
+
+@torch.no_grad()
+def count_correct(model: nn.Module, pictures: Pictures, things: Ingredients) -> int:
+    """How many pictures the network puts in the right class, in float32."""
+    correct = 0
+    with evaluating(model):
+        for images, labels in zip(pictures.images.split(TEST_BATCH), pictures.labels.split(TEST_BATCH), strict=True):
+            correct += int((model(things.normalised(images)).argmax(1) == labels).sum())
+    return correct
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
+    """T^2 KL(teacher || student) of softmax(logits / T), mean over the batch; logits float `[N, classes]`.
+
+    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2.
+    """
+    t = how.temperature
+    log_student, log_teacher = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
+    return t * t * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
+
+
+def _pruning(progress: Progress) -> dict[str, Any]:
+    fields: dict[str, Any] = {"phase": progress.phase, "density": progress.density}
+    if progress.residuals is not None:
+        fields |= {"primal": progress.residuals.primal, "dual": progress.residuals.dual, "rho": progress.residuals.rho}
+    return fields
+
+
+def stream(seed: int, purpose: str, index: int) -> torch.Generator:
+    """A generator of its own for each (seed, purpose, index), so that any step can be drawn without those before it."""
+    # A hash, because torch's generator looks at 32 bits of its seed only: packed bit fields would collide.
+    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
