@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.grids import choose_layouts
 from monstera.compiler.ir import (
     Activate,
@@ -27,7 +28,7 @@ from monstera.compiler.ir import (
     Upsample,
 )
 from monstera.compiler.layout import Flat
-from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.context import Lowering, RankError
 from monstera.compiler.lowering.convolution import lower_conv2d, lower_linear
 from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_slice, lower_softmax
@@ -65,11 +66,14 @@ def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
     """Turn an optimised graph into a program for a target.
 
     Raises:
-        ValueError: a tensor has a form that no kernel takes (more than four dimensions where it must be copied).
+        UnsupportedError: a tensor has a form that no kernel takes (five dimensions where it must be copied).
     """
     low = Lowering(graph, choose_layouts(graph), target, threads)
     for node in graph.nodes:
-        _RULES[type(node.op)](low, node)
+        try:
+            _RULES[type(node.op)](low, node)
+        except RankError as error:
+            raise UnsupportedError(f"{node.layer or node.name}: {error}") from error
     outputs = []
     for i, value in enumerate(graph.outputs):
         name, layout = f"out{i}", Flat(low.shape(value))

@@ -18,6 +18,10 @@ from monstera.compiler.targets import Target
 COPY = Kernel("copy", "copy.h")
 
 
+class RankError(ValueError):
+    """A tensor has more dimensions than the kernels can copy."""
+
+
 @dataclass(slots=True)
 class Lowering:
     """The state of one lowering: grows steps, buffers and tables while the nodes are walked in order."""
@@ -284,10 +288,10 @@ def _last4(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
     """The values as four dimensions, missing leading ones filled.
 
     Raises:
-        ValueError: there are more than four.
+        RankError: there are more than four.
     """
     if len(values) > 4:
-        raise ValueError(f"tensors of more than 4 dimensions cannot be copied or broadcast yet; got shape {values}")
+        raise RankError(f"cannot copy or broadcast a tensor of more than 4 dimensions; got {list(values)}")
     return (fill,) * (4 - len(values)) + tuple(values)
 
 
