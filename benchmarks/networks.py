@@ -8,6 +8,7 @@ process and take turns, and each has to give the right answer before it is timed
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -22,15 +23,16 @@ from monstera.report import circumstances, comparison_table, terminal
 from monstera.sparsity import Entry, NOfM, Plan, pattern
 
 RESULTS = Path(__file__).parent / "results"
+PATTERNS, DENSITIES = ["4x1"], [0.25, 0.1]
 GUESTS = [name for name, peer in measure.PEERS.items() if peer.guest]
 _CIFAR = {"resnet20", "resnet32", "resnet56"}
 
 
 def main(
     name: Annotated[str, typer.Argument(metavar="NETWORK", help=f"One of {', '.join(zoo.NETWORKS)}.")],
-    patterns: Annotated[list[str], typer.Option("--pattern", help="Shape of the holes; repeat for several.")] = ["4x1"],  # noqa: B006
-    densities: Annotated[list[float], typer.Option("--density", help="Kept fraction; repeat for several.")] = [0.25, 0.1],  # noqa: B006
-    peers: Annotated[list[str], typer.Option("--peer", help="Engine to compare with; repeat for several.")] = GUESTS,  # noqa: B006
+    patterns: Annotated[list[str], typer.Option("--pattern", help="Shape of the holes; repeatable.")] = PATTERNS,
+    densities: Annotated[list[float], typer.Option("--density", help="Kept fraction; repeatable.")] = DENSITIES,
+    peers: Annotated[list[str], typer.Option("--peer", help="Engine to compare with; repeatable.")] = GUESTS,
     threads: Annotated[int, typer.Option(help="Threads, and cores the process is kept on.")] = 1,
     shape: Annotated[str, typer.Option("--input", help="CxHxW; the network's usual size if left out.")] = "",
     batch: Annotated[int, typer.Option(help="Pictures a call.")] = 1,
@@ -38,7 +40,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the JSON.")] = RESULTS,
 ) -> None:
     """Time NETWORK against its peers and write the result as JSON."""
-    console = Console()
+    # In a log there is no window to fit into.
+    console = Console(width=None if sys.stdout.isatty() else 140)
     measure.pin(threads)
     size = input_size(name, shape)
     with console.status("making the networks") as status, torch.random.fork_rng():

@@ -15,15 +15,16 @@ from monstera.compiler.build import BuildError, compiler_command
 _SOURCE = Path(__file__).with_name("peak.c")
 # Contraction to FMA is asked for by name: the ISO modes of C switch it off without a word.
 _FLAGS = ("-O2", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC")
-_STEPS = 2_000_000
-_TRIALS = 5
+# Trials are short, so that some of them meet no other program even on a machine that is not idle.
+_STEPS = 200_000
+_TRIALS = 100
 
 
 def fma_peak_gflops(threads: int = 1) -> float | None:
     """Return the fp32 FMA rate in GFLOP/s of `threads` threads together, or None without a working C compiler.
 
-    The best of a few trials of some ten milliseconds each. It changes with the clock, so probe it in the run whose
-    times it judges.
+    The best of a hundred trials of about a millisecond. It changes with the clock, so probe it in the run whose times
+    it judges.
 
     Raises:
         ValueError: fewer than 1 thread.

@@ -4,6 +4,7 @@ from monstera.report.readme import results_block, rewrite, with_results
 from monstera.report.tables import (
     Table,
     circumstances,
+    columns,
     comparison_table,
     fastest_dense_guest,
     heading,
@@ -15,6 +16,7 @@ from monstera.report.terminal import terminal
 __all__ = [
     "Table",
     "circumstances",
+    "columns",
     "comparison_table",
     "fastest_dense_guest",
     "heading",

@@ -12,12 +12,12 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print("usage: python -m monstera.report README.md", file=sys.stderr)
         return 2
-    for path in arguments:
-        try:
+    try:
+        for path in arguments:
             print(f"{path}: {'written' if rewrite(path) else 'up to date'}")
-        except (OSError, ValueError) as reason:
-            print(f"{path}: {reason}", file=sys.stderr)
-            return 1
+    except (OSError, ValueError) as reason:
+        print(reason, file=sys.stderr)
+        return 1
     return 0
 
 

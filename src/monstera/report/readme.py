@@ -35,7 +35,7 @@ def with_results(text: str, block: str) -> str:
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end or BEGIN in rest or END in tail:
-        raise ValueError(f"expected one {BEGIN} and, after it, one {END}")
+        raise ValueError(f"the results go between one {BEGIN} and, after it, one {END}; these marks are not there")
     return f"{head}{BEGIN}\n{block.strip()}\n{END}{tail}"
 
 

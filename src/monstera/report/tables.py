@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from monstera.measure import MONSTERA, Comparison, Row, fastest, ratio
+
+Cell = Callable[[Row], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +25,42 @@ class Table:
             raise ValueError(f"expected {len(self.columns)} cells a line, got {len(uneven[0])} in {uneven[0]}")
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """Return one line a row of `comparison`: time, spread, error, and how it stands to the fastest dense guest.
+def comparison_table(comparison: Comparison, cells: Mapping[str, Cell] | None = None) -> Table:
+    """Return one line a row of `comparison`, the fastest set off; a row without a time shows why.
 
-    A guest is any engine but Monstera. The line of the fastest row is set off. Rows without a time show why.
+    `cells` are the columns after engine and weights, by title; all those of `columns` if left out.
     """
+    cells = columns(comparison) if cells is None else cells
+    lines = tuple((row.engine, row.weights, *(cell(row) for cell in cells.values())) for row in comparison.rows)
     best = fastest(comparison.rows)
-    guest = fastest_dense_guest(comparison)
-    lines = tuple(_line(comparison, row, guest) for row in comparison.rows)
-    columns = ("engine", "weights", "MMAC", "ms", "min", "spread", *_against(guest), "of FMA peak", "error")
     strong = frozenset(index for index, row in enumerate(comparison.rows) if row is best)
-    return Table(heading(comparison), columns, lines, strong)
+    return Table(heading(comparison), ("engine", "weights", *cells), lines, strong)
+
+
+def columns(comparison: Comparison) -> dict[str, Cell]:
+    """Return the columns of figures by title: work, time, spread, speed against a guest, efficiency, error.
+
+    The guest is the fastest engine with dense weights that is not Monstera.
+    """
+    guest = fastest_dense_guest(comparison)
+
+    def efficiency(row: Row) -> str:
+        value = comparison.efficiency(row)
+        return "" if value is None else f"{value:.0%}"
+
+    return {
+        "MMAC left": lambda row: f"{row.macs.surviving / 1e6:.1f}",
+        "ms": lambda row: milliseconds(row.timing.median_ms) if row.timing else row.note,
+        "min": lambda row: milliseconds(row.timing.min_ms) if row.timing else "",
+        "spread": lambda row: f"{row.timing.spread:.0%}" if row.timing else "",
+        **({f"against {guest.engine}": lambda row: _speed(guest, row)} if guest else {}),
+        "of FMA peak": efficiency,
+        "error": lambda row: "" if row.error is None else f"{row.error:.0e}",
+    }
+
+
+def _speed(guest: Row, row: Row) -> str:
+    return f"{ratio(guest.timing, row.timing):.2f}x" if guest.timing and row.timing else ""
 
 
 def heading(comparison: Comparison) -> str:
@@ -51,31 +78,10 @@ def fastest_dense_guest(comparison: Comparison) -> Row | None:
 def circumstances(comparison: Comparison) -> str:
     """Return one line that says where and when: processor, its FMA peak in that run, versions, date."""
     machine = comparison.machine
+    flags = f" ({', '.join(machine.flags)})" if machine.flags else ""
     peak = "" if comparison.peak_gflops is None else f", FMA peak {comparison.peak_gflops:.0f} GFLOP/s"
     versions = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name != "numpy")
-    return f"{machine.cpu} ({', '.join(machine.flags)}){peak}; {versions}; {comparison.date}"
-
-
-def _against(guest: Row | None) -> tuple[str, ...]:
-    return (f"against {guest.engine}",) if guest else ()
-
-
-def _line(comparison: Comparison, row: Row, guest: Row | None) -> tuple[str, ...]:
-    name = row.engine, row.weights, f"{row.macs.surviving / 1e6:.1f}"
-    if row.timing is None:
-        return (*name, row.note, *[""] * (4 + bool(guest)))
-    timing = row.timing
-    faster = (f"{ratio(guest.timing, timing):.2f}x",) if guest and guest.timing else ()
-    efficiency = comparison.efficiency(row)
-    return (
-        *name,
-        milliseconds(timing.median_ms),
-        milliseconds(timing.min_ms),
-        f"{timing.spread:.0%}",
-        *faster,
-        "" if efficiency is None else f"{efficiency:.0%}",
-        "" if row.error is None else f"{row.error:.0e}",
-    )
+    return f"{machine.cpu}{flags}{peak}; {versions}; {comparison.date}"
 
 
 def milliseconds(value: float) -> str:

@@ -1,0 +1,157 @@
+"""The command line: parses, calls, prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from monstera.demo import Outcome
+    from monstera.report import Table
+
+# What the library raises for people; anything else is a bug, and then the traceback is the message.
+_FOR_PEOPLE = (ValueError, TypeError, OSError, RuntimeError, ImportError)
+
+
+class _Commands(TyperGroup):
+    """The commands, with errors of the library shown as a message."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _FOR_PEOPLE as reason:
+            # typer leaves by way of RuntimeErrors too.
+            if ctx.params["debug"] or isinstance(reason, (typer.Exit, typer.Abort)):
+                raise
+            Console(stderr=True).print(f"[bold red]error:[/] {_message(reason)}", soft_wrap=True, highlight=False)
+            raise typer.Exit(1) from reason
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Prune networks into shapes that hardware likes, and compile them to native programs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    """Prune networks into shapes that hardware likes, and compile them to native programs."""
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the two compiled programs go.")] = Path("runs/demo"),
+    threads: Annotated[int, typer.Option(help="Threads of every engine while times are taken.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the training.")] = 0,
+) -> None:
+    """Handwritten digits, the whole way: train, prune, compile, compare. Takes minutes and downloads nothing."""
+    from monstera import demo as show
+    from monstera.report import circumstances, terminal
+
+    console = Console()
+    settings = show.Settings(threads=threads, seed=seed)
+    with _bars(console) as bars:
+        tasks = {stage: bars.add_task(stage, total=1.0, start=False) for stage in show.STAGES}
+
+        def progress(stage: str, done: float) -> None:
+            bars.start_task(tasks[stage])
+            bars.update(tasks[stage], completed=done)
+
+        outcome = show.run(settings, folder, progress)
+    console.print(terminal(_demo_table(outcome)))
+    console.print(circumstances(outcome.comparison), style="dim")
+    console.print(f"The programs are in {folder}. Next: monstera profile {folder / 'digits-sparse.monstera'}")
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
+    settings: Annotated[list[str], typer.Option("--set", help="Replace a field: epochs=1; repeatable.")] = [],  # noqa: B006
+    latency: Annotated[bool, typer.Option(help="Measure latency at the end.")] = True,
+    measure_only: Annotated[bool, typer.Option(help="Train nothing: measure the committed weights again.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Throw checkpoints away instead of going on from them.")] = False,
+) -> None:
+    """Run RECIPE: train, prune, test, measure; an interrupted run goes on where it was."""
+    from monstera import recipe as recipes
+
+    recipes.run(
+        recipe,
+        overrides=_overrides(settings),
+        data=data,
+        runs=runs,
+        latency=latency,
+        measure_only=measure_only,
+        fresh=fresh,
+    )
+
+
+@app.command()
+def profile(
+    program: Annotated[Path, typer.Argument(help="A .monstera file. It is executable code: trust it first.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Timed runs; medians are shown.")] = 20,
+) -> None:
+    """Time every layer of a compiled PROGRAM on random inputs."""
+    from monstera.runtime import load
+
+    engine = load(program)
+    console = Console()
+    console.print(str(engine), highlight=False)
+    console.print(str(engine.profile(rounds=rounds)), highlight=False, soft_wrap=True, markup=False)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _demo_table(outcome: Outcome) -> Table:
+    from monstera.measure import MONSTERA, Row
+    from monstera.report import columns, comparison_table
+
+    def accuracy(row: Row) -> str:
+        return f"{outcome.accuracy[row.weights]:.1%}"
+
+    def size(row: Row) -> str:
+        ours = row.engine == MONSTERA.name
+        return f"{(outcome.program_bytes[row.weights] if ours else outcome.weights_bytes) / 1024:.0f} KiB"
+
+    figures = columns(outcome.comparison)
+    shown = {title: figures[title] for title in figures if title not in ("min", "error", "of FMA peak")}
+    return comparison_table(outcome.comparison, {"accuracy": accuracy, "size": size, **shown})
+
+
+def _bars(console: Console) -> Any:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console)
+
+
+def _overrides(settings: list[str]) -> dict[str, Any]:
+    import yaml
+
+    pairs = [setting.partition("=") for setting in settings]
+    if wrong := [name for name, equals, _ in pairs if not name or not equals]:
+        raise ValueError(f"--set: expected FIELD=VALUE such as epochs=1, got {wrong[0]!r}")
+    return {name: yaml.safe_load(value) for name, _, value in pairs}
+
+
+def _message(reason: BaseException) -> str:
+    from rich.markup import escape
+
+    if isinstance(reason, OSError) and reason.filename is not None:
+        return escape(f"{reason.filename}: {reason.strerror}")
+    return escape(str(reason) or type(reason).__name__)
+
+
+if __name__ == "__main__":
+    main()
