@@ -37,6 +37,7 @@ def test_zeros_of_weights_stay_while_the_rest_and_the_biases_learn(kind: type[to
     _train(model, optimizer)
     after = model[0].weight.detach()
     assert not after[before == 0].any()
+    assert not model[0].weight.grad[before == 0].any()
     assert (after[before != 0] != before[before != 0]).all()
     assert model[2].bias.detach().any()
 
