@@ -13,6 +13,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from monstera.measure import EAGER, MONSTERA, ONNX_RUNTIME
 from monstera.pruning import hold
 from monstera.recipe import run
 from monstera.sparsity import Plan
@@ -106,3 +107,23 @@ def test_measuring_alone_without_a_result_is_refused(done: tuple[Path, dict[str,
     folder, _, _ = done
     with pytest.raises(FileNotFoundError):
         run(folder / "digits.yaml", overrides={"output": str(tmp_path / "none.json")}, measure_only=True)
+
+
+def test_measuring_alone_adds_the_latency_and_leaves_the_rest(
+    done: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    folder, result, _ = done
+    for name in ("digits.json", "digits.safetensors"):
+        (tmp_path / name).write_bytes((folder / "out" / name).read_bytes())
+    overrides = {"output": str(tmp_path / "digits.json"), "seeds": [0, 1]}
+    measured = run(folder / "digits.yaml", overrides=overrides, measure_only=True)
+    assert {**measured, "latency": None} == {**json.loads(json.dumps(result)), "latency": None}
+    assert json.loads((tmp_path / "digits.json").read_text()) == json.loads(json.dumps(measured))
+    rows = [(row["engine"], row["weights"]) for row in measured["latency"]["rows"]]
+    assert rows == [
+        (EAGER.name, "dense"),
+        (ONNX_RUNTIME.name, "dense"),
+        (MONSTERA.name, "dense"),
+        (MONSTERA.name, "4x1, density 0.25"),
+    ]
+    assert all(row["timing"] for row in measured["latency"]["rows"])

@@ -15,8 +15,10 @@ def measure_latency(
     recipe: Recipe, dense: nn.Module, sparse: nn.Module, example: Tensor, on_step: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure both networks, in evaluation mode, on `example`; answers are compared first (see `monstera.measure`)."""
+    rule = recipe.plan
+    holes = rule.pattern if rule.density is None else f"{rule.pattern}, density {rule.density:g}"
     entries = [
         *(Entry(peer, dense) for peer in (EAGER, ONNX_RUNTIME, MONSTERA)),
-        Entry(MONSTERA, sparse, f"{recipe.plan.pattern}, density {recipe.plan.density:g}"),
+        Entry(MONSTERA, sparse, holes),
     ]
     return to_json(compare(recipe.network.name, entries, example, threads=recipe.latency.threads, on_step=on_step))
