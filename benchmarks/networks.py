@@ -99,4 +99,7 @@ def input_size(name: str, shape: str) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except ValueError as reason:
+        sys.exit(f"error: {reason}")
