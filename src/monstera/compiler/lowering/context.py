@@ -165,7 +165,11 @@ class Lowering:
         layer: str = "",
     ) -> None:
         """Append the steps that fill all of a layout with a value, broadcast, or with a strided slice of it."""
-        source, strides = self.source(value, into.shape)
+        if not start and self.layout(value) == into and isinstance(into, Flat):
+            # The same order on both sides: one row, whatever the number of dimensions.
+            into, source, strides = Flat((into.size,)), self.own(value), (0, 0, 0, 1)
+        else:
+            source, strides = self.source(value, into.shape)
         source += sum(s * t for s, t in zip(_last4(start, 0), strides, strict=True))
         strides = tuple(s * t for s, t in zip(_last4(step, 1), strides, strict=True))
         n, c, _, _ = _last4(into.shape, 1)
