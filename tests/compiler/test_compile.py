@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 
 import pytest
 import torch
@@ -160,3 +161,13 @@ def test_a_preview_names_the_layers_that_will_not_gain():
     preview = Preview(rows, 3.0, 2.1)
     assert preview.without_gain == ("slow",)
     assert str(preview).count("will not gain") == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="the ziglang wheel is not installed")
+def test_the_compiler_from_the_ziglang_wheel_builds_the_same_network(net, monkeypatch, tmp_path):
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(build_room.shutil, "which", lambda _: None)
+    engine = ms.compile(net, X)
+    assert "clang" in engine.manifest.compiler
+    torch.testing.assert_close(engine(X), net(X), rtol=1e-5, atol=1e-6)

@@ -70,7 +70,7 @@ def build(source: str, target: Target) -> Path:
         BuildError: no compiler, the compiler failed (its first lines are shown), or the cache cannot be written.
     """
     command = compiler_command()
-    flags = (*_FLAGS, *target.flags)
+    flags = (*_FLAGS, *_dialect(command, target.flags))
     recipe = "\0".join([source, compiler_version(tuple(command)), *flags])
     library = cache_folder() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
     if library.exists():
@@ -86,6 +86,12 @@ def build(source: str, target: Target) -> Path:
             "set MONSTERA_CACHE to a folder that can be written"
         ) from error
     return library
+
+
+def _dialect(command: list[str], flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Flags as the compiler spells them: zig reads a dash in the name of a processor as "without"."""
+    zig = any(Path(word).name in ("zig", "ziglang") for word in command)
+    return tuple("-" + f[1:].replace("-", "_") if zig else f for f in flags)
 
 
 def _compile(command: list[str], flags: tuple[str, ...], source: str, folder: Path) -> None:
