@@ -80,6 +80,7 @@ def test_a_setting_reaches_the_recipe(tmp_path: Path):
 def test_brackets_in_a_message_are_shown_as_they_are(tmp_path: Path):
     done = monstera("profile", str(tmp_path / "[bold]none.monstera"))
     assert "[bold]none.monstera" in done.stderr
+    assert "'[bold]epochs'" in monstera("run", "any.yaml", "--set", "[bold]epochs").stderr
 
 
 def test_the_help_lists_the_commands_and_does_not_import_torch():

@@ -85,9 +85,16 @@ def test_two_rows_with_one_name_are_refused(model: nn.Module):
         compare("tiny", [Entry(EAGER, model), Entry(EAGER, model)], EXAMPLE)
 
 
-def test_the_number_of_threads_torch_uses_is_the_same_afterwards(model: nn.Module):
+def test_torch_uses_the_threads_asked_for_and_afterwards_what_it_used_before(model: nn.Module):
     before = torch.get_num_threads()
-    compare("tiny", [Entry(EAGER, model)], EXAMPLE, threads=before + 1, rounds=3, round_s=0.001)
+    seen: set[int] = set()
+
+    def watched(model: nn.Module, example: Inputs, _: int) -> Callable[[], Any]:
+        args = arguments(example)[0]
+        return lambda: (seen.add(torch.get_num_threads()), model(*args))[1]
+
+    compare("tiny", [Entry(Peer("watched", watched), model)], EXAMPLE, threads=before + 1, rounds=3, round_s=0.001)
+    assert seen == {before + 1}
     assert torch.get_num_threads() == before
 
 

@@ -54,6 +54,13 @@ def test_calls_are_interleaved_and_the_order_turns_every_round():
     assert "".join(turns) == "ab" + "ab" + "ab" + "ab"
 
 
+def test_the_first_call_of_a_turn_is_not_timed():
+    calls: list[int] = []
+    timing = race({"a": lambda: calls.append(1)}, rounds=3, round_s=0.0)["a"]
+    # One call to warm up, two to choose the repeats, and in each of three rounds one before the three that count.
+    assert (timing.runs, len(calls)) == (9, 1 + 2 + 3 * (1 + 3))
+
+
 def test_every_finished_round_is_told():
     told: list[int] = []
     race({"nothing": lambda: None}, rounds=4, round_s=0.0, on_round=told.append)
