@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
+FULL   := tests/full-output.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-full check format bench results lock clean
@@ -25,8 +26,9 @@ demo: setup     ## digits: train, prune, compile, compare (minutes)
 test: setup     ## the whole quick suite
 	$(RUN) -m pytest -m "not full"
 
-test-full: setup  ## the long matrix: every network x pattern x density, thousands of random graphs
-	$(RUN) -m pytest
+test-full: setup  ## everything: every network x pattern x density, thousands of random graphs; kept in FULL
+	$(RUN) -m pytest -v --no-header --disable-warnings -o console_output_style=classic > $(FULL).part; \
+		status=$$?; mv $(FULL).part $(FULL); tail -n 15 $(FULL); exit $$status
 
 check: setup    ## format, lint, types, import layers
 	$(VENV)/bin/ruff format --check .

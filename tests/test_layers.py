@@ -37,7 +37,7 @@ def room_of(file: Path) -> str:
 
 
 def exports() -> dict[str, str]:
-    """What the lazy front door hands out: name -> module that defines it."""
+    """What the lazy front door hands out: name -> room that defines it."""
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "_EXPORTS" for t in node.targets):
@@ -67,7 +67,7 @@ def rooms(names: set[str]) -> set[str]:
     """The rooms behind imported names; a name of the front door counts as the room that defines it."""
     doors = exports()
     parts = [name.split(".") for name in names if name.split(".")[0] == "monstera" and "." in name]
-    return {doors[p[1]].split(".")[1] if p[1] in doors else p[1] for p in parts} - {"__version__"}
+    return {doors[p[1]] if p[1] in doors else p[1] for p in parts} - {"__version__"}
 
 
 def test_every_room_has_a_floor() -> None:

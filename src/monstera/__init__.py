@@ -7,37 +7,60 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# name -> module that defines it. Resolved on first use, so that `import monstera` and `monstera.load` never import torch.
+# Name -> room. Resolved on first use, so that `import monstera` and `monstera.load` never import torch.
 _EXPORTS = {
-    "ADMM": "monstera.pruning",
-    "Block": "monstera.sparsity",
-    "Engine": "monstera.runtime",
-    "Gradual": "monstera.pruning",
-    "Plan": "monstera.sparsity",
-    "compile": "monstera.compiler",
-    "hold": "monstera.pruning",
-    "load": "monstera.runtime",
-    "load_masks": "monstera.sparsity",
-    "preview": "monstera.compiler",
-    "prune": "monstera.pruning",
-    "save_masks": "monstera.sparsity",
+    "ADMM": "pruning",
+    "ArtifactError": "runtime",
+    "Block": "sparsity",
+    "BuildError": "compiler",
+    "Engine": "runtime",
+    "Gradual": "pruning",
+    "Plan": "sparsity",
+    "PlanError": "sparsity",
+    "UnsupportedError": "compiler",
+    "compile": "compiler",
+    "hold": "pruning",
+    "load": "runtime",
+    "load_masks": "sparsity",
+    "pattern": "sparsity",
+    "preview": "compiler",
+    "prune": "pruning",
+    "save_masks": "sparsity",
 }
-__all__ = [*_EXPORTS]
+__all__ = [
+    "ADMM",
+    "ArtifactError",
+    "Block",
+    "BuildError",
+    "Engine",
+    "Gradual",
+    "Plan",
+    "PlanError",
+    "UnsupportedError",
+    "compile",
+    "hold",
+    "load",
+    "load_masks",
+    "pattern",
+    "preview",
+    "prune",
+    "save_masks",
+]
 
 if TYPE_CHECKING:
-    from monstera.compiler import compile, preview  # noqa: A004
+    from monstera.compiler import BuildError, UnsupportedError, compile, preview  # noqa: A004
     from monstera.pruning import ADMM, Gradual, hold, prune
-    from monstera.runtime import Engine, load
-    from monstera.sparsity import Block, Plan, load_masks, save_masks
+    from monstera.runtime import ArtifactError, Engine, load
+    from monstera.sparsity import Block, Plan, PlanError, load_masks, pattern, save_masks
 
 
 def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
-        raise AttributeError(f"module 'monstera' has no attribute {name!r}; it has {', '.join(sorted(_EXPORTS))}")
-    value = getattr(import_module(_EXPORTS[name]), name)
+        raise AttributeError(f"module 'monstera' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(import_module(f"monstera.{_EXPORTS[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__
