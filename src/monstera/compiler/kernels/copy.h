@@ -9,7 +9,11 @@ typedef struct {
 
 INLINE void copy_row(const float *x, long step, float *y, long count) {
     if (step == 1) memcpy(y, x, 4 * (size_t)count);
-    else if (step == 2) for (long i = 0; i < count; i++) y[i] = x[2 * i];
+    else if (step == 2)
+        for (long i = 0; i < count; i += VL) {
+            const long left = 2 * (count - i) - 1; /* not a float more is read: the source may be the caller's own */
+            store_some(y + i, even(load_some(x + 2 * i, left), load_some(x + 2 * i + VL, left - VL)), count - i);
+        }
     else for (long i = 0; i < count; i++) y[i] = x[i * step];
 }
 

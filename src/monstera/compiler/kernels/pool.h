@@ -25,15 +25,6 @@ INLINE vf load_step(const float *p, int step) {
     for (int i = 0; i < VL; i++) ((float *)&v)[i] = p[i * step];
     return v;
 }
-#if VL == 16
-#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#elif VL == 8
-#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
-#else
-#define EVEN 0, 2, 4, 6
-#endif
-INLINE vf load_even(const float *p) { return __builtin_shufflevector(load(p), load(p + VL), EVEN); }
-
 #define POOL_ROW(START, JOIN, JOIN1, FINISH, FINISH1) \
     /* columns [first, last) read whole windows; in vectors (the last overlaps), the rest one by one */ \
     for (int q = 0; q < a->y.w; q++) { \
@@ -44,7 +35,7 @@ INLINE vf load_even(const float *p) { return __builtin_shufflevector(load(p), lo
                 for (int kx = 0; kx < a->kernel_w; kx++) { \
                     const float *from = image + (iy + ky * a->dilation_h) * a->x.row + q * a->stride_w - a->left \
                         + kx * a->dilation_w; \
-                    const vf v = a->stride_w == 2 ? load_even(from) : load_step(from, a->stride_w); \
+                    const vf v = a->stride_w == 2 ? even(load(from), load(from + VL)) : load_step(from, a->stride_w); \
                     s = JOIN; \
                 } \
             store(out + q, FINISH); \

@@ -47,17 +47,36 @@ INLINE vf select_lt(vf a, vf b, vf yes, vf no) {
     return (vf)(((vi)yes & m) | ((vi)no & ~m));
 }
 
-/* The first lanes of a vector, for ends of rows that must not be overrun. */
+/* The first lanes of a vector, for ends of rows that must not be overrun; a count may be negative. */
+#if defined(__AVX512F__) && VL == 16
+INLINE __mmask16 first_lanes(long count) {
+    return (__mmask16)(count >= 16 ? 0xffff : count > 0 ? (1 << count) - 1 : 0);
+}
+INLINE void store_some(float *p, vf v, long count) { _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v); }
+INLINE vf load_some(const float *p, long count) { return (vf)_mm512_maskz_loadu_ps(first_lanes(count), p); }
+#else
 INLINE void store_some(float *p, vf v, long count) {
     if (count >= VL) store(p, v);
-    else memcpy(p, &v, 4 * (count > 0 ? count : 0));
+    else if (count > 0) memcpy(p, &v, 4 * (size_t)count);
 }
 INLINE vf load_some(const float *p, long count) {
     vf v = {0};
     if (count >= VL) return load(p);
-    memcpy(&v, p, 4 * (count > 0 ? count : 0));
+    if (count > 0) memcpy(&v, p, 4 * (size_t)count);
     return v;
 }
+#endif
+
+/* Every other float of two vectors. */
+#if VL == 16
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#elif VL == 8
+#define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#else
+#define EVEN 0, 2, 4, 6
+#endif
+INLINE vf even(vf low, vf high) { return __builtin_shufflevector(low, high, EVEN); }
+
 
 /* Zero the lanes whose bit is clear. A select, not a product: pad columns may hold NaN or Inf before. */
 #if defined(__AVX512F__) && VL == 16
@@ -77,7 +96,8 @@ INLINE vf keep(vf v, unsigned bits) {
 #endif
 
 INLINE void clear(float *p, long count) {
-    if (count > 0) memset(p, 0, 4 * (size_t)count);
+    if (count <= VL) store_some(p, (vf){0}, count); /* most gaps are a few floats */
+    else memset(p, 0, 4 * (size_t)count);
 }
 
 /* Zeros wherever a plane holds no pixel: right of the rows, between images, behind the last. */
