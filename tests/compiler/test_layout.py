@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from monstera.compiler.grids import choose_layouts
 from monstera.compiler.ir import Conv2d, Graph, Node
 from monstera.compiler.layout import Grid, Planes, lane_masks, odd_lines
-from monstera.compiler.lowering.context import _windows
+from monstera.compiler.lowering.windows import windows
 
 sizes = st.integers(1, 9)
 
@@ -89,4 +89,4 @@ def test_lane_masks_say_bit_by_bit_which_lanes_hold_pixels(lanes, length):
 
 def test_phases_cover_every_pixel_of_an_odd_image_once():
     layout = Planes(1, 1, 7, 5, Grid(4, 5, odd_lines(20), 0), (2, 2), (1, 1), ((0, 0), (0, 1), (1, 0), (1, 1)))
-    assert sum(w.count[0] * w.count[1] for w in _windows(layout)) == 35
+    assert sum(w.count[0] * w.count[1] for w in windows(layout)) == 35

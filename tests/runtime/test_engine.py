@@ -117,7 +117,7 @@ def test_the_profile_names_every_layer_with_its_work_and_kernel(engine, example)
     conv = next(p for p in profile.layers if p.layer == "conv")
     assert conv.dense_macs <= 8 * 3 * 9 * 2 * 9 * 7
     assert sum(p.dense_macs for p in profile.layers if p.layer == "conv") == 8 * 3 * 9 * 2 * 9 * 7
-    assert conv.kernel.startswith("spmm_f32_")
+    assert conv.kernel.startswith("f32_spmm_planes_")
     assert conv.ms > 0
     assert conv.gflops > 0
     assert profile.ms > 0

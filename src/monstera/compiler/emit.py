@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from monstera.compiler.targets import Target
 from monstera.runtime.tensors import offsets_of
 
 ABI = 1
+_INDENT = {"initial_indent": " " * 8, "subsequent_indent": " " * 8, "break_long_words": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +35,8 @@ def unit(program: Program, prefix: str = "net") -> Unit:
 
 def emit(units: Sequence[Unit], target: Target, threads: int) -> str:
     """Return the C source of a library that holds the given programs (usually one)."""
-    steps = [s for u in units for s in u.program.steps]
-    activations = {o for s in steps for o in s.operands if isinstance(o, str) and o.startswith("act_")}
-    parts = [kernels.source((s.kernel for s in steps), activations, target), _text("team.h")]
+    used = (step.kernel for u in units for step in u.program.steps)
+    parts = [kernels.source(used, target), kernels.header("team.h")]
     for u in units:
         parts += [_step(u, i, s) for i, s in enumerate(u.program.steps)]
         parts.append(_run(u, threads))
@@ -49,10 +49,10 @@ def _step(u: Unit, index: int, step: Step) -> str:
         f"static void {u.prefix}_{index}(const call *c, part p) {{",
     ]
     lines += [f"    if (p.id == 0) clear({_pointer(u, ref)}, {count});" for ref, count in step.clears]
-    arguments = [_operand(u, o) for o in step.operands]
+    arguments = [_value(u, o) for o in step.operands]
     if step.struct:
         fields = ", ".join(f".{k} = {_value(u, v)}" for k, v in step.fields.items())
-        lines.append(f"    const {step.struct} a = {{{fields}}};")
+        lines += [f"    const {step.struct} a = {{", textwrap.fill(fields, 116, **_INDENT), "    };"]
         arguments.insert(0, "&a")
     lines.append(f"    {step.kernel.name}({', '.join([*arguments, 'p'])});")
     return "\n".join([*lines, "}"])
@@ -72,7 +72,7 @@ def _run(u: Unit, threads: int) -> str:
         "outputs": len(u.program.outputs),
         "weights": sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
     }
-    text = _text("run.h")
+    text = kernels.header("run.h")
     for name, value in symbols.items():
         text = text.replace(f"@{name}@", str(value))
     return text
@@ -85,23 +85,19 @@ def _value(u: Unit, value: Field) -> str:
         case Ref():
             return _pointer(u, value)
         case GridArgs():
-            return "{" + ", ".join(str(getattr(value, f)) for f in GridArgs.__slots__) + "}"
+            return "{" + ",".join(str(getattr(value, f)) for f in GridArgs.__slots__) + "}"
         case float():
             return f"{np.float32(value)!s}f"
         case _:
             return str(value)
 
 
-def _operand(u: Unit, operand: Ref | str | int | None) -> str:
-    return operand if isinstance(operand, str) else _value(u, operand)
-
-
 def _pointer(u: Unit, ref: Ref) -> str:
     match ref.space:
         case "arena":
-            return f"c->arena + {u.arena.offsets[ref.name] + ref.offset}"
+            return f"ARENA({u.arena.offsets[ref.name] + ref.offset})"
         case "weights":
-            return f"(const void *)(c->weights + {u.weights[ref.name] + ref.offset * 4})"
+            return f"TABLE({u.weights[ref.name] + ref.offset * 4})"
         case "in":
             index = [name for name, _ in u.program.inputs].index(ref.name)
             return f"c->in[{index}] + {ref.offset}"
@@ -112,7 +108,3 @@ def _pointer(u: Unit, ref: Ref) -> str:
 
 def _comment(text: str) -> str:
     return text.replace("*/", "* /")
-
-
-def _text(name: str) -> str:
-    return resources.files("monstera.compiler.kernels").joinpath(name).read_text()

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from monstera.compiler.ir import Shape
+from monstera.compiler.ir import Activation, Shape
 
 Space: TypeAlias = Literal["arena", "weights", "in", "out"]
 
@@ -41,12 +41,16 @@ class GridArgs:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A C function: `header` is its file; `macro` is what instantiates it there; a generated kernel has `spec`."""
+    """A C function, named dtype_operator_format_tile_isa_activation as far as it has them.
+
+    `header` is its file and `macro` what instantiates it there; the SpMM kernels are written out for `rows` instead.
+    """
 
     name: str
     header: str
     macro: str = ""
-    spec: tuple[int, str] | None = None  # spmm: rows of a block, activation
+    rows: int = 0
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Step:
     kernel: Kernel
     struct: str
     fields: Mapping[str, Field]
-    operands: tuple[Ref | str | int | None, ...] = ()
+    operands: tuple[Ref | int | None, ...] = ()
     writes: tuple[str, ...] = ()
     clears: tuple[tuple[Ref, int], ...] = ()
     work: Work = Work()

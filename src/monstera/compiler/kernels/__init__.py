@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterable
 from importlib import resources
 
+import numpy as np
+
 from monstera.compiler.ir import Activation
 from monstera.compiler.kernels.spmm import spmm_source
 from monstera.compiler.program import Kernel
@@ -41,76 +43,75 @@ def activation_name(activation: Activation | None) -> str:
         case None:
             return "act_none"
         case Activation(kind="clamp", low=low, high=high):
-            return f"act_clamp_{_bits(low)}_{_bits(high)}"
+            return f"act_clamp_{_digits(low)}_{_digits(high)}"
         case Activation(kind="leaky_relu", slope=slope):
-            return f"act_leaky_relu_{_bits(slope)}"
+            return f"act_leaky_relu_{_digits(slope)}"
         case _:
             return f"act_{activation.kind}"
 
 
-def activation_kernel(activation: Activation | None) -> str:
-    """The same, as an operand of a kernel that applies it by pointer."""
-    return activation_name(activation)
-
-
-def spmm_kernel(rows: int, activation: Activation | None) -> Kernel:
+def spmm_kernel(rows: int, activation: Activation | None, target: Target) -> Kernel:
     """The offset-SpMM kernel with `rows` rows a block."""
-    act = activation_name(activation)
-    return Kernel(f"spmm_f32_{rows}_{act.removeprefix('act_')}", "spmm.h", spec=(rows, act))
+    name = f"f32_spmm_planes_{rows}x{target.tiles[rows]}_{target.name}{_suffix(activation)}"
+    return Kernel(name, "spmm.h", rows=rows, activation=activation)
 
 
-def spmv_kernel(rows: int) -> Kernel:
+def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:
     """The SpMV kernel with `rows` rows a block."""
-    name = f"spmv_f32_{rows}"
-    return Kernel(name, "spmv.h", macro=f"SPMV({name}, {_SPMV_VECTOR[rows]}, {rows})")
+    name = f"f32_spmv_columns_{rows}x1{_suffix(activation)}"
+    macro = f"SPMV({name}, {_SPMV_VECTOR[rows]}, {rows}, {activation_name(activation)})"
+    return Kernel(name, "spmv.h", macro, activation=activation)
 
 
 def map_kernel(kind: str, activation: Activation | None) -> Kernel:
     """An elementwise kernel: kind is a key of the table above, then the activation."""
-    act = activation_name(activation)
-    name = f"map_f32_{kind}_{act.removeprefix('act_')}"
+    name = f"f32_map_{kind}{_suffix(activation)}"
     operand, expression = _MAPS[kind]
-    return Kernel(name, "map.h", macro=f"MAP({name}, {operand}, {act}({expression}))")
+    macro = f"MAP({name}, {operand}, {activation_name(activation)}({expression}))"
+    return Kernel(name, "map.h", macro, activation=activation)
 
 
-def _bits(value: float) -> str:
-    return struct.pack(">f", value).hex()
-
-
-def source(kernels: Iterable[Kernel], activations: Iterable[str], target: Target) -> str:
+def source(kernels: Iterable[Kernel], target: Target) -> str:
     """The C text of everything that a program calls: headers in a fixed order, instances sorted by name."""
     used = sorted(set(kernels), key=lambda k: k.name)
-    headers = ["prelude.h", "activations.h", *sorted({k.header for k in used})]
-    parts = [f"#define VL {target.lanes}", *[_header(h) for h in headers[:2]]]
-    named = {k.spec[1] for k in used if k.spec} | set(activations)
-    named |= {a for k in used for a in _mentioned(k.macro)}
-    parts += [line for name in sorted(named) if (line := _parametrised(name))]
-    parts += [_header(h) for h in headers[2:]]
+    definitions = {_definition(k.activation) for k in used if k.activation}
+    parts = [f"#define VL {target.lanes}", header("prelude.h"), header("activations.h"), *sorted(definitions)]
+    parts += [header(name) for name in sorted({k.header for k in used})]
     for kernel in used:
-        if kernel.spec:
-            rows, act = kernel.spec
-            parts.append(spmm_source(kernel.name, rows, range(1, target.tiles[rows] + 1), act))
+        if kernel.rows:
+            tiles = range(1, target.tiles[kernel.rows] + 1)
+            parts.append(spmm_source(kernel.name, kernel.rows, tiles, activation_name(kernel.activation)))
         elif kernel.macro:
             parts.append(kernel.macro)
     return "\n".join(parts)
 
 
-def _mentioned(macro: str) -> list[str]:
-    return [
-        word for word in macro.replace("(", " ").replace(")", " ").replace(",", " ").split() if word.startswith("act_")
-    ]
-
-
-def _parametrised(name: str) -> str:
-    """The definition of an activation whose numbers are part of its name."""
-    words = name.split("_")
-    if words[1] == "clamp":
-        low, high = (f"from_bits(0x{w})" for w in words[2:])
-        return f"INLINE vf {name}(vf x) {{ return clamp(x, {low}, {high}); }}"
-    if words[1] == "leaky":
-        return f"INLINE vf {name}(vf x) {{ return select_lt(x, (vf){{0}}, x * from_bits(0x{words[3]}), x); }}"
-    return ""
-
-
-def _header(name: str) -> str:
+def header(name: str) -> str:
+    """The text of one of the C files in this folder."""
     return resources.files(__name__).joinpath(name).read_text()
+
+
+def _suffix(activation: Activation | None) -> str:
+    return activation_name(activation).removeprefix("act").replace("_none", "")
+
+
+def _digits(value: float) -> str:
+    """A number as part of a C name; nine digits tell any two fp32 values apart."""
+    return f"{np.float32(value):.9g}".replace("-", "m").replace(".", "p").replace("+", "")
+
+
+def _definition(activation: Activation) -> str:
+    """The C definition of an activation that has numbers; the others stand in `activations.h`."""
+    name = activation_name(activation)
+    match activation.kind:
+        case "clamp":
+            body = f"clamp(x, {_exactly(activation.low)}, {_exactly(activation.high)})"
+        case "leaky_relu":
+            body = f"select_lt(x, (vf){{0}}, x * {_exactly(activation.slope)}, x)"
+        case _:
+            return ""
+    return f"INLINE vf {name}(vf x) {{ return {body}; }}"
+
+
+def _exactly(value: float) -> str:
+    return f"from_bits(0x{struct.pack('>f', value).hex()})"

@@ -26,6 +26,8 @@ typedef struct {
     const float *const *in;
     float *const *out;
 } call;
+#define TABLE(bytes) ((const void *)(c->weights + (bytes)))
+#define ARENA(floats) (c->arena + (floats))
 
 /* Strides in floats. `tail` is where a plane's values end for good and zeros begin, -1 in a dense tensor. */
 typedef struct { int n, c, h, w; long row, image, plane, tail; } grid;

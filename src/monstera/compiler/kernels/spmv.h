@@ -27,12 +27,12 @@ typedef struct {
         for (int n = 0; n < N; n++) s[n][0] += ((const V *)w)[i] * x[n * x_image + offset[i]]; \
     for (int n = 0; n < N; n++) *(V *)(y + n * y_image) = (s[n][0] + s[n][1]) + (s[n][2] + s[n][3]);
 
-#define SPMV(NAME, V, R) \
+#define SPMV(NAME, V, R, ACTIVATION) \
     INLINE void NAME##_1(const float *x, long x_image, const int *offset, const float *w, long k, const float *bias, \
         float *y, long y_image) { SPMV_BODY(V, 1) } \
     INLINE void NAME##_4(const float *x, long x_image, const int *offset, const float *w, long k, const float *bias, \
         float *y, long y_image) { SPMV_BODY(V, 4) } \
-    static void NAME(const spmv_args *a, vf (*act)(vf), part p) { \
+    static void NAME(const spmv_args *a, part p) { \
         const range mine = share(a->blocks, p); \
         const long row = a->first_row + R * mine.begin, rows = R * (mine.end - mine.begin); \
         for (long b = mine.begin; b < mine.end; b++) { \
@@ -50,6 +50,6 @@ typedef struct {
         for (int n = 0; n < a->images; n++) \
             for (long i = 0; i < rows; i += VL) { \
                 float *at = a->y + n * a->y_image + row + i; \
-                store_some(at, act(load_some(at, rows - i)), rows - i); \
+                store_some(at, ACTIVATION(load_some(at, rows - i)), rows - i); \
             } \
     }

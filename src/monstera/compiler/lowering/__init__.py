@@ -28,11 +28,12 @@ from monstera.compiler.ir import (
     Upsample,
 )
 from monstera.compiler.layout import Flat
-from monstera.compiler.lowering.context import Lowering, RankError
+from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.convolution import lower_conv2d, lower_linear
 from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import lower_adaptive, lower_mean, lower_pool, lower_upsample
+from monstera.compiler.lowering.windows import RankError
 from monstera.compiler.program import Program, Ref
 from monstera.compiler.targets import Target
 

@@ -12,14 +12,11 @@ import numpy as np
 from monstera.compiler.grids import Layouts
 from monstera.compiler.ir import Concat, Constant, Graph, Node, Reshape, Shape
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
+from monstera.compiler.lowering.windows import as_four, grid_args, windows
 from monstera.compiler.program import Field, GridArgs, Kernel, Ref, Step, Work
 from monstera.compiler.targets import Target
 
 COPY = Kernel("copy", "copy.h")
-
-
-class RankError(ValueError):
-    """A tensor has more dimensions than the kernels can copy."""
 
 
 @dataclass(slots=True)
@@ -144,7 +141,7 @@ class Lowering:
         kernel: Kernel,
         struct: str,
         fields: Mapping[str, Field],
-        operands: tuple[Ref | str | int | None, ...] = (),
+        operands: tuple[Ref | int | None, ...] = (),
         work: Work | None = None,
     ) -> None:
         """Append a step that makes a node's value."""
@@ -170,10 +167,10 @@ class Lowering:
             into, source, strides = Flat((into.size,)), self.own(value), (0, 0, 0, 1)
         else:
             source, strides = self.source(value, into.shape)
-        source += sum(s * t for s, t in zip(_last4(start, 0), strides, strict=True))
-        strides = tuple(s * t for s, t in zip(_last4(step, 1), strides, strict=True))
-        n, c, _, _ = _last4(into.shape, 1)
-        for phase, window in enumerate(_windows(into)):
+        source += sum(s * t for s, t in zip(as_four(start, 0), strides, strict=True))
+        strides = tuple(s * t for s, t in zip(as_four(step, 1), strides, strict=True))
+        n, c, _, _ = as_four(into.shape, 1)
+        for phase, window in enumerate(windows(into)):
             (y0, x0), (sy, sx) = window.pixel, window.step
             fields = _copy_fields((*strides[:2], strides[2] * sy, strides[3] * sx), (n, c, *window.count), window.grid)
             fields |= {"y_channel": window.channel, "whole": int(isinstance(into, Planes))}
@@ -188,12 +185,12 @@ class Lowering:
     ) -> None:
         """Append a step that copies `count` elements of a value, from `start` on, to `at` in a node's own layout."""
         source, strides = self.source(value, self.shape(value))
-        source += sum(s * t for s, t in zip(_last4(start, 0), strides, strict=True))
+        source += sum(s * t for s, t in zip(as_four(start, 0), strides, strict=True))
         into = self.layout(node.name)
         grid = grid_args(into)
         own = (grid.image, grid.plane, grid.row, 1)
-        to = self.result(node)[0] + sum(s * t for s, t in zip(_last4(at, 0), own, strict=True))
-        fields = _copy_fields(strides, _four(_last4(count, 1)), grid) | {"y_channel": grid.plane, "whole": 0}
+        to = self.result(node)[0] + sum(s * t for s, t in zip(as_four(at, 0), own, strict=True))
+        fields = _copy_fields(strides, as_four(count, 1), grid) | {"y_channel": grid.plane, "whole": 0}
         title = f"{value} into {node.name}"
         step = Step(node.layer or node.name, title, COPY, "copy_args", fields, (source, to, 0, to), (node.name,))
         self.steps.append(replace(step, work=Work(bytes=8 * prod(count))))
@@ -201,12 +198,12 @@ class Lowering:
     def source(self, value: str, shape: Shape) -> tuple[Ref, tuple[int, ...]]:
         """Pointer and strides over (n, c, y, x) of a value broadcast to `shape` (rank <= 4)."""
         layout = self.layout(value)
-        sizes = _last4(layout.shape, 1)
+        sizes = as_four(layout.shape, 1)
         if isinstance(layout, Planes):
             own: tuple[int, ...] = (layout.grid.rows * layout.grid.pitch, layout.grid.stride, layout.grid.pitch, 1)
         else:
             own = tuple(prod(sizes[i + 1 :]) for i in range(4))
-        wanted = _last4(shape, 1)
+        wanted = as_four(shape, 1)
         strides = tuple(0 if size == 1 and want > 1 else s for s, size, want in zip(own, sizes, wanted, strict=True))
         return self.own(value), strides
 
@@ -214,60 +211,6 @@ class Lowering:
 def _copy_fields(strides: tuple[int, ...], extent: tuple[int, int, int, int], grid: GridArgs) -> dict[str, Field]:
     names = ("x_image", "x_channel", "x_row", "x_column")
     return {**dict(zip(names, strides, strict=True)), **dict(zip("nchw", extent, strict=True)), "y": grid}
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """Where one phase of a tensor goes: see `copy_args`."""
-
-    offset: int  # floats from plane 0 to this phase's first plane
-    channel: int  # floats between channels
-    first: int  # floats from the plane's start to the first pixel in it
-    pixel: tuple[int, int]  # the image coordinates of that pixel
-    step: tuple[int, int]
-    count: tuple[int, int]
-    grid: GridArgs
-
-
-def _windows(layout: Layout) -> list[_Window]:
-    if isinstance(layout, Flat):
-        grid = grid_args(layout)
-        return [_Window(0, grid.plane, 0, (0, 0), (1, 1), (grid.h, grid.w), grid)]
-    windows = []
-    grid, (sy, sx) = layout.grid, layout.step
-    for i, phase in enumerate(layout.kept):
-        row0, y0 = _first_pixel(phase[0], layout.origin[0], sy)
-        column0, x0 = _first_pixel(phase[1], layout.origin[1], sx)
-        rows = max(0, min(-(-(layout.h - y0) // sy), grid.rows - row0))
-        columns = max(0, min(-(-(layout.w - x0) // sx), grid.pitch - column0))
-        args = GridArgs(layout.n, layout.c, rows, columns, grid.pitch, grid.rows * grid.pitch, grid.stride, grid.stride)
-        windows.append(
-            _Window(
-                offset=i * grid.stride,
-                channel=len(layout.kept) * grid.stride,
-                first=row0 * grid.pitch + column0,
-                pixel=(y0, x0) if rows and columns else (0, 0),
-                step=layout.step,
-                count=(rows, columns) if rows and columns else (0, 0),
-                grid=args,
-            )
-        )
-    return windows
-
-
-def _first_pixel(phase: int, origin: int, step: int) -> tuple[int, int]:
-    """The first row of a phase that holds a pixel (not padding), and that pixel's coordinate."""
-    row = max(0, -(-(origin - phase) // step))
-    return row, row * step + phase - origin
-
-
-def grid_args(layout: Layout) -> GridArgs:
-    """The C view of an unphased layout; a dense tensor counts as `[n, c, h, w]` with leading ones."""
-    if isinstance(layout, Planes):
-        g = layout.grid
-        return GridArgs(layout.n, layout.c, layout.h, layout.w, g.pitch, g.rows * g.pitch, g.stride, g.stride)
-    n, c, h, w = _four(_last4(layout.shape, 1))
-    return GridArgs(n, c, h, w, w, c * h * w, h * w)
 
 
 def concat_slots(graph: Graph, layouts: Layouts) -> dict[str, tuple[str, int]]:
@@ -286,22 +229,6 @@ def concat_slots(graph: Graph, layouts: Layouts) -> dict[str, tuple[str, int]]:
                 slots[value] = (node.name, whole.plane(channel))
             channel += layout.shape[1]
     return slots
-
-
-def _last4(values: tuple[int, ...], fill: int) -> tuple[int, ...]:
-    """The values as four dimensions, missing leading ones filled.
-
-    Raises:
-        RankError: there are more than four.
-    """
-    if len(values) > 4:
-        raise RankError(f"cannot copy or broadcast a tensor of more than 4 dimensions; got {list(values)}")
-    return (fill,) * (4 - len(values)) + tuple(values)
-
-
-def _four(values: tuple[int, ...]) -> tuple[int, int, int, int]:
-    n, c, h, w = values
-    return n, c, h, w
 
 
 def _title(layout: Layout) -> str:

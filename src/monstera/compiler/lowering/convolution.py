@@ -9,7 +9,7 @@ import numpy as np
 
 from monstera.compiler.grids import taps_of
 from monstera.compiler.ir import Activation, Add, Conv2d, Linear, Node
-from monstera.compiler.kernels import activation_kernel, spmm_kernel, spmv_kernel
+from monstera.compiler.kernels import spmm_kernel, spmv_kernel
 from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import spmm_rows, spmv_rows
 from monstera.compiler.lowering.context import Lowering
@@ -87,7 +87,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
         work = _work(matrix, blocks, prod(node.shape) // node.shape[1])
         work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
         title = _title(low, node, blocks)
-        low.add(node, title, spmm_kernel(size, op.activation), "spmm_args", fields, work=work)
+        low.add(node, title, spmm_kernel(size, op.activation, low.target), "spmm_args", fields, work=work)
 
 
 def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
@@ -151,9 +151,8 @@ def _product(
             "first_row": rows[0],
         }
         del fields["row"]
-        work = _work(matrix, blocks, images[0])
-        operands = (activation_kernel(activation),)
-        low.add(node, _title(low, node, blocks), spmv_kernel(size), "spmv_args", fields, operands, work)
+        kernel = spmv_kernel(size, activation)
+        low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=_work(matrix, blocks, images[0]))
 
 
 def _scaled(low: Lowering, op: Conv2d | Linear) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 
 from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Node, Upsample
 from monstera.compiler.kernels import POOLS, RESIZE
-from monstera.compiler.lowering.context import Lowering, grid_args
+from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.windows import grid_args
 from monstera.compiler.program import Field, GridArgs, Ref, Work
 
 
