@@ -383,7 +383,7 @@ def _add_head(draft: _Draft) -> int | None:
     softmax = bool(rng.random() < 0.4)
 
     def run(self: Step, x: torch.Tensor) -> torch.Tensor:
-        x = x.mean((-1, -2)) if average else x.view(batch, -1)
+        x = x.mean((-1, -2)) if average else x.contiguous().view(batch, -1)
         y = self.act(self.linear(x))
         return y.softmax(-1) if softmax else y
 
