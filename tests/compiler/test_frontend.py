@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 from compiler.graphs import case
 from monstera.compiler.frontends import Imported, Input, UnsupportedError, from_torch
-from monstera.compiler.ir import Affine, Constant, Conv2d, Mean, error_bound, interpret
+from monstera.compiler.ir import Affine, Constant, Conv, Mean, error_bound, interpret
 
 X = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 6, 9, 7)).astype(np.float32))
 
@@ -128,7 +128,7 @@ def test_functional_code_is_understood(name):
 def test_same_padding_of_even_kernels_is_asymmetric(kernel):
     got = assert_agrees(conv(6, 4, kernel, padding="same", dilation=(1, 2)).eval(), X)
     op = got.graph.nodes[0].op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     assert op.padding == {(2, 5): (0, 4, 1, 4), (3, 4): (1, 3, 1, 3)}[kernel]
 
 
@@ -159,7 +159,7 @@ def test_batch_norm_becomes_an_affine_map_and_the_weight_keeps_its_name_and_valu
     model = nn.Sequential(conv(6, 4, 3), nn.BatchNorm2d(4))
     model(X)
     graph = assert_agrees(model.eval(), X).graph
-    assert [type(n.op) for n in graph.nodes] == [Conv2d, Affine]
+    assert [type(n.op) for n in graph.nodes] == [Conv, Affine]
     np.testing.assert_array_equal(graph.params["0.weight"], model[0].weight.detach().numpy())
     assert [n.layer for n in graph.nodes] == ["0", "1"]
 
@@ -183,9 +183,9 @@ def test_masks_and_parametrized_weights_are_computed_at_compile_time():
     layer = conv(6, 4, 3)
     prune.random_unstructured(layer, "weight", amount=0.5)
     graph = assert_agrees(nn.Sequential(layer, parametrizations.weight_norm(conv(4, 3, 1))).eval(), X).graph
-    assert [type(n.op) for n in graph.nodes] == [Conv2d, Conv2d]
+    assert [type(n.op) for n in graph.nodes] == [Conv, Conv]
     op = graph.nodes[0].op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     assert (graph.params[op.weight] == 0).sum() == layer.weight.numel() // 2
 
 

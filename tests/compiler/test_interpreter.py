@@ -14,7 +14,7 @@ from monstera.compiler.ir import (
     Add,
     AvgPool,
     Concat,
-    Conv2d,
+    Conv,
     Graph,
     Linear,
     MaxPool,
@@ -73,7 +73,7 @@ def test_a_convolution_scales_each_filter_then_adds_bias_and_residual_then_activ
     weight = RNG.standard_normal((6, 2, 3, 2)).astype(np.float32)
     scale, bias = RNG.standard_normal((2, 6)).astype(np.float32)
     residual = RNG.standard_normal((2, 6, 5, 4)).astype(np.float32)
-    op = Conv2d("w", "b", "s", (2, 1), (2, 0, 3, 1), (1, 2), 2, Activation("relu"))
+    op = Conv("w", "b", "s", (2, 1), (2, 0, 3, 1), (1, 2), 2, Activation("relu"))
     got = single(op, (2, 6, 5, 4), X, residual, w=weight, b=bias, s=scale)
     x = F.pad(torch.from_numpy(X).double(), (0, 1, 2, 3))
     y = F.conv2d(x, torch.from_numpy(weight).double(), stride=(2, 1), dilation=(1, 2), groups=2).numpy()
@@ -159,7 +159,7 @@ def test_the_error_bound_covers_fp32_arithmetic_on_random_graphs(seed):
 def test_the_error_bound_is_tight_enough_to_notice_one_wrong_weight():
     weight = RNG.standard_normal((8, 16, 3, 3)).astype(np.float32)
     x = RNG.standard_normal((1, 16, 9, 9)).astype(np.float32)
-    node = Node("y", Conv2d("w", padding=(1, 1, 1, 1), activation=Activation("silu")), ("x",), (1, 8, 9, 9))
+    node = Node("y", Conv("w", padding=(1, 1, 1, 1), activation=Activation("silu")), ("x",), (1, 8, 9, 9))
     graph = Graph((("x", x.shape),), (node,), ("y",), {"w": weight})
     wrong = weight.copy()
     wrong[3, 5, 1, 1] *= 1.01

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monstera.compiler.grids import choose_layouts
-from monstera.compiler.ir import Conv2d, Graph, Node
+from monstera.compiler.ir import Conv, Graph, Node
 from monstera.compiler.layout import Grid, Planes, lane_masks, odd_lines
 from monstera.compiler.lowering.windows import windows
 
@@ -44,7 +44,7 @@ def test_a_tap_is_a_constant_offset_for_every_output_pixel(n, size, kernel, stri
     )
     if height < 1 or width < 1 or height * width == 1:
         return
-    op = Conv2d("w", stride=stride, padding=padding, dilation=dilation)
+    op = Conv("w", stride=stride, padding=padding, dilation=dilation)
     shapes = (n, 2, *size), (n, 1, height, width)
     weight = np.ones((1, 2, *kernel), np.float32)
     graph = Graph((("x", shapes[0]),), (Node("y", op, ("x",), shapes[1]),), ("y",), {"w": weight})

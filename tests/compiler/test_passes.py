@@ -15,7 +15,7 @@ from monstera.compiler.ir import (
     Affine,
     Concat,
     Constant,
-    Conv2d,
+    Conv,
     Graph,
     Linear,
     Mul,
@@ -76,7 +76,7 @@ def kill_filters(layer: nn.Conv2d | nn.Linear, dead: list[int], bias: float | No
 
 def weights(graph: Graph) -> list[tuple[int, ...]]:
     """Shapes of all weights in order."""
-    return [graph.params[n.op.weight].shape for n in graph.nodes if isinstance(n.op, Conv2d | Linear)]
+    return [graph.params[n.op.weight].shape for n in graph.nodes if isinstance(n.op, Conv | Linear)]
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -107,7 +107,7 @@ class TestFoldAffine:
     def test_batch_norm_goes_into_scale_and_bias_and_leaves_the_weight_alone(self):
         graph = graph_of(seeded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))), 1, 3, 6, 6)
         folded = fold_affine(graph)
-        assert kinds(folded) == ["Conv2d"]
+        assert kinds(folded) == ["Conv"]
         assert folded.nodes[0].op.weight == "0.weight"
         assert folded.params["0.weight"] is graph.params["0.weight"]
         assert_same(graph, folded)
@@ -136,7 +136,7 @@ class TestFoldAffine:
                 return self[1](y), y
 
         graph = fold_affine(graph_of(seeded(Model(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))), 1, 3, 6, 6))
-        assert kinds(graph) == ["Conv2d", "Affine"]
+        assert kinds(graph) == ["Conv", "Affine"]
 
     def test_what_follows_a_removed_identity_does_not_reach_into_a_shared_convolution(self):
         class Model(nn.Sequential):
@@ -151,7 +151,7 @@ class TestFoldAffine:
     def test_an_activation_in_between_stops_the_fold_and_affine_maps_merge(self):
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.BatchNorm2d(4))
         graph = graph_of(seeded(model), 1, 3, 6, 6)
-        assert kinds(fold_affine(graph)) == ["Conv2d", "Activate", "Affine"]
+        assert kinds(fold_affine(graph)) == ["Conv", "Activate", "Affine"]
         assert_same(graph, fold_affine(graph))
 
     def test_a_constant_that_broadcasts_the_other_operand_is_no_affine_map(self):
@@ -167,7 +167,7 @@ class TestFuseActivation:
         model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(64, 5), nn.Hardtanh(-2, 1))
         graph = graph_of(model, 2, 3, 6, 6)
         fused = fuse_activation(graph)
-        assert kinds(fused) == ["Conv2d", "Reshape", "Linear"]
+        assert kinds(fused) == ["Conv", "Reshape", "Linear"]
         assert fused.nodes[2].op.activation == Activation("clamp", low=-2, high=1)
         assert_same(graph, fused)
 
@@ -175,7 +175,7 @@ class TestFuseActivation:
         assert kinds(
             fuse_activation(graph_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Tanh()), 1, 3, 6, 6))
         ) == [
-            "Conv2d",
+            "Conv",
             "Activate",
         ]
 
@@ -185,7 +185,7 @@ class TestFuseActivation:
                 y = self[0](x)
                 return y, torch.relu(y)
 
-        assert kinds(fuse_activation(graph_of(Model(nn.Conv2d(3, 4, 3)), 1, 3, 6, 6))) == ["Conv2d", "Activate"]
+        assert kinds(fuse_activation(graph_of(Model(nn.Conv2d(3, 4, 3)), 1, 3, 6, 6))) == ["Conv", "Activate"]
 
 
 class Residual(nn.Module):
@@ -216,7 +216,7 @@ class TestFuseResidual:
     def test_a_value_that_is_computed_after_the_convolution_can_be_its_residual(self):
         graph = graph_of(Residual(nn.Conv2d(3, 3, 1), nn.Sequential(nn.Sigmoid(), nn.Tanh())), 1, 3, 4, 4)
         fused = fuse_residual(graph)
-        assert kinds(fused) == ["Activate", "Activate", "Conv2d", "Activate"]
+        assert kinds(fused) == ["Activate", "Activate", "Conv", "Activate"]
         assert_same(graph, fused)
 
     @pytest.mark.parametrize("other", [nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 1, 1)])
@@ -230,11 +230,11 @@ class TestFuseResidual:
                 y = self[0](x)
                 return y + y
 
-        assert kinds(fuse_residual(graph_of(Twice(nn.Conv2d(3, 3, 1)), 1, 3, 4, 4))) == ["Conv2d", "Add"]
+        assert kinds(fuse_residual(graph_of(Twice(nn.Conv2d(3, 3, 1)), 1, 3, 4, 4))) == ["Conv", "Add"]
         active = fuse_activation(
             graph_of(Residual(nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU()), nn.Identity()), 1, 3, 4, 4)
         )
-        assert kinds(fuse_residual(active)) == ["Conv2d", "Add"]
+        assert kinds(fuse_residual(active)) == ["Conv", "Add"]
 
 
 class TestFusePadding:
@@ -248,7 +248,7 @@ class TestFusePadding:
     @pytest.mark.parametrize("pad", [nn.ConstantPad2d(1, 0.5), nn.ZeroPad2d((-1, 1, 0, 0))])
     def test_other_padding_stays(self, pad):
         graph = graph_of(nn.Sequential(pad, nn.Conv2d(3, 4, 3)), 1, 3, 6, 6)
-        assert kinds(drop_dead_code(fuse_padding(graph))) == ["Pad", "Conv2d"]
+        assert kinds(drop_dead_code(fuse_padding(graph))) == ["Pad", "Conv"]
 
 
 class Function(nn.Module):
@@ -287,7 +287,7 @@ class TestFoldConstants:
         }
         nodes = (
             Node("k", Constant("k"), (), (1, 3, 4, 4)),
-            Node("conv", Conv2d("w", padding=(1, 1, 1, 1)), ("k",), (1, 2, 4, 4)),
+            Node("conv", Conv("w", padding=(1, 1, 1, 1)), ("k",), (1, 2, 4, 4)),
             Node("sum", Add(), ("conv", "x"), (1, 2, 4, 4)),
         )
         graph = Graph((("x", (1, 2, 4, 4)),), nodes, ("sum",), params)
@@ -465,9 +465,9 @@ def test_a_shifted_crop_of_channels_ties_nothing():
     graph = Graph(
         (("x", (1, 3, 4, 4)),),
         (
-            Node("conv", Conv2d("w", "b"), ("x",), (1, 3, 4, 4)),
+            Node("conv", Conv("w", "b"), ("x",), (1, 3, 4, 4)),
             Node("pad", Pad((0, 1, 0, 0)), ("conv",), (1, 3, 4, 4)),
-            Node("end", Conv2d("v"), ("pad",), (1, 1, 4, 4)),
+            Node("end", Conv("v"), ("pad",), (1, 1, 4, 4)),
         ),
         ("end",),
         {

@@ -17,7 +17,7 @@ from monstera.compiler.ir import (
     Affine,
     AvgPool,
     Concat,
-    Conv2d,
+    Conv,
     Graph,
     MaxPool,
     Mul,
@@ -29,7 +29,7 @@ from monstera.compiler.ir import (
 )
 from monstera.compiler.layout import LINE, Flat, Grid, Layout, Planes, odd_lines
 
-_PLANAR = (Conv2d, Affine, Activate, Add, Mul, Concat, MaxPool, AvgPool, AdaptivePool, Upsample, Pad, Slice)
+_PLANAR = (Conv, Affine, Activate, Add, Mul, Concat, MaxPool, AvgPool, AdaptivePool, Upsample, Pad, Slice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Taps:
         return min(dy), max(dy), min(dx), max(dx)
 
 
-def taps_of(op: Conv2d, kernel: tuple[int, int], source: Shape, out: Shape) -> Taps:
+def taps_of(op: Conv, kernel: tuple[int, int], source: Shape, out: Shape) -> Taps:
     """The taps of a convolution over images of shape `source`, giving `out`."""
     dy = tuple(k * op.dilation[0] - op.padding[0] for k in range(kernel[0]))
     dx = tuple(k * op.dilation[1] - op.padding[1] for k in range(kernel[1]))
@@ -148,7 +148,7 @@ def choose_layouts(graph: Graph) -> Layouts:
         if node.name in planar:
             solver.of(node.name).need(node.shape[3], node.shape[2])
             solver.join([node.name, *_partners(node, planar, shapes)])
-            if isinstance(node.op, Conv2d):
+            if isinstance(node.op, Conv):
                 _need_of_conv(node, graph, shapes, solver.of(node.name))
     grids = {name: solver.of(name).solve(shapes[name][0]) for name in planar}
     values: dict[str, Layout] = {
@@ -157,7 +157,7 @@ def choose_layouts(graph: Graph) -> Layouts:
     inputs = {
         node.name: _conv_input(node, graph, shapes, grids[node.name], values)
         for node in graph.nodes
-        if isinstance(node.op, Conv2d) and node.name in planar
+        if isinstance(node.op, Conv) and node.name in planar
     }
     return Layouts(values, inputs)
 
@@ -167,7 +167,7 @@ def _image(shape: Shape) -> tuple[int, int, int, int]:
     return n, c, h, w
 
 
-def is_strided(op: Conv2d) -> bool:
+def is_strided(op: Conv) -> bool:
     """Whether a convolution reads phase planes."""
     return op.stride != (1, 1)
 
@@ -176,7 +176,7 @@ def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list
     """Inputs that must lie on the node's own grid."""
     same = [i for i in node.inputs if i in planar]
     match node.op:
-        case Conv2d():
+        case Conv():
             residual = [i for i in node.inputs[1:] if i in planar]
             return residual if is_strided(node.op) else [i for i in node.inputs if i in planar]
         case Affine() | Activate() | Add() | Mul():
@@ -189,7 +189,7 @@ def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list
 
 def _need_of_conv(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: _Class) -> None:
     op, source = node.op, node.inputs[0]
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     height, width = node.shape[2:]
     taps = taps_of(op, _kernel(graph, op), shapes[source], node.shape)
     top, bottom, left, right = taps.extent
@@ -204,7 +204,7 @@ def _need_of_conv(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: 
     needs.need(pitch, rows, max(-top, 0), max(-left, 0))
 
 
-def _kernel(graph: Graph, op: Conv2d) -> tuple[int, int]:
+def _kernel(graph: Graph, op: Conv) -> tuple[int, int]:
     h, w = graph.params[op.weight].shape[2:]
     return h, w
 
@@ -214,7 +214,7 @@ def _conv_input(
 ) -> Planes:
     """Where the convolution wants its input: in place on its own grid, or as phases."""
     op, source = node.op, node.inputs[0]
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     n, c, h, w = _image(shapes[source])
     if not is_strided(op):
         own = values[source]

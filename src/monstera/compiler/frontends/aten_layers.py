@@ -13,7 +13,7 @@ from monstera.compiler.ir import (
     AdaptivePool,
     Affine,
     AvgPool,
-    Conv2d,
+    Conv,
     Linear,
     MaxPool,
     Mean,
@@ -27,7 +27,7 @@ def _conv2d(build: Builder, call: Call) -> Value:
     x = _batched(build, call["input"])
     weight = build.known(call["weight"], "the weight")
     kernel, dilation = (weight.shape[2], weight.shape[3]), call.pair("dilation")
-    op = Conv2d(
+    op = Conv(
         weight=build.param(weight, "weight"),
         bias=_optional_param(build, call, "bias"),
         stride=call.pair("stride"),

@@ -24,7 +24,7 @@ from monstera.compiler.ir.ops import (
     Affine,
     AvgPool,
     Constant,
-    Conv2d,
+    Conv,
     Linear,
     Mean,
     Mul,
@@ -115,7 +115,7 @@ def _size(params: Params, key: str | None, ndim: int) -> Array:
 
 
 @linear_error.register
-def _(op: Conv2d, shape: Shape, params: Params, x: Bounded, residual: Bounded | None = None) -> Array:
+def _(op: Conv, shape: Shape, params: Params, x: Bounded, residual: Bounded | None = None) -> Array:
     error = _spread(replace(op, bias=None), shape, params, params[op.weight][0].size, x)
     error = error + UNIT * FEW * _size(params, op.bias, 4)
     return error if residual is None else error + residual.error + UNIT * FEW * residual.size

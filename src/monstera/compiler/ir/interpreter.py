@@ -20,7 +20,7 @@ from monstera.compiler.ir.ops import (
     AvgPool,
     Concat,
     Constant,
-    Conv2d,
+    Conv,
     Linear,
     MaxPool,
     Mean,
@@ -76,7 +76,7 @@ def meaning(op: Op, shape: Shape, params: Params, *inputs: Array) -> Array:  # n
 
 
 @meaning.register
-def _(op: Conv2d, shape: Shape, params: Params, x: Array, residual: Array | None = None) -> Array:
+def _(op: Conv, shape: Shape, params: Params, x: Array, residual: Array | None = None) -> Array:
     weight = params[op.weight]
     filters, _, kh, kw = weight.shape
     # [batch, group, channel, row, column] times [group, filter, channel], tap by tap.

@@ -28,7 +28,7 @@ class Activation:
 
 
 @dataclass(frozen=True, slots=True)
-class Conv2d:
+class Conv:
     """`activation(conv(x, weight) * scale + bias [+ residual])`; inputs `(x,)` or `(x, residual)`.
 
     `weight` is `[out, in / groups, kh, kw]` exactly as the model holds it: folding batch norm only touches the
@@ -175,7 +175,7 @@ class Slice:
 
 
 Op: TypeAlias = (
-    Conv2d
+    Conv
     | Linear
     | Affine
     | Activate

@@ -14,7 +14,7 @@ from monstera.compiler.ir import (
     AvgPool,
     Concat,
     Constant,
-    Conv2d,
+    Conv,
     Graph,
     Linear,
     MaxPool,
@@ -29,7 +29,7 @@ from monstera.compiler.ir import (
 )
 from monstera.compiler.layout import Flat
 from monstera.compiler.lowering.context import Lowering
-from monstera.compiler.lowering.convolution import lower_conv2d, lower_linear
+from monstera.compiler.lowering.convolution import lower_conv, lower_linear
 from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import lower_adaptive, lower_mean, lower_pool, lower_upsample
@@ -50,7 +50,7 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
     AvgPool: lower_pool,
     Concat: lower_concat,
     Constant: _nothing,
-    Conv2d: lower_conv2d,
+    Conv: lower_conv,
     Linear: lower_linear,
     MaxPool: lower_pool,
     Mean: lower_mean,

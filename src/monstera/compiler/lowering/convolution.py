@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.grids import taps_of
-from monstera.compiler.ir import Activation, Add, Conv2d, Linear, Node
+from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
 from monstera.compiler.kernels import spmm_kernel, spmv_kernel
 from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import spmm_rows, spmv_rows
@@ -38,7 +38,7 @@ class _Matrix:
     group_stride: int = 0
 
 
-def lower_conv2d(low: Lowering, node: Node) -> None:
+def lower_conv(low: Lowering, node: Node) -> None:
     """A convolution over planes, or as a matrix product where the output is a single pixel."""
     if isinstance(low.layout(node.name), Flat):
         _one_pixel(low, node)
@@ -66,7 +66,7 @@ def lower_linear(low: Lowering, node: Node) -> None:
 
 def _over_planes(low: Lowering, node: Node) -> None:
     op = node.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     layout, inside = low.layout(node.name), low.layouts.inputs[node.name]
     assert isinstance(layout, Planes)
     matrix = _conv_matrix(low, node, inside)
@@ -93,7 +93,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
 def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
     """A convolution's weight on the layout of its input; taps that meet padding for every output are holes."""
     op = node.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     weight = low.graph.params[op.weight]
     taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(node.inputs[0]), node.shape)
     live = np.zeros(weight.shape[2:], bool)
@@ -112,7 +112,7 @@ def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
 def _one_pixel(low: Lowering, node: Node) -> None:
     """A convolution whose output is one pixel: only the taps that hit the image count, and they lie at fixed places."""
     op = node.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv)
     source = node.inputs[0]
     weight = low.graph.params[op.weight]
     taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(source), node.shape)
@@ -155,14 +155,14 @@ def _product(
         low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=_work(matrix, blocks, images[0]))
 
 
-def _scaled(low: Lowering, op: Conv2d | Linear) -> np.ndarray:
+def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
     """The weight as `[rows, columns]`, each row times its scale."""
     weight = low.graph.params[op.weight]
     matrix = weight.reshape(len(weight), -1)
     return matrix * low.graph.params[op.scale][:, None] if op.scale else matrix
 
 
-def _bias(low: Lowering, op: Conv2d | Linear) -> np.ndarray:
+def _bias(low: Lowering, op: Conv | Linear) -> np.ndarray:
     rows = len(low.graph.params[op.weight])
     return low.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
 
@@ -199,7 +199,7 @@ def _work(matrix: _Matrix, blocks: Blocks, pixels: int) -> Work:
 
 
 def _title(low: Lowering, node: Node, blocks: Blocks) -> str:
-    assert isinstance(node.op, Conv2d | Linear)
+    assert isinstance(node.op, Conv | Linear)
     shape = low.graph.params[node.op.weight].shape
     kind = "linear" if isinstance(node.op, Linear) else f"conv {shape[2]}x{shape[3]}"
     share = blocks.stored / max(1, blocks.row.size * prod(shape[1:]))

@@ -16,7 +16,7 @@ from monstera.compiler.ir import (
     AvgPool,
     Concat,
     Constant,
-    Conv2d,
+    Conv,
     Linear,
     MaxPool,
     Mean,
@@ -70,7 +70,7 @@ def channel_ties(node: Node, shapes: Mapping[str, Shape]) -> list[Tie] | None:
             return _concat_ties(node, dim, sources)
         case Reshape():
             return _reshape_ties(node, sources[0])
-        case Conv2d():
+        case Conv():
             return _conv_ties(node, node.op, sources[0])
         case Linear():
             return [] if len(node.shape) == 2 else None
@@ -103,7 +103,7 @@ def _reshape_ties(node: Node, source: Shape) -> list[Tie] | None:
     return [Tie(node.inputs[0], np.repeat(np.arange(source[1]), pixels), node.name, np.arange(node.shape[1]))]
 
 
-def _conv_ties(node: Node, op: Conv2d, source: Shape) -> list[Tie] | None:
+def _conv_ties(node: Node, op: Conv, source: Shape) -> list[Tie] | None:
     ties = [_one_to_one(node, residual) for residual in node.inputs[1:]]
     if op.groups == 1:
         return ties

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from monstera.compiler.ir import Affine, Concat, Constant, Conv2d, Graph, Linear, Node
+from monstera.compiler.ir import Affine, Concat, Constant, Conv, Graph, Linear, Node
 from monstera.compiler.ir.interpreter import Array, Params
 from monstera.compiler.passes.channel_ties import Tie, channel_ties
 from monstera.compiler.passes.known_channels import Known, Product, channel_count, known_channels, product
@@ -66,7 +66,7 @@ def _kept_channels(graph: Graph, known: Known, products: dict[str, Product]) -> 
         for node in reversed(graph.nodes):
             for tie in ties[node.name]:
                 tie.spread(keep)
-            if isinstance(node.op, Conv2d | Linear) and node.name in products:
+            if isinstance(node.op, Conv | Linear) and node.name in products:
                 _keep_what_is_read(node, keep, known, products[node.name])
         before, after = after, sum(int(kept.sum()) for kept in keep.values())
     return keep
@@ -90,7 +90,7 @@ def _shrunk(graph: Graph, keep: Keep, known: Known, products: dict[str, Product]
         kept = keep[node.name]
         if not kept.any():
             continue
-        if node.name in products and isinstance(node.op, Conv2d | Linear):
+        if node.name in products and isinstance(node.op, Conv | Linear):
             op, arrays = _shrunk_product(node, keep, known, products[node.name], graph.params)
         else:
             op, arrays = node.op, _shrunk_vectors(node, kept, graph.params)
@@ -113,14 +113,14 @@ def _shrunk_vectors(node: Node, kept: Array, params: Params) -> dict[str, Array]
 
 def _shrunk_product(
     node: Node, keep: Keep, known: Known, matrix: Product, params: Params
-) -> tuple[Conv2d | Linear, dict[str, Array]]:
+) -> tuple[Conv | Linear, dict[str, Array]]:
     """The operator with as many groups as are left, and its new parameters by field."""
     op, filters, channels = node.op, keep[node.name], keep[node.inputs[0]]
-    assert isinstance(op, Conv2d | Linear)
+    assert isinstance(op, Conv | Linear)
     if filters.all() and channels.all():
         return op, {}
     weight = params[op.weight][filters]
-    if isinstance(op, Conv2d) and op.groups > 1:
+    if isinstance(op, Conv) and op.groups > 1:
         op = replace(op, groups=int(channels.sum()))
     else:
         weight = weight[:, channels]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from monstera.compiler.ir import Activate, Add, Affine, Constant, Conv2d, Graph, Linear, Mul, Node, Shape
+from monstera.compiler.ir import Activate, Add, Affine, Constant, Conv, Graph, Linear, Mul, Node, Shape
 from monstera.compiler.ir.interpreter import Array
 from monstera.compiler.passes.rewrite import new_key, private_values, rename, resolve
 
@@ -44,7 +44,7 @@ def _is_identity(op: Affine, params: dict[str, Array]) -> bool:
 
 def _can_take(node: Node) -> bool:
     """Whether a node computes one number per channel of dimension 1 and nothing after it."""
-    if isinstance(node.op, Conv2d | Affine):
+    if isinstance(node.op, Conv | Affine):
         return node.op.activation is None and len(node.inputs) == 1
     # Linear's features stand in the last dimension, affine maps act on dimension 1.
     return isinstance(node.op, Linear) and node.op.activation is None and len(node.shape) == 2
@@ -53,7 +53,7 @@ def _can_take(node: Node) -> bool:
 def _folded(node: Node, affine: Affine, params: dict[str, Array]) -> Node:
     """`affine` after the node, as one node; new parameters are added to `params`."""
     op = node.op
-    assert isinstance(op, Conv2d | Linear | Affine)
+    assert isinstance(op, Conv | Linear | Affine)
     shift_key = op.shift if isinstance(op, Affine) else op.bias
     channels = node.shape[1]
     scale = np.ones(channels) if op.scale is None else params[op.scale].astype(np.float64)

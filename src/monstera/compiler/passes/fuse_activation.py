@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from monstera.compiler.ir import Activate, Add, Affine, Conv2d, Graph, Linear, Mul
+from monstera.compiler.ir import Activate, Add, Affine, Conv, Graph, Linear, Mul
 from monstera.compiler.passes.rewrite import private_values, rename, resolve
 
 
@@ -17,7 +17,7 @@ def fuse_activation(graph: Graph) -> Graph:
         if not isinstance(node.op, Activate) or node.inputs[0] not in private:
             continue
         producer = nodes.get(resolve(node.inputs[0], stands_for))
-        if producer is None or not isinstance(producer.op, Conv2d | Linear | Affine | Add | Mul):
+        if producer is None or not isinstance(producer.op, Conv | Linear | Affine | Add | Mul):
             continue
         if producer.op.activation is None:
             nodes[producer.name] = replace(producer, op=replace(producer.op, activation=node.op.activation))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from monstera.compiler.ir import Conv2d, Graph, Node, Pad, Shape
+from monstera.compiler.ir import Conv, Graph, Node, Pad, Shape
 
 
 def fuse_padding(graph: Graph) -> Graph:
@@ -12,14 +12,14 @@ def fuse_padding(graph: Graph) -> Graph:
     shapes = graph.shapes()
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        source = nodes.get(node.inputs[0]) if isinstance(node.op, Conv2d) else None
+        source = nodes.get(node.inputs[0]) if isinstance(node.op, Conv) else None
         fused = _fused(node, source, shapes) if source is not None else None
         nodes[node.name] = fused or node
     return graph.with_nodes(nodes.values())
 
 
 def _fused(conv: Node, pad: Node, shapes: dict[str, Shape]) -> Node | None:
-    if not isinstance(pad.op, Pad) or not isinstance(conv.op, Conv2d) or pad.op.value != 0:
+    if not isinstance(pad.op, Pad) or not isinstance(conv.op, Conv) or pad.op.value != 0:
         return None
     before = pad.op.before
     after = [m - n - b for m, n, b in zip(pad.shape, shapes[pad.inputs[0]], before, strict=True)]

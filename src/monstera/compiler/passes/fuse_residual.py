@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from monstera.compiler.ir import Add, Conv2d, Graph, Node, Shape
+from monstera.compiler.ir import Add, Conv, Graph, Node, Shape
 from monstera.compiler.passes.rewrite import private_values, rename, resolve
 
 
@@ -33,12 +33,12 @@ def fuse_residual(graph: Graph) -> Graph:
 
 def _can_take(node: Node | None, shape: Shape) -> bool:
     """Whether a node is a convolution whose epilogue is still free."""
-    if node is None or not isinstance(node.op, Conv2d):
+    if node is None or not isinstance(node.op, Conv):
         return False
     return node.op.activation is None and len(node.inputs) == 1 and node.shape == shape
 
 
 def _joined(conv: Node, other: str, add: Node) -> Node:
-    assert isinstance(conv.op, Conv2d)
+    assert isinstance(conv.op, Conv)
     assert isinstance(add.op, Add)
     return replace(conv, op=replace(conv.op, activation=add.op.activation), inputs=(*conv.inputs, other))

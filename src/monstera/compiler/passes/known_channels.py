@@ -19,7 +19,7 @@ from monstera.compiler.ir import (
     AvgPool,
     Concat,
     Constant,
-    Conv2d,
+    Conv,
     Graph,
     Linear,
     MaxPool,
@@ -76,9 +76,9 @@ class Product:
 def product(node: Node, params: Params) -> Product | None:
     """The matrix view of a node, or None if it is no product over channels of dimension 1."""
     op = node.op
-    if not isinstance(op, Conv2d) and not (isinstance(op, Linear) and len(node.shape) == 2):
+    if not isinstance(op, Conv) and not (isinstance(op, Linear) and len(node.shape) == 2):
         return None
-    groups = op.groups if isinstance(op, Conv2d) else 1
+    groups = op.groups if isinstance(op, Conv) else 1
     weight = params[op.weight]
     filters = len(weight)
     weight = weight.reshape(groups, filters // groups, weight.shape[1], -1)
@@ -89,7 +89,7 @@ def product(node: Node, params: Params) -> Product | None:
         reads=(weight != 0).any(3) & (scale != 0).reshape(groups, -1, 1),
         scale=scale,
         bias=bias,
-        padded=isinstance(op, Conv2d) and any(op.padding),
+        padded=isinstance(op, Conv) and any(op.padding),
     )
 
 
