@@ -44,3 +44,30 @@ def test_the_arena_has_a_guard_at_both_ends_and_starts_buffers_on_lines(spans):
 def test_buffers_with_lives_apart_share_their_place():
     arena = place(_program([(100, 0, 1), (100, 2, 3), (100, 4, 5)]))
     assert len(set(arena.offsets.values())) == 1
+
+
+def _overlay(*later: Step) -> Program:
+    """`new` is laid over `old` in step 1; `later` steps follow."""
+    steps = (_touch("old"), _touch("old", "new", over="old"), *later)
+    return Program((), (), steps, {"old": 64, "new": 64, "other": 64}, {})
+
+
+def _touch(*names: str, over: str = "") -> Step:
+    return Step("", "", Kernel("k", "h"), "", {}, tuple(Ref("arena", n) for n in names), over=over)
+
+
+def test_a_result_takes_the_place_of_the_operand_it_is_laid_over():
+    arena = place(_overlay(_touch("new")))
+    assert arena.offsets["new"] == arena.offsets["old"]
+    assert arena.best == 64
+
+
+def test_a_result_that_two_steps_lay_over_an_operand_takes_its_place():
+    arena = place(_overlay(_touch("old", "new", over="old"), _touch("new")))
+    assert arena.offsets["new"] == arena.offsets["old"]
+
+
+def test_an_operand_that_is_still_read_keeps_its_place():
+    for later in (_touch("old"), _touch("old", "other", over="old"), _touch("old", "old", "new", over="old")):
+        arena = place(_overlay(later, _touch("new")))
+        assert arena.offsets["new"] != arena.offsets["old"]

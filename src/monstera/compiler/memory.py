@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from monstera.compiler.layout import LINE
-from monstera.compiler.program import Program
+from monstera.compiler.program import Program, Step
 
 # Whole vectors are loaded at the end of a run, so up to a tile of floats beyond a buffer is read (never used).
 GUARD = 256
@@ -31,10 +31,34 @@ def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
     return spans
 
 
+def overlays(program: Program, spans: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    """Buffers that take over another's place because each element is read for the last time where it is written.
+
+    Maps each to the first buffer of its chain.
+    """
+    first: dict[str, str] = {}
+    for i, step in enumerate(program.steps):
+        for name in {r.name for r in step.refs() if r.space == "arena"} if step.over else ():
+            if spans[name][0] == i and program.buffers[name] == program.buffers[step.over]:
+                late = program.steps[i : spans[step.over][1] + 1]
+                if all(_lays_over(s, step.over, name) for s in late):
+                    first[name] = first.get(step.over, step.over)
+    return first
+
+
+def _lays_over(step: Step, old: str, new: str) -> bool:
+    """Whether a step touches `old` only to lay `new` over it, or not at all."""
+    names = [r.name for r in step.refs() if r.space == "arena"]
+    return names.count(old) == (1 if step.over == old and new in names else 0)
+
+
 def place(program: Program) -> Arena:
     """Place the buffers, largest first, each at the lowest offset that is free during its whole life."""
     spans = lifetimes(program)
     sizes = {name: -(-program.buffers[name] // LINE) * LINE for name in spans}
+    taken_over = overlays(program, spans)
+    for name, place_of in taken_over.items():
+        spans[place_of] = (spans[place_of][0], max(spans[place_of][1], spans.pop(name)[1]))
     offsets: dict[str, int] = {}
     for name in sorted(spans, key=lambda b: (-sizes[b], spans[b])):
         begin, end = spans[name]
@@ -49,6 +73,7 @@ def place(program: Program) -> Arena:
                 break
             at = max(at, high)
         offsets[name] = at
+    offsets |= {name: offsets[place_of] for name, place_of in taken_over.items()}
     size = max((offsets[n] + sizes[n] for n in offsets), default=GUARD) + GUARD
     live = [sum(sizes[n] for n, (a, b) in spans.items() if a <= i <= b) for i in range(len(program.steps))]
     return Arena(offsets, size, max(live, default=0))

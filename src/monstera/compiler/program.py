@@ -43,13 +43,15 @@ class GridArgs:
 class Kernel:
     """A C function, named dtype_operator_format_tile_isa_activation as far as it has them.
 
-    `header` is its file and `macro` what instantiates it there; the SpMM kernels are written out for `rows` instead.
+    `header` is its file and `macro` what instantiates it there; the SpMM kernels are written out instead, for `rows`
+    rows and tiles of these `widths` in half vectors (kernels of one name are written once, with all their widths).
     """
 
     name: str
     header: str
     macro: str = ""
     rows: int = 0
+    widths: tuple[int, ...] = ()
     activation: Activation | None = None
 
 
@@ -70,7 +72,8 @@ class Step:
     """One kernel call `kernel(&struct, operands..., part)`.
 
     `reads` and `writes` name what it touches, for liveness; `clears` are stretches of zeros laid before the call (the
-    pad before a buffer's first plane).
+    pad before a buffer's first plane). Each element of the buffer `over` is read for the last time just before the same
+    element is written, so the result may take its place.
     """
 
     layer: str
@@ -79,6 +82,7 @@ class Step:
     struct: str
     fields: Mapping[str, Field]
     operands: tuple[Ref | int | None, ...] = ()
+    over: str = ""
     writes: tuple[str, ...] = ()
     clears: tuple[tuple[Ref, int], ...] = ()
     work: Work = Work()

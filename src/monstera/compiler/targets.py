@@ -10,13 +10,19 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An instruction set. `tiles[R]` is the widest tile, in vectors, that keeps R rows of accumulators in registers."""
+    """An instruction set.
+
+    `tiles[R]` is the widest tile, in vectors, that keeps R rows of accumulators in registers; `halves` says that half a
+    vector costs half as much, and `narrow` for which R tiles are made of halves alone.
+    """
 
     name: str
     lanes: int
     flags: tuple[str, ...]
     features: tuple[str, ...]
     tiles: dict[int, int]
+    halves: bool = False
+    narrow: tuple[int, ...] = ()
 
 
 TARGETS = {
@@ -28,6 +34,8 @@ TARGETS = {
             flags=("-march=skylake-avx512",),
             features=("avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"),
             tiles={8: 3, 4: 7, 2: 8, 1: 8},
+            halves=True,
+            narrow=(1,),
         ),
         Target(
             name="avx2", lanes=8, flags=("-march=haswell",), features=("avx2", "fma"), tiles={8: 1, 4: 3, 2: 4, 1: 6}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
 
 import numpy as np
@@ -50,10 +51,10 @@ def activation_name(activation: Activation | None) -> str:
             return f"act_{activation.kind}"
 
 
-def spmm_kernel(rows: int, activation: Activation | None, target: Target) -> Kernel:
-    """The offset-SpMM kernel with `rows` rows a block."""
+def spmm_kernel(rows: int, widths: Iterable[int], activation: Activation | None, target: Target) -> Kernel:
+    """The offset-SpMM kernel with `rows` rows a block and tiles of these widths, in half vectors."""
     name = f"f32_spmm_planes_{rows}x{target.tiles[rows]}_{target.name}{_suffix(activation)}"
-    return Kernel(name, "spmm.h", rows=rows, activation=activation)
+    return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), activation=activation)
 
 
 def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:
@@ -73,17 +74,26 @@ def map_kernel(kind: str, activation: Activation | None) -> Kernel:
 
 def source(kernels: Iterable[Kernel], target: Target) -> str:
     """The C text of everything that a program calls: headers in a fixed order, instances sorted by name."""
-    used = sorted(set(kernels), key=lambda k: k.name)
+    used = _merged(kernels)
     definitions = {_definition(k.activation) for k in used if k.activation}
     parts = [f"#define VL {target.lanes}", header("prelude.h"), header("activations.h"), *sorted(definitions)]
     parts += [header(name) for name in sorted({k.header for k in used})]
     for kernel in used:
         if kernel.rows:
-            tiles = range(1, target.tiles[kernel.rows] + 1)
-            parts.append(spmm_source(kernel.name, kernel.rows, tiles, activation_name(kernel.activation)))
+            narrow, activation = kernel.rows in target.narrow, activation_name(kernel.activation)
+            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, narrow, activation))
         elif kernel.macro:
             parts.append(kernel.macro)
     return "\n".join(parts)
+
+
+def _merged(kernels: Iterable[Kernel]) -> list[Kernel]:
+    """Kernels by name, each once, with the widths of all that bear the name."""
+    named: dict[str, Kernel] = {}
+    for kernel in kernels:
+        known = named.setdefault(kernel.name, kernel)
+        named[kernel.name] = replace(known, widths=tuple(sorted({*known.widths, *kernel.widths})))
+    return [named[name] for name in sorted(named)]
 
 
 def header(name: str) -> str:

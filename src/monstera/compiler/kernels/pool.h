@@ -19,68 +19,87 @@ INLINE vf max_(vf a, vf b) {
 #endif
 INLINE float max1(float a, float b) { return a < b || b != b ? b : a; }
 
-INLINE vf load_step(const float *p, int step) {
-    if (step == 1) return load(p);
+/* VL floats `step` apart, `tap` floats in. */
+INLINE vf load_step(const float *p, int step, int tap) {
+    if (step == 1) return load(p + tap);
+    if (step == 2 && tap & 1) return odd(load(p + tap - 1), load(p + tap - 1 + VL));
+    if (step == 2) return even(load(p + tap), load(p + tap + VL));
     vf v;
-    for (int i = 0; i < VL; i++) ((float *)&v)[i] = p[i * step];
+    for (int i = 0; i < VL; i++) ((float *)&v)[i] = p[i * step + tap];
     return v;
 }
-#define POOL_ROW(START, JOIN, JOIN1, FINISH, FINISH1) \
-    /* columns [first, last) read whole windows; in vectors (the last overlaps), the rest one by one */ \
-    for (int q = 0; q < a->y.w; q++) { \
-        if (q < last && q + VL > last && last - VL >= first) q = last - VL; \
-        if (q >= first && q + VL <= last) { \
-            vf s = splat(START); \
-            for (int ky = ky0; ky < ky1; ky++) \
-                for (int kx = 0; kx < a->kernel_w; kx++) { \
-                    const float *from = image + (iy + ky * a->dilation_h) * a->x.row + q * a->stride_w - a->left \
-                        + kx * a->dilation_w; \
-                    const vf v = a->stride_w == 2 ? even(load(from), load(from + VL)) : load_step(from, a->stride_w); \
-                    s = JOIN; \
-                } \
-            store(out + q, FINISH); \
-            q += VL - 1; \
-            continue; \
-        } \
-        float s = START; \
-        for (int ky = ky0; ky < ky1; ky++) \
-            for (int kx = 0; kx < a->kernel_w; kx++) { \
-                const int ix = q * a->stride_w - a->left + kx * a->dilation_w; \
-                if (ix < 0 || ix >= a->x.w) continue; \
-                const float v = image[(iy + ky * a->dilation_h) * a->x.row + ix]; \
-                s = JOIN1; \
-            } \
-        out[q] = FINISH1; \
-    }
 
-#define POOL(NAME, START, JOIN, JOIN1, FINISH, FINISH1) \
-    static void NAME(const pool_args *a, const float *x, float *y, part p) { \
-        const range mine = share(a->y.c, p); \
-        const int reach = (a->kernel_w - 1) * a->dilation_w; \
-        const int first = (a->left + a->stride_w - 1) / a->stride_w; \
-        /* stride 2 loads two whole vectors: one float more than the window needs */ \
-        const int over = a->stride_w == 2 ? 1 : 0; \
-        const int room = a->x.w + a->left - reach - over; \
-        const int whole = room > 0 ? (room - 1) / a->stride_w + 1 : 0; \
-        const int last = whole < a->y.w ? whole : a->y.w; \
-        for (long c = mine.begin; c < mine.end; c++) { \
-            for (int n = 0; n < a->y.n; n++) { \
-                const float *image = x + c * a->x.plane + n * a->x.image; \
-                for (int r = 0; r < a->y.h; r++) { \
-                    float *out = y + c * a->y.plane + n * a->y.image + r * a->y.row; \
-                    const int iy = r * a->stride_h - a->top; \
-                    int ky0 = 0, ky1 = a->kernel_h; \
-                    while (ky0 < ky1 && iy + ky0 * a->dilation_h < 0) ky0++; \
-                    while (ky1 > ky0 && iy + (ky1 - 1) * a->dilation_h >= a->x.h) ky1--; \
-                    POOL_ROW(START, JOIN, JOIN1, FINISH, FINISH1) \
-                } \
-            } \
-            clear_gaps(y + c * a->y.plane, &a->y); \
-        } \
-    }
+/* A window is joined in two goes: its rows into a line, then the columns of that line. */
+typedef enum { SUM, MAX } pooling;
+INLINE vf join(pooling kind, vf a, vf b) {
+    if (kind == MAX) return max_(a, b);
+    return a + b;
+}
+INLINE float start_of(pooling kind) { return kind == MAX ? -INFINITY : 0.0f; }
 
-POOL(pool_max, -INFINITY, max_(s, v), max1(s, v), s, s)
-POOL(pool_mean, 0.0f, s + v, s + v, s * load(a->factor + r * a->y.w + q), s * a->factor[r * a->y.w + q])
+/* Output columns made from one line. */
+#define POOL_COLUMNS 512
+
+/* line[i] = pixel begin + i of `rows` joined rows; beyond the image what joins without a trace. */
+INLINE void pool_line(pooling kind, const float *x, int w, int rows, long step, float *line, long begin, long end) {
+    const long first = begin < 0 ? 0 : begin, last = end < w ? end : w;
+    const float outside = start_of(kind);
+    for (long i = begin; i < first; i++) line[i - begin] = outside;
+    for (long i = first; i < last; i += VL) {
+        vf s = splat(outside);
+        if (last - i >= VL) for (int k = 0; k < rows; k++) s = join(kind, s, load(x + k * step + i));
+        else for (int k = 0; k < rows; k++) s = join(kind, s, load_some(x + k * step + i, last - i));
+        store(line + i - begin, s);
+    }
+    for (long i = last < first ? first : last; i < end; i++) line[i - begin] = outside;
+}
+
+INLINE void pool_row(pooling kind, const pool_args *a, const float *image, int r, float *line, float *out,
+    int kernel_w, int stride_w, int dilation_w) {
+    const int iy = r * a->stride_h - a->top, d = a->dilation_h;
+    int from = 0, to = a->kernel_h;
+    while (from < to && iy + from * d < 0) from++;
+    while (to > from && iy + (to - 1) * d >= a->x.h) to--;
+    const float *x = image + (iy + (long)from * d) * a->x.row;
+    const long width = a->y.tail < 0 ? a->y.w : a->y.row; /* the gap behind a row is written with it */
+    for (long q0 = 0; q0 < width; q0 += POOL_COLUMNS) {
+        const long q1 = q0 + POOL_COLUMNS < width ? q0 + POOL_COLUMNS : width;
+        const long pixels = (q1 < a->y.w ? q1 : a->y.w) - q0, begin = q0 * stride_w - a->left;
+        const long length = (pixels - 1) * stride_w + (kernel_w - 1) * dilation_w + 1;
+        pool_line(kind, x, a->x.w, to - from, (long)d * a->x.row, line, begin, begin + length);
+        for (long q = 0; q < q1 - q0; q += VL) {
+            vf s = load_step(line + q * stride_w, stride_w, 0);
+            for (int k = 1; k < kernel_w; k++)
+                s = join(kind, s, load_step(line + q * stride_w, stride_w, k * dilation_w));
+            if (kind == SUM) s = s * load_some(a->factor + (long)r * a->y.w + q0 + q, pixels - q);
+            store_some(out + q0 + q, keep_first(s, pixels - q), q1 - q0 - q);
+        }
+    }
+}
+
+INLINE void pool(pooling kind, const pool_args *a, const float *x, float *y, part p) {
+    const long columns = a->y.w < POOL_COLUMNS ? a->y.w : POOL_COLUMNS;
+    float line[(columns + 3 * VL) * a->stride_w + (long)a->kernel_w * a->dilation_w];
+    const piece mine = piece_of(&a->y, p);
+    for (long c = mine.planes.begin; c < mine.planes.end; c++)
+        for (int n = 0; n < a->y.n; n++) {
+            const float *image = x + c * a->x.plane + n * a->x.image;
+            float *to = y + c * a->y.plane + n * a->y.image;
+            for (long r = mine.rows.begin; r < mine.rows.end; r++) {
+                float *out = to + r * a->y.row;
+                /* the two common windows with their numbers compiled in */
+                if (a->stride_w == 2 && a->kernel_w == 2 && a->dilation_w == 1)
+                    pool_row(kind, a, image, r, line, out, 2, 2, 1);
+                else if (a->stride_w == 2 && a->kernel_w == 3 && a->dilation_w == 1)
+                    pool_row(kind, a, image, r, line, out, 3, 2, 1);
+                else pool_row(kind, a, image, r, line, out, a->kernel_w, a->stride_w, a->dilation_w);
+            }
+            if (mine.rows.end == a->y.h) clear_below(to, &a->y, n);
+        }
+}
+
+static void pool_max(const pool_args *a, const float *x, float *y, part p) { pool(MAX, a, x, y, p); }
+static void pool_mean(const pool_args *a, const float *x, float *y, part p) { pool(SUM, a, x, y, p); }
 
 /* Adaptive windows: output i covers floor(i * in / out) .. ceil((i + 1) * in / out). */
 static void adaptive_pool(const pool_args *a, int take_max, const float *x, float *y, part p) {

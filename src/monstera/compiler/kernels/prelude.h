@@ -49,13 +49,16 @@ INLINE vf select_lt(vf a, vf b, vf yes, vf no) {
     return (vf)(((vi)yes & m) | ((vi)no & ~m));
 }
 
-/* The first lanes of a vector, for ends of rows that must not be overrun; a count may be negative. */
+/* Some lanes of a vector, the others neither read nor written: for the ends of rows. Counts may be negative. */
 #if defined(__AVX512F__) && VL == 16
 INLINE __mmask16 first_lanes(long count) {
     return (__mmask16)(count >= 16 ? 0xffff : count > 0 ? (1 << count) - 1 : 0);
 }
 INLINE void store_some(float *p, vf v, long count) { _mm512_mask_storeu_ps(p, first_lanes(count), (__m512)v); }
 INLINE vf load_some(const float *p, long count) { return (vf)_mm512_maskz_loadu_ps(first_lanes(count), p); }
+typedef __mmask16 lanes;
+INLINE lanes lanes_between(long begin, long end) { return (lanes)(first_lanes(end) & ~first_lanes(begin)); }
+INLINE vf load_lanes(const float *p, lanes m) { return (vf)_mm512_maskz_loadu_ps(m, p); }
 #else
 INLINE void store_some(float *p, vf v, long count) {
     if (count >= VL) store(p, v);
@@ -67,22 +70,34 @@ INLINE vf load_some(const float *p, long count) {
     if (count > 0) memcpy(&v, p, 4 * (size_t)count);
     return v;
 }
+typedef struct { long begin, end; } lanes;
+INLINE lanes lanes_between(long begin, long end) { return (lanes){begin, end}; }
+INLINE vf load_lanes(const float *p, lanes m) {
+    vf v = {0};
+    if (m.begin <= 0) return load_some(p, m.end);
+    for (long i = m.begin; i < VL && i < m.end; i++) v[i] = p[i];
+    return v;
+}
 #endif
 
 /* Every other float of two vectors. */
 #if VL == 16
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #elif VL == 8
 #define EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define ODD 1, 3, 5, 7, 9, 11, 13, 15
 #else
 #define EVEN 0, 2, 4, 6
+#define ODD 1, 3, 5, 7
 #endif
 INLINE vf even(vf low, vf high) { return __builtin_shufflevector(low, high, EVEN); }
-
+INLINE vf odd(vf low, vf high) { return __builtin_shufflevector(low, high, ODD); }
 
 /* Zero the lanes whose bit is clear. A select, not a product: pad columns may hold NaN or Inf before. */
 #if defined(__AVX512F__) && VL == 16
 INLINE vf keep(vf v, unsigned bits) { return (vf)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)v); }
+INLINE vf keep_first(vf v, long count) { return keep(v, first_lanes(count)); }
 #else
 #if VL == 16
 #define LANE_BITS {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768}
@@ -95,11 +110,42 @@ INLINE vf keep(vf v, unsigned bits) {
     const vi lanes = LANE_BITS;
     return (vf)((vi)v & ((((int)bits - (vi){0}) & lanes) != 0));
 }
+INLINE vf keep_first(vf v, long count) {
+    return count >= VL ? v : keep(v, count > 0 ? (1u << count) - 1 : 0);
+}
+#endif
+
+/* Half vectors, for the ends of runs. */
+typedef float hf __attribute__((vector_size(2 * VL), aligned(4), may_alias));
+INLINE hf load_half(const float *p) { return *(const hf *)p; }
+INLINE void store_half(float *p, hf v) { *(hf *)p = v; }
+INLINE hf splat_half(float s) { return s - (hf){0}; }
+#if defined(__AVX512F__) && VL == 16
+INLINE vf widen(hf v) { return (vf)_mm512_zextps256_ps512((__m256)v); }
+INLINE hf narrow(vf v) { return (hf)_mm512_castps512_ps256((__m512)v); }
+#else
+INLINE vf widen(hf v) {
+    vf r = {0};
+    memcpy(&r, &v, sizeof v);
+    return r;
+}
+INLINE hf narrow(vf v) {
+    hf r;
+    memcpy(&r, &v, sizeof r);
+    return r;
+}
 #endif
 
 INLINE void clear(float *p, long count) {
     if (count <= VL) store_some(p, (vf){0}, count); /* most gaps are a few floats */
     else memset(p, 0, 4 * (size_t)count);
+}
+
+/* Zeros below image n, and behind the last one up to the end of the plane. */
+INLINE void clear_below(float *image, const grid *g, int n) {
+    if (g->tail < 0) return;
+    const long end = n + 1 < g->n ? g->image : g->tail - n * g->image;
+    clear(image + g->h * g->row, end - g->h * g->row);
 }
 
 /* Zeros wherever a plane holds no pixel: right of the rows, between images, behind the last. */
@@ -109,7 +155,14 @@ static void clear_gaps(float *plane, const grid *g) {
         float *image = plane + n * g->image;
         if (g->row > g->w)
             for (int y = 0; y < g->h; y++) clear(image + y * g->row + g->w, g->row - g->w);
-        clear(image + g->h * g->row, g->image - g->h * g->row);
+        clear_below(image, g, n);
     }
-    clear(plane + g->n * g->image, g->tail - g->n * g->image);
+}
+
+/* A thread's piece of a tensor: rows, as the matrix kernels cut pixels, so that lines stay in the cache that holds
+ * them; planes where rows are few. */
+typedef struct { range planes, rows; } piece;
+INLINE piece piece_of(const grid *g, part p) {
+    if (g->h < 4 * p.count) return (piece){share(g->c, p), {0, g->h}};
+    return (piece){{0, g->c}, share(g->h, p)};
 }

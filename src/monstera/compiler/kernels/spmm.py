@@ -1,17 +1,26 @@
-"""Writes the offset-SpMM microkernels: R rows x P vectors of accumulators, named one by one so that none is spilled."""
+"""Writes the offset-SpMM microkernels: R rows x P vectors of accumulators, named one by one so that none is spilled.
+
+Widths are counted in half vectors: where half a vector costs half as much, a run may end in one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 _TILE = """\
-INLINE void {name}_{P}(const float *x, const int *offset, const float *w, long k, const spmm_args *a, const int *row,
-    const float *bias, long at, long v) {{
+INLINE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
+    const int *row, const float *bias, const float *start, int last, long at) {{
 {declare}
+    if (start) {{
+{begin}
+    }}
     for (long i = 0; i < k; i++, w += {R}) {{
         const float *xi = x + offset[i];
 {multiply}
     }}
+    const uint16_t *mask = a->mask + at / VL;
+    (void)mask;
 {finish}
 }}
 """
@@ -20,66 +29,113 @@ _DRIVER = """\
 static void {name}(const spmm_args *a, part p) {{
     const range blocks = a->by_blocks ? spmm_blocks(a, p) : (range){{0, a->blocks}};
     const range run = a->by_blocks ? (range){{0, a->vectors}} : share(a->vectors, p);
-    for (long from = run.begin; from < run.end; from += a->chunk) {{
-        const long to = from + a->chunk < run.end ? from + a->chunk : run.end;
-        const long tiles = (to - from + {P} - 1) / {P};
-        for (long b = blocks.begin; b < blocks.end; b++) {{
-            const int *block = a->block + 4 * b, *row = a->row + {R} * b;
-            const int *offset = a->offset + block[0];
-            const float *x = a->x + block[3];
-            const float *w = a->weight + (long)block[1] * {R}, *bias = a->bias + {R} * b;
-            for (long t = 0; t < tiles; t++) {{
-                const long v = from + (to - from) * t / tiles, at = v * VL;
-                switch (from + (to - from) * (t + 1) / tiles - v) {{
+    for (long from = run.begin; from < run.end; from += a->chunk)
+        for (int group = 0; group < a->groups; group++) {{
+            const long to = from + a->chunk < run.end ? from + a->chunk : run.end;
+            const long tiles = (to - from + a->tile - 1) / a->tile;
+            const float *start = group ? a->y : a->res;
+            const int last = group == a->groups - 1;
+            for (long b = blocks.begin; b < blocks.end; b++) {{
+                const int *block = a->block + 4 * (group * a->blocks + b), *row = a->row + {R} * b;
+                const int *offset = a->offset + block[0];
+                const float *x = a->x + block[3];
+                const float *w = a->weight + (long)block[1] * {R}, *bias = group ? no_bias : a->bias + {R} * b;
+                for (long t = 0; t < tiles; t++) {{
+                    const long v = from + (to - from) * t / tiles, next = from + (to - from) * (t + 1) / tiles;
+                    const long at = v * VL;
+                    switch (2 * (next - v) - (a->half && next == a->vectors)) {{
 {cases}
+                    }}
                 }}
+                if (last && to == a->vectors) spmm_tail(a, row, {R});
             }}
-            if (to == a->vectors)
-                for (int r = 0; r < {R}; r++)
-                    clear(a->y + row[r] * a->y_plane + to * VL, a->y_tail - to * VL);
         }}
-    }}
 }}
 """
 
 
-def spmm_source(name: str, rows: int, tiles: Sequence[int], activation: str) -> str:
-    """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every P of `tiles`.
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A vector, or half of one, of a tile: its type's letter and where it lies, in floats from the tile's start."""
 
-    `tiles` must be 1..P without holes; `activation` is the C function applied at the store.
+    kind: str
+    place: str
+
+    @property
+    def load(self) -> str:
+        return "load" if self.kind == "v" else "load_half"
+
+
+def spmm_source(name: str, rows: int, widths: Iterable[int], narrow: bool, activation: str) -> str:
+    """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every width.
+
+    Args:
+        name: the kernel's name in C.
+        rows: rows of a block.
+        widths: tile widths that occur, in half vectors.
+        narrow: build tiles of half vectors alone.
+        activation: the C function applied at the last store.
     """
-    parts = [_tile(name, rows, p, activation) for p in tiles]
-    call = "{name}_{p}(x + at, offset, w, block[2], a, row, bias, at, v);"
-    cases = "\n".join(f"                case {p}: {call.format(name=name, p=p)} break;" for p in tiles)
-    return "\n".join([*parts, _DRIVER.format(name=name, R=rows, P=max(tiles), cases=cases)])
+    ordered = sorted(widths)
+    parts = [_tile(name, rows, width, narrow, activation) for width in ordered]
+    call = "{name}_{w}(x + at, offset, w, block[2], a, row, bias, start, last, at); break;"
+    cases = "\n".join(f"                        case {w}: " + call.format(name=name, w=w) for w in ordered)
+    return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
 
 
-def _tile(name: str, rows: int, width: int, activation: str) -> str:
-    accumulators = [[f"a{r}_{p}" for p in range(width)] for r in range(rows)]
-    declare = [f"    vf {', '.join(f'{a} = splat(bias[{r}])' for a in accumulators[r])};" for r in range(rows)]
-    add = ["    if (a->res) {"]
-    finish = []
-    for r, row in enumerate(accumulators):
-        sums = " ".join(f"{a} += load(res + {p} * VL);" for p, a in enumerate(row))
-        add.append(f"        {{ const float *res = a->res + row[{r}] * a->y_plane + at; {sums} }}")
+def _tile(name: str, rows: int, width: int, narrow: bool, activation: str) -> str:
+    parts = _parts(width, narrow)
+    names = [[f"a{r}_{p}" for p in range(len(parts))] for r in range(rows)]
+    begin, finish = [], []
+    for r, accumulators in enumerate(names):
+        sums = " ".join(f"{a} += {p.load}(s + {p.place});" for a, p in zip(accumulators, parts, strict=True))
+        begin.append(f"        {{ const float *s = start + row[{r}] * a->y_plane + at; {sums} }}")
         finish.append(f"    {{ float *y = a->y + row[{r}] * a->y_plane + at;")
-        for p, a in enumerate(row):
-            finish.append(f"      store(y + {p} * VL, keep({activation}({a}), a->mask[v + {p}]));")
-        finish[-1] += " }"
+        finish += _stores(accumulators, parts, activation)
     return _TILE.format(
         name=name,
-        P=width,
+        width=width,
         R=rows,
-        declare="\n".join(declare),
-        multiply="\n".join(_multiply(accumulators, width, rows)),
-        finish="\n".join([*add, "    }", *finish]),
+        declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
+        begin="\n".join(begin),
+        multiply="\n".join(_multiply(names, parts, rows)),
+        finish="\n".join(finish),
     )
 
 
-def _multiply(accumulators: list[list[str]], width: int, rows: int) -> list[str]:
+def _parts(width: int, narrow: bool) -> list[_Part]:
+    if narrow:
+        return [_Part("h", f"{i} * (VL / 2)") for i in range(width)]
+    whole = [_Part("v", f"{i} * VL") for i in range(width // 2)]
+    return [*whole, *([_Part("h", f"{width // 2} * VL")] if width % 2 else [])]
+
+
+def _declare(accumulators: list[str], parts: list[_Part], row: int) -> list[str]:
+    splat = {"v": f"splat(bias[{row}])", "h": f"splat_half(bias[{row}])"}
+    return [f"    {p.kind}f {a} = {splat[p.kind]};" for a, p in zip(accumulators, parts, strict=True)]
+
+
+def _multiply(names: list[list[str]], parts: list[_Part], rows: int) -> list[str]:
     """One column: load a vector, use it for every row. Loads one by one keep a register free for wide tiles."""
     lines = []
-    for p in range(width):
-        updates = " ".join(f"{accumulators[r][p]} += x{p} * w[{r}];" for r in range(rows))
-        lines.append(f"        const vf x{p} = load(xi + {p} * VL); {updates}")
+    for i, part in enumerate(parts):
+        updates = " ".join(f"{names[r][i]} += x{i} * w[{r}];" for r in range(rows))
+        lines.append(f"        const {part.kind}f x{i} = {part.load}(xi + {part.place}); {updates}")
     return lines
+
+
+def _stores(accumulators: list[str], parts: list[_Part], activation: str) -> list[str]:
+    """The sums, as they are while columns are still to come, then activated and without their pads."""
+    raw, done = [], []
+    for a, p in zip(accumulators, parts, strict=True):
+        index = p.place.split()[0]
+        if p.kind == "v":
+            raw.append(f"store(y + {p.place}, {a});")
+            done.append(f"store(y + {p.place}, keep({activation}({a}), mask[{index}]));")
+            continue
+        raw.append(f"store_half(y + {p.place}, {a});")
+        mask = (
+            f"mask[{index}]" if p.place.endswith("* VL") else f"mask[{int(index) // 2}] >> {int(index) % 2} * (VL / 2)"
+        )
+        done.append(f"store_half(y + {p.place}, narrow(keep({activation}(widen({a})), {mask})));")
+    return [f"      if (last) {{ {' '.join(done)} }}", f"      else {{ {' '.join(raw)} }} }}"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -17,6 +17,7 @@ from monstera.compiler.program import Field, GridArgs, Kernel, Ref, Step, Work
 from monstera.compiler.targets import Target
 
 COPY = Kernel("copy", "copy.h")
+SPLIT = Kernel("split", "split.h")
 
 
 @dataclass(slots=True)
@@ -98,7 +99,11 @@ class Lowering:
             ref = self.buffer(name, layout)
             self._copies[key] = ref
             clears = ((ref + -layout.lead, layout.lead),) if layout.lead else ()
-            self.copy(f"{value} to {_title(layout)}", value, layout, ref, clears=clears, layer=self.layer(value))
+            kind = "planes" if isinstance(layout, Planes) else "dense order"
+            if isinstance(layout, Planes) and layout.step != (1, 1):
+                self._split(value, layout, ref)
+            else:
+                self.copy(f"{value} to {kind}", value, layout, ref, clears=clears, layer=self.layer(value))
         return self._copies[key]
 
     def layer(self, value: str) -> str:
@@ -143,11 +148,25 @@ class Lowering:
         fields: Mapping[str, Field],
         operands: tuple[Ref | int | None, ...] = (),
         work: Work | None = None,
+        over: Ref | None = None,
     ) -> None:
-        """Append a step that makes a node's value."""
-        _, clears = self.result(node)
-        layer = node.layer or node.name
-        self.steps.append(Step(layer, title, kernel, struct, fields, operands, (node.name,), clears, work or Work()))
+        """Append a step that makes a node's value; it may be laid over a buffer (see `Step.over`)."""
+        to, clears = self.result(node)
+        same = over is not None and over.space == "arena" and over.offset == to.offset
+        self.steps.append(
+            Step(
+                node.layer or node.name,
+                title,
+                kernel,
+                struct,
+                fields,
+                operands,
+                over=over.name if same else "",
+                writes=(node.name,),
+                clears=clears,
+                work=work or Work(),
+            )
+        )
 
     def copy(
         self,
@@ -178,7 +197,36 @@ class Lowering:
             operands = (source + (y0 * strides[2] + x0 * strides[3]), plane + window.first, window.first, plane)
             work = Work(bytes=8 * n * c * window.count[0] * window.count[1])
             pads = clears if phase == 0 else ()
-            self.steps.append(Step(layer, title, COPY, "copy_args", fields, operands, (to.name,), pads, work))
+            step = Step(layer, title, COPY, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
+            self.steps.append(step)
+
+    def _split(self, value: str, into: Planes, to: Ref) -> None:
+        """Append the step that splits a value into phase planes."""
+        x, strides = self.source(value, into.shape)
+        grid, (step_h, step_w) = into.grid, into.step
+        phase = np.full(step_h * step_w, -1, np.int32)
+        for plane, (row, column) in enumerate(into.kept):
+            phase[row * step_w + column] = plane
+        image = grid.rows * grid.pitch
+        fields: dict[str, Field] = {
+            "x": x,
+            "y": to,
+            "x_row": strides[2],
+            "x_channel": strides[1],
+            "x_image": strides[0],
+            "h": into.h,
+            "w": into.w,
+            "y_grid": GridArgs(into.n, into.c, grid.rows, grid.pitch, grid.pitch, image, grid.stride, grid.stride),
+            "y_channel": into.plane(1),
+            "step_h": step_h,
+            "step_w": step_w,
+            "origin_h": into.origin[0],
+            "origin_w": into.origin[1],
+            "phase": self.table(phase),
+        }
+        title = f"{value} to {len(into.kept)} phase planes"
+        work = Work(bytes=8 * prod(into.shape))
+        self.steps.append(Step(self.layer(value), title, SPLIT, "split_args", fields, writes=(to.name,), work=work))
 
     def paste(
         self, node: Node, value: str, at: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]
@@ -192,8 +240,9 @@ class Lowering:
         to = self.result(node)[0] + sum(s * t for s, t in zip(as_four(at, 0), own, strict=True))
         fields = _copy_fields(strides, as_four(count, 1), grid) | {"y_channel": grid.plane, "whole": 0}
         title = f"{value} into {node.name}"
-        step = Step(node.layer or node.name, title, COPY, "copy_args", fields, (source, to, 0, to), (node.name,))
-        self.steps.append(replace(step, work=Work(bytes=8 * prod(count))))
+        layer, work = node.layer or node.name, Work(bytes=8 * prod(count))
+        operands = (source, to, 0, to)
+        self.steps.append(Step(layer, title, COPY, "copy_args", fields, operands, writes=(node.name,), work=work))
 
     def source(self, value: str, shape: Shape) -> tuple[Ref, tuple[int, ...]]:
         """Pointer and strides over (n, c, y, x) of a value broadcast to `shape` (rank <= 4)."""
@@ -229,9 +278,3 @@ def concat_slots(graph: Graph, layouts: Layouts) -> dict[str, tuple[str, int]]:
                 slots[value] = (node.name, whole.plane(channel))
             channel += layout.shape[1]
     return slots
-
-
-def _title(layout: Layout) -> str:
-    if isinstance(layout, Flat):
-        return "dense order"
-    return "planes" if layout.step == (1, 1) else f"{len(layout.kept)} phase planes"

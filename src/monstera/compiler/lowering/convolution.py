@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -70,24 +72,30 @@ def _over_planes(low: Lowering, node: Node) -> None:
     layout, inside = low.layout(node.name), low.layouts.inputs[node.name]
     assert isinstance(layout, Planes)
     matrix = _conv_matrix(low, node, inside)
+    vectors = -(-layout.run() // low.target.lanes)
+    residual = low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None
+    over = residual if residual is not None and residual.name != matrix.x.name else None
     common: dict[str, Field] = {
         "x": matrix.x,
         "y": low.result(node)[0],
-        "res": low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None,
+        "res": residual,
         "y_plane": layout.grid.stride,
         "y_tail": layout.grid.stride,
         "mask": low.mask(layout.pixels()),
-        "vectors": -(-layout.run() // low.target.lanes),
+        "vectors": vectors,
+        "half": int(low.target.halves and 0 < layout.run() % low.target.lanes <= low.target.lanes // 2),
+        "groups": 1,
     }
     kernel_size = prod(low.graph.params[op.weight].shape[2:])
-    for size, rows in spmm_rows(matrix.holes, op.groups, _count(common["vectors"]), low.target):
+    for size, rows in spmm_rows(matrix.holes, op.groups, vectors, low.target):
         blocks = pack(matrix.values, matrix.holes, rows, size)
         channels = np.unique(blocks.columns // kernel_size).size * op.groups
-        fields = common | _block_tables(low, matrix, blocks) | _tiling(low, channels, _count(common["vectors"]), size)
+        fields = common | _block_tables(low, matrix, blocks) | _tiling(low, channels, vectors, size)
         work = _work(matrix, blocks, prod(node.shape) // node.shape[1])
         work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
         title = _title(low, node, blocks)
-        low.add(node, title, spmm_kernel(size, op.activation, low.target), "spmm_args", fields, work=work)
+        kernel = spmm_kernel(size, _widths(fields, low.threads), op.activation, low.target)
+        low.add(node, title, kernel, "spmm_args", fields, work=work, over=over)
 
 
 def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
@@ -186,7 +194,24 @@ def _tiling(low: Lowering, channels: int, vectors: int, size: int) -> dict[str, 
     fitting = CHUNK_BYTES // max(1, channels * low.target.lanes * 4)
     chunks = -(-vectors // max(fitting // tile * tile, tile))
     chunk = max(1, -(-vectors // (chunks * tile)) * tile)
-    return {"chunk": chunk, "by_blocks": int(vectors < 2 * low.threads * tile)}
+    return {"chunk": chunk, "tile": tile, "by_blocks": int(vectors < 2 * low.threads * tile)}
+
+
+def _widths(fields: Mapping[str, Field], threads: int) -> set[int]:
+    """The tile widths, in half vectors, into which the driver cuts a run."""
+    vectors, chunk, tile = (_count(fields[f]) for f in ("vectors", "chunk", "tile"))
+    threads = 1 if fields["by_blocks"] else threads
+    widths = set()
+    for t in range(threads):
+        begin, end = vectors * t // threads, vectors * (t + 1) // threads
+        for at in range(begin, end, chunk):
+            length = min(chunk, end - at)
+            tiles = -(-length // tile)
+            cuts = [length * i // tiles for i in range(tiles + 1)]
+            widths |= {2 * (b - a) for a, b in itertools.pairwise(cuts)}
+            if fields["half"] and at + length == vectors:
+                widths.add(2 * (cuts[-1] - cuts[-2]) - 1)
+    return widths
 
 
 def _work(matrix: _Matrix, blocks: Blocks, pixels: int) -> Work:

@@ -78,9 +78,9 @@ def _fill(low: Lowering, node: Node, value: float) -> None:
             "copy_args",
             fields,
             operands,
-            (node.name,),
-            clears,
-            work,
+            writes=(node.name,),
+            clears=clears,
+            work=work,
         )
     )
 
