@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,8 @@ import monstera as ms
 from monstera.compiler import BuildError, LayerPreview, Preview, UnsupportedError
 from monstera.compiler import build as build_room
 from monstera.compiler.build import build
-from monstera.compiler.targets import native
+from monstera.compiler.targets import TARGETS, native
+from monstera.runtime import machine
 
 
 class Net(nn.Module):
@@ -95,6 +97,54 @@ def test_unsupported_operators_are_all_listed_with_their_layer():
         ms.compile(Odd().eval(), X)
 
 
+@pytest.mark.parametrize("name", ["sse2", "", None, "NEON"])
+def test_an_unknown_target_is_refused_with_the_known(net, name):
+    with pytest.raises(ValueError, match=f"unknown target {name!r}; expected one of native, avx512, avx2, neon"):
+        ms.compile(net, X, target=name)
+
+
+@pytest.mark.skipif(
+    native().architecture != "x86_64", reason="builds for an x86-64 processor by this machine's compiler"
+)
+class TestATargetThatThisProcessorLacks:
+    @pytest.fixture
+    def engine(self, net, monkeypatch) -> ms.Engine:
+        monkeypatch.setattr(machine, "cpu_features", lambda: frozenset(TARGETS["avx2"].features))
+        return ms.compile(net, X, target="avx512")
+
+    def test_it_is_compiled_all_the_same_and_says_what_it_needs_when_called(self, engine):
+        assert not engine.runs_here
+        assert (engine.manifest.target, engine.manifest.layers != ()) == ("avx512", True)
+        for call in (lambda: engine(X), engine.profile):
+            with pytest.raises(ms.ArtifactError, match=r'avx512: this processor lacks .*avx512f.*save it.*"native"'):
+                call()
+
+    def test_what_it_saves_is_refused_here_and_runs_where_the_processor_has_it(
+        self, engine, net, tmp_path, monkeypatch
+    ):
+        engine.save(tmp_path / "net.monstera")
+        with pytest.raises(ms.ArtifactError, match=r"net\.monstera: made for avx512: this processor lacks .*avx512f"):
+            ms.load(tmp_path / "net.monstera")
+        monkeypatch.undo()
+        if native().name == "avx512":
+            torch.testing.assert_close(ms.load(tmp_path / "net.monstera")(X), net(X), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(native().name != "avx512", reason="needs a processor that runs both")
+def test_a_narrower_target_runs_here_too_and_says_so(net):
+    engine = ms.compile(net, X, target="avx2")
+    assert (engine.runs_here, engine.manifest.target) == (True, "avx2")
+    assert "avx512f" not in engine.manifest.features
+    torch.testing.assert_close(engine(X), net(X), rtol=1e-5, atol=1e-6)
+
+
+def test_another_architecture_needs_the_ziglang_wheel_and_says_so(net, monkeypatch):
+    monkeypatch.setattr(build_room.importlib.util, "find_spec", lambda _: None)
+    other = "neon" if native().architecture == "x86_64" else "avx2"
+    with pytest.raises(BuildError, match=rf"building for {other} \(linux-.*pip install 'monstera\[zig\]'"):
+        ms.compile(net, X, target=other)
+
+
 @pytest.mark.parametrize("threads", [0, -1, 65, 1.5, "2"])
 def test_an_impossible_number_of_threads_is_refused(net, threads):
     with pytest.raises(ValueError, match="threads"):
@@ -171,3 +221,13 @@ def test_the_compiler_from_the_ziglang_wheel_builds_the_same_network(net, monkey
     engine = ms.compile(net, X)
     assert "clang" in engine.manifest.compiler
     torch.testing.assert_close(engine(X), net(X), rtol=1e-5, atol=1e-6)
+
+
+def test_a_library_is_kept_for_its_platform_and_target(monkeypatch, tmp_path):
+    """Machines of several kinds may share the cache; a source without a word of the target must not meet another's."""
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
+    source = "int answer(void) { return 42; }"
+    kept = {build(source, native()), build(source, replace(native(), flags=("-O2",)))}
+    monkeypatch.setattr(build_room, "platform_of", lambda _: "linux-other")
+    kept.add(build(source, native()))
+    assert len(kept) == 3

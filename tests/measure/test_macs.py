@@ -10,6 +10,11 @@ def test_a_convolution_counts_each_weight_once_per_output_pixel_padding_and_batc
     assert count_macs(conv, torch.zeros(2, 3, 9, 7)).dense == 8 * 3 * 9 * (5 * 4) * 2
 
 
+def test_a_convolution_in_three_dimensions_counts_every_frame_of_its_output():
+    conv = nn.Conv3d(3, 8, 3, stride=(1, 2, 2), padding=1)
+    assert count_macs(conv, torch.zeros(1, 3, 4, 9, 7)).dense == 8 * 3 * 27 * (4 * 5 * 4)
+
+
 def test_grouped_convolutions_count_only_the_weights_they_have():
     conv = nn.Conv2d(8, 8, 3, padding=1, groups=8)
     assert count_macs(conv, torch.zeros(1, 8, 5, 5)).dense == 8 * 9 * 25

@@ -112,7 +112,8 @@ def test_a_damaged_part_is_named(artifact, tmp_path, name):
     [
         ({"version": 999}, "version 999"),
         ({"format": "other"}, "not a Monstera artifact"),
-        ({"target": "neon"}, "made for neon"),
+        ({"platform": "linux-s390x"}, "made for .*needs linux-s390x and this machine is"),
+        ({"flags": [1]}, "manifest is damaged.*expected words"),
         ({"features": ["avx9000"]}, "lacks avx9000"),
         ({"arena_floats": 64}, "do not belong together.*arena_floats"),
         ({"weight_bytes": 64}, "do not belong together"),

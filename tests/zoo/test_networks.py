@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from monstera.zoo import NETWORKS, cifar_resnet, network
 
-INPUT = {"digits_cnn": (2, 1, 8, 8), "resnet20": (2, 3, 32, 32), "resnet32": (2, 3, 32, 32), "resnet56": (2, 3, 32, 32)}
+CIFAR, CLIP = (2, 3, 32, 32), (2, 3, 16, 112, 112)
+INPUT = {
+    "digits_cnn": (2, 1, 8, 8),
+    "resnet20": CIFAR,
+    "resnet32": CIFAR,
+    "resnet56": CIFAR,
+    "c3d": CLIP,
+    "r2plus1d_18": CLIP,
+}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +27,9 @@ INPUT = {"digits_cnn": (2, 1, 8, 8), "resnet20": (2, 3, 32, 32), "resnet32": (2,
         ("vgg16", 138_357_544),
         ("vgg16_bn", 138_365_992),
         ("mobilenet_v2", 3_504_872),
+        ("r2plus1d_18", 31_505_325),
+        # 27.7 M in the convolutions, as the paper says; the rest is fc6 to fc8.
+        ("c3d", 27_655_936 + 8193 * 4096 + 4097 * 4096 + 4097 * 487),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
@@ -30,9 +41,45 @@ def test_a_network_has_as_many_parameters_as_the_published_one(name: str, parame
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
+@pytest.mark.parametrize(("name", "gmacs"), [("c3d", 38.55), ("r2plus1d_18", 40.52)])
+def test_a_network_for_clips_does_as_much_arithmetic_as_the_published_one(name: str, gmacs: float) -> None:
+    macs: list[int] = []
+
+    def count(module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(module, nn.Conv3d | nn.Linear)
+        macs.append(module.weight.numel() * output.numel() // len(module.weight))
+
+    with torch.device("meta"):
+        model = network(name).eval()
+        for module in model.modules():
+            if isinstance(module, nn.Conv3d | nn.Linear):
+                module.register_forward_hook(count)
+        model(torch.empty(1, *CLIP[1:]))
+    assert round(sum(macs) / 1e9, 2) == gmacs
+
+
 @pytest.mark.parametrize(
     ("name", "shapes"),
     [
+        (
+            "r2plus1d_18",
+            {
+                "stem.0.weight": (45, 3, 1, 7, 7),
+                "stem.3.weight": (64, 45, 3, 1, 1),
+                "stem.4.running_var": (64,),
+                "layer1.0.conv1.0.0.weight": (144, 64, 1, 3, 3),
+                "layer1.0.conv1.0.1.bias": (144,),
+                "layer1.0.conv1.0.3.weight": (64, 144, 3, 1, 1),
+                "layer1.0.conv1.1.weight": (64,),
+                "layer2.0.conv1.0.0.weight": (230, 64, 1, 3, 3),
+                "layer2.0.conv2.0.0.weight": (230, 128, 1, 3, 3),
+                "layer2.0.downsample.0.weight": (128, 64, 1, 1, 1),
+                "layer2.0.downsample.1.running_mean": (128,),
+                "layer4.1.conv2.0.3.weight": (512, 1152, 3, 1, 1),
+                "layer4.1.conv2.1.num_batches_tracked": (),
+                "fc.weight": (400, 512),
+            },
+        ),
         (
             "resnet18",
             {
@@ -76,7 +123,7 @@ def test_a_network_has_as_many_parameters_as_the_published_one(name: str, parame
         ),
     ],
 )
-def test_parameters_are_called_as_in_torchvision(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
+def test_parameters_are_called_and_shaped_as_in_torchvision(name: str, shapes: dict[str, tuple[int, ...]]) -> None:
     with torch.device("meta"):
         state = network(name).state_dict()
     assert {key: tuple(state[key].shape) for key in shapes} == shapes
@@ -87,6 +134,16 @@ def test_a_network_maps_pictures_to_its_classes(name: str) -> None:
     with torch.device("meta"):
         model = network(name, classes=7).eval()
         assert model(torch.empty(INPUT.get(name, (2, 3, 64, 96)))).shape == (2, 7)
+
+
+def test_c3d_is_the_network_of_the_paper() -> None:
+    with torch.device("meta"):
+        state = network("c3d").state_dict()
+    widths = {"1": 64, "2": 128, "3a": 256, "3b": 256, "4a": 512, "4b": 512, "5a": 512, "5b": 512}
+    assert {name: state[f"conv{name}.weight"].shape[0] for name in widths} == widths
+    assert all(state[f"conv{name}.weight"].shape[2:] == (3, 3, 3) for name in widths)
+    assert [tuple(state[f"fc{n}.weight"].shape) for n in (6, 7, 8)] == [(4096, 8192), (4096, 4096), (487, 4096)]
+    assert len(state) == 2 * 11
 
 
 def test_the_strides_of_resnet50_stand_at_the_3x3_convolutions() -> None:

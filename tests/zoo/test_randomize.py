@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from monstera.zoo import calibrate_, network, randomize_
 
-NAMES = ["digits_cnn", "resnet20", "resnet18", "mobilenet_v2"]
+NAMES = ["digits_cnn", "resnet20", "resnet18", "mobilenet_v2", "r2plus1d_18"]
 
 
 def _example(name: str, seed: int = 0) -> Tensor:
-    shape = (4, 1, 8, 8) if name == "digits_cnn" else (4, 3, 48, 48)
+    shape = {"digits_cnn": (4, 1, 8, 8), "r2plus1d_18": (2, 3, 8, 32, 32)}.get(name, (4, 3, 48, 48))
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
@@ -20,7 +20,7 @@ def _example(name: str, seed: int = 0) -> Tensor:
 def _outputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm3d):
             module.register_forward_hook(lambda _m, _x, y, name=name: seen.__setitem__(name, y))
     model(x)
     return seen

@@ -13,23 +13,36 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from monstera.compiler.targets import Target
+from monstera.compiler.targets import Target, crosses, platform_of
+from monstera.runtime import architecture
 
 # No -ffast-math: it would switch denormals off for the whole process at load, and NaN must stay NaN.
 # -ffp-contract=fast because strict C standards turn multiply-adds off silently.
-_FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
+_CODE = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
+_LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden", "-w")
+# The oldest C library that crossed artifacts run with: that of the wheels of numpy and torch.
+_GLIBC = "2.28"
+
+_ZIG = (sys.executable, "-m", "ziglang", "cc")
 
 
 class BuildError(RuntimeError):
     """The C compiler is missing or failed, or its result cannot be kept."""
 
 
-def compiler_command() -> list[str]:
-    """The C compiler: `$CC`, else gcc, clang or cc, else the ziglang wheel.
+def code_flags(target: Target) -> tuple[str, ...]:
+    """How the C of a target is compiled, as gcc and clang spell it: speed and meaning, without what makes a library."""
+    return (*_CODE, *target.flags)
+
+
+def compiler_command(target: Target | None = None) -> list[str]:
+    """The C compiler: `$CC`, else gcc, clang or cc, else the ziglang wheel; always the wheel for another architecture.
 
     Raises:
         BuildError: there is none; says how to get one.
     """
+    if target and crosses(target):
+        return _crossing(target)
     if asked := os.environ.get("CC"):
         command = shlex.split(asked)
         if not command or shutil.which(command[0]) is None:
@@ -39,11 +52,20 @@ def compiler_command() -> list[str]:
         if found := shutil.which(name):
             return [found]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc"]
+        return list(_ZIG)
     raise BuildError(
         "no C compiler found: looked for $CC, gcc, clang, cc and the ziglang wheel; "
         "install one (Debian: `apt install gcc`) or run `pip install 'monstera[zig]'`"
     )
+
+
+def _crossing(target: Target) -> list[str]:
+    if not importlib.util.find_spec("ziglang"):
+        raise BuildError(
+            f"building for {target.name} ({platform_of(target)}) on {architecture()} takes the ziglang wheel, "
+            "whose compiler brings the C library along: run `pip install 'monstera[zig]'`"
+        )
+    return [*_ZIG, "-target", f"{target.architecture}-linux-gnu.{_GLIBC}"]
 
 
 @lru_cache(maxsize=8)
@@ -64,14 +86,15 @@ def cache_folder() -> Path:
 
 
 def build(source: str, target: Target) -> Path:
-    """Return the shared library of a C source, built now or taken from the cache.
+    """Return the shared library of a C source for a target, built now or taken from the cache.
 
     Raises:
         BuildError: no compiler, the compiler failed (its first lines are shown), or the cache cannot be written.
     """
-    command = compiler_command()
-    flags = (*_FLAGS, *_dialect(command, target.flags))
-    recipe = "\0".join([source, compiler_version(tuple(command)), *flags])
+    command = compiler_command(target)
+    flags = (*_CODE, *_dialect(command, target.flags), *_LIBRARY)
+    # Machines of several kinds may share a cache, and one compiler builds for several platforms.
+    recipe = "\0".join([source, platform_of(target), compiler_version(tuple(command)), *flags])
     library = cache_folder() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"
     if library.exists():
         return library

@@ -2,6 +2,7 @@
 
 from monstera.runtime.artifact import Artifact
 from monstera.runtime.engine import Engine, assemble, load
+from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest
 from monstera.runtime.profile import LayerProfile, Profile
 from monstera.runtime.tensors import offsets_of, pack_tensors
@@ -15,7 +16,10 @@ __all__ = [
     "LayerSpec",
     "Manifest",
     "Profile",
+    "architecture",
     "assemble",
+    "cpu_features",
+    "here",
     "load",
     "offsets_of",
     "pack_tensors",

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import os
-import platform
 import tempfile
 import zipfile
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, Manifest, read_manifest
 from monstera.runtime.tensors import aligned_copy
 
@@ -91,15 +91,5 @@ def _parts(archive: zipfile.ZipFile, where: str) -> tuple[Manifest, dict[str, by
 
 
 def _check_machine(manifest: Manifest, where: str) -> None:
-    machine = platform.machine().lower()
-    arm = machine in {"aarch64", "arm64"}
-    if arm != (manifest.target == "neon"):
-        raise ArtifactError(f"{where}: made for {manifest.target}, this machine is {machine}; compile the model here")
-    cpuinfo = Path("/proc/cpuinfo")
-    if manifest.features and cpuinfo.exists():
-        missing = set(manifest.features) - set(cpuinfo.read_text().split())
-        if missing:
-            raise ArtifactError(
-                f"{where}: made for {manifest.target}; this processor lacks {', '.join(sorted(missing))}; "
-                "compile the model here"
-            )
+    if lack := shortfall(manifest.platform, manifest.features):
+        raise ArtifactError(f"{where}: made for {manifest.target}: {lack}; compile the model for this machine")

@@ -15,6 +15,7 @@ import numpy as np
 
 from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
 from monstera.runtime.library import Library
+from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, InputSpec, Manifest
 from monstera.runtime.profile import LayerProfile, Profile
 from monstera.runtime.tensors import TensorFileError, data_of
@@ -25,9 +26,12 @@ class Engine:
 
     Call it with the arguments of the model's forward, as torch tensors or numpy arrays (fp32, the compiled shapes);
     the answer has the model's own structure and is torch if any argument was. Immutable, callable from many threads.
+
+    An engine compiled for another machine has no `library`: it is saved, looked at and moved like any other, and says
+    what it needs when it is called.
     """
 
-    def __init__(self, artifact: Artifact, library: Library) -> None:
+    def __init__(self, artifact: Artifact, library: Library | None) -> None:
         self._artifact = artifact
         self._library = library
 
@@ -41,6 +45,11 @@ class Engine:
         """The generated C."""
         return self._artifact.source.decode()
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can run it: False only for an engine compiled for another one."""
+        return self._library is not None
+
     def __repr__(self) -> str:
         inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in self.manifest.inputs)
         return f"Engine({inputs}; {self.manifest.target}, {self.manifest.threads} thread(s))"
@@ -51,11 +60,13 @@ class Engine:
         Raises:
             TypeError: an argument is missing, unknown, given twice, not an array, or not fp32.
             ValueError: an argument has another shape than the engine was compiled for.
+            ArtifactError: the engine was compiled for another machine.
         """
+        library = self._loaded()
         given = self._bind(args, kwargs)
         arrays = [_as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
         outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
-        self._library.run(arrays, outputs)
+        library.run(arrays, outputs)
         torch = sys.modules.get("torch")
         if torch is not None and any(isinstance(value, torch.Tensor) for value in given):
             return _build(self.manifest.output, [torch.from_numpy(o) for o in outputs])
@@ -65,8 +76,9 @@ class Engine:
         """Time every step: medians over `rounds` runs, on the given arguments or on random ones.
 
         Raises:
-            TypeError, ValueError: as for a call.
+            TypeError, ValueError, ArtifactError: as for a call.
         """
+        library = self._loaded()
         if args or kwargs:
             given = self._bind(args, kwargs)
         else:
@@ -76,11 +88,11 @@ class Engine:
         outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
         seconds = np.zeros((rounds, max(1, len(self.manifest.layers))))
         whole = np.zeros(rounds)
-        self._library.run(arrays, outputs)
+        library.run(arrays, outputs)
         for i in range(rounds):
-            self._library.run(arrays, outputs, seconds[i])
+            library.run(arrays, outputs, seconds[i])
             start = time.perf_counter()
-            self._library.run(arrays, outputs)
+            library.run(arrays, outputs)
             whole[i] = time.perf_counter() - start
         medians = 1e3 * np.median(seconds, 0)
         rows = [
@@ -96,6 +108,15 @@ class Engine:
             OSError: the folder does not exist or cannot be written.
         """
         write_artifact(self._artifact, path)
+
+    def _loaded(self) -> Library:
+        if self._library is None:
+            manifest = self.manifest
+            raise ArtifactError(
+                f"this engine was compiled for {manifest.target}: {shortfall(manifest.platform, manifest.features)}; "
+                'save it and load it on such a machine, or compile with target="native" to run it here'
+            )
+        return self._library
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         specs = self.manifest.inputs
@@ -132,11 +153,13 @@ def load(path: str | os.PathLike[str]) -> Engine:
 
 
 def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> Engine:
-    """Put an engine together from its parts and a library on disk.
+    """Put an engine together from its parts and a library on disk, which is not touched where it cannot run.
 
     Raises:
         ArtifactError: the parts do not belong together.
     """
+    if shortfall(artifact.manifest.platform, artifact.manifest.features):
+        return Engine(artifact, None)
     try:
         weights = data_of(artifact.weights)
     except TensorFileError as error:

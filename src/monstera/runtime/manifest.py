@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FORMAT = "monstera"
-VERSION = 1
+VERSION = 2
 
 
 class ArtifactError(ValueError):
@@ -41,11 +41,15 @@ class LayerSpec:
 class Manifest:
     """Everything about an engine but its weights and code.
 
-    `output` is a tree (see the frontend); `outputs` are the shapes it indexes; `sha256` covers the artifact's parts.
+    The library runs on `platform` ("linux-aarch64") where the processor has `features`; `flags` are the C compiler's,
+    as gcc spells them. `output` is a tree (see the frontend); `outputs` are the shapes it indexes; `sha256` covers the
+    artifact's parts.
     """
 
     target: str
+    platform: str
     features: tuple[str, ...]
+    flags: tuple[str, ...]
     threads: int
     abi: int
     arena_floats: int
@@ -85,7 +89,7 @@ def read_manifest(text: bytes, where: str) -> Manifest:
         raw["inputs"] = tuple(_input(i) for i in raw["inputs"])
         raw["outputs"] = tuple(_shape(s) for s in raw["outputs"])
         raw["layers"] = tuple(LayerSpec(**layer) for layer in raw["layers"])
-        raw["features"] = tuple(raw["features"])
+        raw["features"], raw["flags"] = tuple(raw["features"]), tuple(raw["flags"])
         manifest = Manifest(**raw)
         _check(manifest)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -109,6 +113,9 @@ def _check(manifest: Manifest) -> None:
         value = getattr(manifest, name)
         if not isinstance(value, int) or value < 0:
             raise ValueError(f"{name} is {value!r}, expected a count")
+    words = (manifest.target, manifest.platform, *manifest.features, *manifest.flags)
+    if not all(isinstance(word, str) for word in words):
+        raise ValueError(f"expected words for target, platform, features and flags, got {words}")
     _check_tree(manifest.output, len(manifest.outputs))
 
 

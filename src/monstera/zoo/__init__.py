@@ -1,16 +1,19 @@
 """Reference networks with the parameter names of published checkpoints, and readers for the data that recipes use."""
 
+from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import cifar_resnet, load_cifar_resnet_state, resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
 from monstera.zoo.eval_mode import evaluating
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.names import NETWORKS, network
+from monstera.zoo.r2plus1d import r2plus1d_18
 from monstera.zoo.randomize import calibrate_, randomize_
 from monstera.zoo.resnet import resnet18, resnet50
 from monstera.zoo.vgg import vgg16, vgg16_bn
 
 __all__ = [
     "NETWORKS",
+    "c3d",
     "calibrate_",
     "cifar_resnet",
     "digits_cnn",
@@ -18,6 +21,7 @@ __all__ = [
     "load_cifar_resnet_state",
     "mobilenet_v2",
     "network",
+    "r2plus1d_18",
     "randomize_",
     "resnet18",
     "resnet20",
