@@ -10,7 +10,7 @@ import numpy as np
 
 from monstera.compiler import kernels
 from monstera.compiler.memory import Arena, place
-from monstera.compiler.program import Field, GridArgs, Program, Ref, Step
+from monstera.compiler.program import Field, GridArgs, Program, Ref, Step, Turn
 from monstera.compiler.targets import Target
 from monstera.runtime.tensors import offsets_of
 
@@ -48,7 +48,9 @@ def _step(u: Unit, index: int, step: Step) -> str:
         f"/* {_comment(step.layer)}: {_comment(step.title)} */",
         f"static void {u.prefix}_{index}(const call *c, part p) {{",
     ]
-    lines += [f"    if (p.id == 0) clear({_pointer(u, ref)}, {count});" for ref, count in step.clears]
+    lines += [
+        f"    if (p.id == 0 && p.window.begin == 0) clear({_pointer(u, ref)}, {count});" for ref, count in step.clears
+    ]
     arguments = [_value(u, o) for o in step.operands]
     if step.struct:
         fields = ", ".join(f".{k} = {_value(u, v)}" for k, v in step.fields.items())
@@ -59,12 +61,12 @@ def _step(u: Unit, index: int, step: Step) -> str:
 
 
 def _run(u: Unit, threads: int) -> str:
-    steps = u.program.steps
-    table = ",\n    ".join(f"{u.prefix}_{i}" for i in range(len(steps))) or "0"
+    table = ",\n    ".join(_turn(u.prefix, t) for t in u.program.turns) or "{0}"
     symbols = {
         "prefix": u.prefix,
         "table": table,
-        "count": len(steps),
+        "count": len(u.program.steps),
+        "turns": len(u.program.turns),
         "threads": threads,
         "abi": ABI,
         "arena": u.arena.size,
@@ -76,6 +78,11 @@ def _run(u: Unit, threads: int) -> str:
     for name, value in symbols.items():
         text = text.replace(f"@{name}@", str(value))
     return text
+
+
+def _turn(prefix: str, turn: Turn) -> str:
+    end = "INT32_MAX" if turn.end is None else turn.end
+    return f"{{{prefix}_{turn.step}, {turn.step}, {{{turn.begin}, {end}}}}}"
 
 
 def _value(u: Unit, value: Field) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from monstera.compiler.layout import LINE
@@ -22,21 +22,26 @@ class Arena:
 
 
 def lifetimes(program: Program) -> dict[str, tuple[int, int]]:
-    """First and last step that touches each buffer."""
+    """First and last turn that touches each buffer."""
+    return _spans([program.steps[t.step] for t in program.turns])
+
+
+def _spans(steps: Sequence[Step]) -> dict[str, tuple[int, int]]:
     spans: dict[str, tuple[int, int]] = {}
-    for i, step in enumerate(program.steps):
+    for i, step in enumerate(steps):
         for ref in step.refs():
             if ref.space == "arena":
                 spans[ref.name] = (spans.get(ref.name, (i, i))[0], i)
     return spans
 
 
-def overlays(program: Program, spans: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+def overlays(program: Program) -> dict[str, str]:
     """Buffers that take over another's place because each element is read for the last time where it is written.
 
     Maps each to the first buffer of its chain.
     """
     first: dict[str, str] = {}
+    spans = _spans(program.steps)
     for i, step in enumerate(program.steps):
         for name in {r.name for r in step.refs() if r.space == "arena"} if step.over else ():
             if spans[name][0] == i and program.buffers[name] == program.buffers[step.over]:
@@ -56,9 +61,10 @@ def place(program: Program) -> Arena:
     """Place the buffers, largest first, each at the lowest offset that is free during its whole life."""
     spans = lifetimes(program)
     sizes = {name: -(-program.buffers[name] // LINE) * LINE for name in spans}
-    taken_over = overlays(program, spans)
+    taken_over = overlays(program)
     for name, place_of in taken_over.items():
-        spans[place_of] = (spans[place_of][0], max(spans[place_of][1], spans.pop(name)[1]))
+        begin, end = spans.pop(name)
+        spans[place_of] = (min(begin, spans[place_of][0]), max(end, spans[place_of][1]))
     offsets: dict[str, int] = {}
     for name in sorted(spans, key=lambda b: (-sizes[b], spans[b])):
         begin, end = spans[name]
@@ -75,5 +81,5 @@ def place(program: Program) -> Arena:
         offsets[name] = at
     offsets |= {name: offsets[place_of] for name, place_of in taken_over.items()}
     size = max((offsets[n] + sizes[n] for n in offsets), default=GUARD) + GUARD
-    live = [sum(sizes[n] for n, (a, b) in spans.items() if a <= i <= b) for i in range(len(program.steps))]
+    live = [sum(sizes[n] for n, (a, b) in spans.items() if a <= i <= b) for i in range(len(program.turns))]
     return Arena(offsets, size, max(live, default=0))

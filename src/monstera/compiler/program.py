@@ -64,6 +64,40 @@ class Work:
     bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What a sweep reads of a buffer's planes: unit u the floats from `u * step + first` up to `u * step + past`."""
+
+    buffer: str
+    step: int
+    first: int
+    past: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """How a step may be done piece by piece: `units` rows or vectors, each making `floats` floats of every plane.
+
+    `calls` is how often a piece starts anew (a block of rows, a channel), `tile` how many units are worth that.
+    """
+
+    units: int
+    floats: int
+    calls: int
+    buffer: str
+    reads: tuple[Read, ...]
+    tile: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A piece of a step: its units from `begin` up to `end`, or all of it."""
+
+    step: int
+    begin: int = 0
+    end: int | None = None
+
+
 Field: TypeAlias = int | float | Ref | GridArgs | None
 
 
@@ -73,7 +107,7 @@ class Step:
 
     `reads` and `writes` name what it touches, for liveness; `clears` are stretches of zeros laid before the call (the
     pad before a buffer's first plane). Each element of the buffer `over` is read for the last time just before the same
-    element is written, so the result may take its place.
+    element is written, so the result may take its place. Steps without a `sweep` are done whole.
     """
 
     layer: str
@@ -86,6 +120,7 @@ class Step:
     writes: tuple[str, ...] = ()
     clears: tuple[tuple[Ref, int], ...] = ()
     work: Work = Work()
+    sweep: Sweep | None = None
 
     def refs(self) -> list[Ref]:
         """Every pointer of the step."""
@@ -95,10 +130,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A compiled graph before it is C: steps, buffers (floats each) and constant tables by name."""
+    """A compiled graph before it is C: steps, buffers (floats each) and constant tables by name.
+
+    `turns` say in which order the steps are done, whole or in pieces.
+    """
 
     inputs: tuple[tuple[str, Shape], ...]
     outputs: tuple[tuple[str, Shape], ...]
     steps: tuple[Step, ...]
     buffers: Mapping[str, int]
     tables: Mapping[str, np.ndarray]
+    turns: tuple[Turn, ...]

@@ -7,15 +7,15 @@ tiles are written by `spmm.py`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import resources
 
 import numpy as np
 
 from monstera.compiler.ir import Activation
-from monstera.compiler.kernels.spmm import spmm_source
-from monstera.compiler.program import Kernel
+from monstera.compiler.kernels.spmm import Run, spmm_source
+from monstera.compiler.program import Field, Kernel
 from monstera.compiler.targets import Target
 
 POOLS = {
@@ -55,6 +55,12 @@ def spmm_kernel(rows: int, widths: Iterable[int], activation: Activation | None,
     """The offset-SpMM kernel with `rows` rows a block and tiles of these widths, in half vectors."""
     name = f"f32_spmm_planes_{rows}x{target.tiles[rows]}_{target.name}{_suffix(activation)}"
     return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), activation=activation)
+
+
+def run_of(fields: Mapping[str, Field]) -> Run:
+    """How a call of an SpMM kernel with these fields cuts its pixels."""
+    numbers = {k: v for k in ("vectors", "half", "chunk", "tile", "by_blocks") if isinstance(v := fields[k], int)}
+    return Run(**numbers)
 
 
 def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:

@@ -1,11 +1,8 @@
-/* Elementwise functions of vectors. Comparisons are written so that NaN stays NaN. */
+/* Elementwise functions of vectors. NaN stays NaN. */
 
 INLINE vf act_none(vf x) { return x; }
-INLINE vf act_relu(vf x) { return (vf)((vi)x & ~(x < (vf){0})); }
-INLINE vf clamp(vf x, float low, float high) {
-    x = select_lt(x, splat(low), splat(low), x);
-    return select_lt(splat(high), x, splat(high), x);
-}
+INLINE vf act_relu(vf x) { return at_least((vf){0}, x); }
+INLINE vf clamp(vf x, float low, float high) { return at_most(splat(high), at_least(splat(low), x)); }
 
 /* exp: x = n ln2 + r, |r| <= ln2 / 2; a degree-6 fit of exp(r) (relative error below 1e-8), then 2^n by exponent bits. */
 INLINE vf exp_(vf x) {

@@ -17,8 +17,8 @@ typedef float v4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 
-typedef struct { int id, count; } part; /* this thread, of so many */
 typedef struct { long begin, end; } range;
+typedef struct { int id, count; range window; } part; /* this thread, of so many; the piece of a step they share */
 
 typedef struct {
     const char *weights;
@@ -32,8 +32,13 @@ typedef struct {
 /* Strides in floats. `tail` is where a plane's values end for good and zeros begin, -1 in a dense tensor. */
 typedef struct { int n, c, h, w; long row, image, plane, tail; } grid;
 
+INLINE range window_of(long total, part p) {
+    return (range){p.window.begin, p.window.end < total ? p.window.end : total};
+}
 INLINE range share(long total, part p) {
-    return (range){total * p.id / p.count, total * (p.id + 1) / p.count};
+    const range all = window_of(total, p);
+    const long length = all.end - all.begin;
+    return (range){all.begin + length * p.id / p.count, all.begin + length * (p.id + 1) / p.count};
 }
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
@@ -48,6 +53,18 @@ INLINE vf select_lt(vf a, vf b, vf yes, vf no) {
     const vi m = a < b;
     return (vf)(((vi)yes & m) | ((vi)no & ~m));
 }
+
+/* The larger and the smaller of two; x if it is NaN. */
+#if defined(__AVX512F__) && VL == 16
+INLINE vf at_least(vf bound, vf x) { return (vf)_mm512_max_ps((__m512)bound, (__m512)x); }
+INLINE vf at_most(vf bound, vf x) { return (vf)_mm512_min_ps((__m512)bound, (__m512)x); }
+#elif defined(__AVX__) && VL == 8
+INLINE vf at_least(vf bound, vf x) { return (vf)_mm256_max_ps((__m256)bound, (__m256)x); }
+INLINE vf at_most(vf bound, vf x) { return (vf)_mm256_min_ps((__m256)bound, (__m256)x); }
+#else
+INLINE vf at_least(vf bound, vf x) { return select_lt(x, bound, bound, x); }
+INLINE vf at_most(vf bound, vf x) { return select_lt(bound, x, bound, x); }
+#endif
 
 /* Some lanes of a vector, the others neither read nor written: for the ends of rows. Counts may be negative. */
 #if defined(__AVX512F__) && VL == 16
@@ -163,6 +180,8 @@ static void clear_gaps(float *plane, const grid *g) {
  * them; planes where rows are few. */
 typedef struct { range planes, rows; } piece;
 INLINE piece piece_of(const grid *g, part p) {
-    if (g->h < 4 * p.count) return (piece){share(g->c, p), {0, g->h}};
-    return (piece){{0, g->c}, share(g->h, p)};
+    const range rows = window_of(g->h, p);
+    if (rows.end - rows.begin >= 4 * p.count) return (piece){{0, g->c}, share(g->h, p)};
+    p.window = (range){0, g->c};
+    return (piece){share(g->c, p), rows};
 }

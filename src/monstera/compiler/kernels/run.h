@@ -1,4 +1,5 @@
-static const step_function @prefix@_steps[] = {
+/* What is done in which order: a step, its number, and which of its rows or vectors. */
+static const turn @prefix@_turns[] = {
     @table@
 };
 
@@ -15,5 +16,6 @@ EXPORT void @prefix@_team_free(void *t) { team_free(t); }
 EXPORT void @prefix@_run(void *t, const char *weights, float *arena, const float *const *in, float *const *out,
                          double *seconds) {
     const call c = {weights, arena, in, out};
-    team_run(t, &c, @prefix@_steps, @count@, seconds);
+    for (int i = 0; seconds && i < @count@; i++) seconds[i] = 0.0;
+    team_run(t, &c, @prefix@_turns, @turns@, seconds);
 }

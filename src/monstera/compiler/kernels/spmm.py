@@ -5,6 +5,7 @@ Widths are counted in half vectors: where half a vector costs half as much, a ru
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -28,7 +29,7 @@ INLINE void {name}_{width}(const float *x, const int *offset, const float *w, lo
 _DRIVER = """\
 static void {name}(const spmm_args *a, part p) {{
     const range blocks = a->by_blocks ? spmm_blocks(a, p) : (range){{0, a->blocks}};
-    const range run = a->by_blocks ? (range){{0, a->vectors}} : share(a->vectors, p);
+    const range run = a->by_blocks ? window_of(a->vectors, p) : share(a->vectors, p);
     for (long from = run.begin; from < run.end; from += a->chunk)
         for (int group = 0; group < a->groups; group++) {{
             const long to = from + a->chunk < run.end ? from + a->chunk : run.end;
@@ -52,6 +53,37 @@ static void {name}(const spmm_args *a, part p) {{
         }}
 }}
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How the driver cuts the pixels: a run of `vectors` (the last one a half?) in chunks, and these in tiles."""
+
+    vectors: int
+    half: bool
+    chunk: int
+    tile: int
+    by_blocks: bool
+
+    def widths(self, windows: Iterable[tuple[int, int]], threads: int) -> set[int]:
+        """The tile widths, in half vectors, that occur while these windows of the run are done."""
+        shares = 1 if self.by_blocks else threads
+        found: set[int] = set()
+        for begin, end in windows:
+            for t in range(shares):
+                first, last = (begin + (end - begin) * i // shares for i in (t, t + 1))
+                found |= self._cuts(first, last)
+        return found
+
+    def _cuts(self, begin: int, end: int) -> set[int]:
+        found: set[int] = set()
+        for at in range(begin, end, self.chunk):
+            length = min(self.chunk, end - at)
+            tiles = -(-length // self.tile)
+            cuts = [length * i // tiles for i in range(tiles + 1)]
+            found |= {2 * (b - a) for a, b in itertools.pairwise(cuts[:-1])}
+            found.add(2 * (cuts[-1] - cuts[-2]) - (self.half and at + length == self.vectors))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-typedef void (*step_function)(const call *, part);
+typedef struct { void (*run)(const call *, part); int step; range window; } turn;
 typedef struct team team;
 typedef struct { team *team; int id; } member;
 
@@ -17,7 +17,7 @@ struct team {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     const call *call;
-    const step_function *steps;
+    const turn *turns;
     int count;
     double *seconds;
     pthread_t handles[64];
@@ -75,9 +75,10 @@ static void walk(team *t, int id) {
     const float_mode mode = flush_denormals();
     for (int i = 0; i < t->count; i++) {
         const double start = t->seconds && id == 0 ? now() : 0.0;
-        t->steps[i](t->call, (part){id, t->threads});
+        const turn *next = t->turns + i;
+        next->run(t->call, (part){id, t->threads, next->window});
         barrier(t);
-        if (t->seconds && id == 0) t->seconds[i] = now() - start;
+        if (t->seconds && id == 0) t->seconds[next->step] += now() - start;
     }
     restore(mode);
 }
@@ -129,9 +130,9 @@ static void team_free(team *t) {
     free(t);
 }
 
-static void team_run(team *t, const call *c, const step_function *steps, int count, double *seconds) {
+static void team_run(team *t, const call *c, const turn *turns, int count, double *seconds) {
     t->call = c;
-    t->steps = steps;
+    t->turns = turns;
     t->count = count;
     t->seconds = seconds;
     if (t->threads > 1) announce(t);

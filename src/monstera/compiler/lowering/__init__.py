@@ -34,7 +34,8 @@ from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lowe
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import lower_adaptive, lower_mean, lower_pool, lower_upsample
 from monstera.compiler.lowering.windows import RankError
-from monstera.compiler.program import Program, Ref
+from monstera.compiler.program import Program, Ref, Turn
+from monstera.compiler.stripes import in_stripes
 from monstera.compiler.targets import Target
 
 
@@ -80,4 +81,6 @@ def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
         name, layout = f"out{i}", Flat(low.shape(value))
         low.copy(f"{value} to output {i}", value, layout, Ref("out", name), layer=low.layer(value))
         outputs.append((name, layout.shape))
-    return Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables)
+    turns = tuple(Turn(i) for i in range(len(low.steps)))
+    program = Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables, turns)
+    return in_stripes(program, threads)

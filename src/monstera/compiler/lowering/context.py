@@ -13,7 +13,7 @@ from monstera.compiler.grids import Layouts
 from monstera.compiler.ir import Concat, Constant, Graph, Node, Reshape, Shape
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
 from monstera.compiler.lowering.windows import as_four, grid_args, windows
-from monstera.compiler.program import Field, GridArgs, Kernel, Ref, Step, Work
+from monstera.compiler.program import Field, GridArgs, Kernel, Read, Ref, Step, Sweep, Work
 from monstera.compiler.targets import Target
 
 COPY = Kernel("copy", "copy.h")
@@ -149,6 +149,7 @@ class Lowering:
         operands: tuple[Ref | int | None, ...] = (),
         work: Work | None = None,
         over: Ref | None = None,
+        sweep: Sweep | None = None,
     ) -> None:
         """Append a step that makes a node's value; it may be laid over a buffer (see `Step.over`)."""
         to, clears = self.result(node)
@@ -165,6 +166,7 @@ class Lowering:
                 writes=(node.name,),
                 clears=clears,
                 work=work or Work(),
+                sweep=sweep,
             )
         )
 
@@ -224,9 +226,28 @@ class Lowering:
             "origin_w": into.origin[1],
             "phase": self.table(phase),
         }
+        read = self.reads_rows(value, step_h, -into.origin[0], step_h - into.origin[0])
+        sweep = None if read is None else Sweep(grid.rows, grid.pitch, into.c * len(into.kept), to.name, read)
         title = f"{value} to {len(into.kept)} phase planes"
         work = Work(bytes=8 * prod(into.shape))
-        self.steps.append(Step(self.layer(value), title, SPLIT, "split_args", fields, writes=(to.name,), work=work))
+        self.steps.append(
+            Step(self.layer(value), title, SPLIT, "split_args", fields, writes=(to.name,), work=work, sweep=sweep)
+        )
+
+    def reads_rows(self, value: str, step: int, first: int, past: int) -> tuple[Read, ...] | None:
+        """What a sweep over rows reads of a value: output row r needs rows from `r * step + first` to `+ past`.
+
+        None if rows do not follow each other: a batch. An input of the program is always there.
+        """
+        layout, ref = self.layout(value), self.own(value)
+        if layout.shape[0] != 1:
+            return None
+        if ref.space != "arena":
+            return ()
+        if not isinstance(layout, Planes):
+            return None
+        pitch = layout.grid.pitch
+        return (Read(ref.name, step * pitch, first * pitch, past * pitch),)
 
     def paste(
         self, node: Node, value: str, at: tuple[int, ...], start: tuple[int, ...], count: tuple[int, ...]

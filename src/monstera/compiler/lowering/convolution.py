@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-from monstera.compiler.grids import taps_of
+from monstera.compiler.grids import Taps, taps_of
 from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
-from monstera.compiler.kernels import spmm_kernel, spmv_kernel
+from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
+from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import spmm_rows, spmv_rows
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.pointwise import lower_add
 from monstera.compiler.packing import Blocks, pack
-from monstera.compiler.program import Field, Ref, Work
+from monstera.compiler.program import Field, Read, Ref, Sweep, Work
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
@@ -94,8 +93,10 @@ def _over_planes(low: Lowering, node: Node) -> None:
         work = _work(matrix, blocks, prod(node.shape) // node.shape[1])
         work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
         title = _title(low, node, blocks)
-        kernel = spmm_kernel(size, _widths(fields, low.threads), op.activation, low.target)
-        low.add(node, title, kernel, "spmm_args", fields, work=work, over=over)
+        run = run_of(fields)
+        kernel = spmm_kernel(size, run.widths([(0, run.vectors)], low.threads), op.activation, low.target)
+        sweep = _sweep(low, node, inside, matrix.x, residual, run, blocks.count)
+        low.add(node, title, kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
 
 
 def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
@@ -103,7 +104,7 @@ def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
     op = node.op
     assert isinstance(op, Conv)
     weight = low.graph.params[op.weight]
-    taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(node.inputs[0]), node.shape)
+    taps = _taps(low, node)
     live = np.zeros(weight.shape[2:], bool)
     offsets = np.zeros(weight.shape[1:], np.int32)
     channels = np.arange(weight.shape[1]) * inside.plane(1)
@@ -123,7 +124,7 @@ def _one_pixel(low: Lowering, node: Node) -> None:
     assert isinstance(op, Conv)
     source = node.inputs[0]
     weight = low.graph.params[op.weight]
-    taps = taps_of(op, (weight.shape[2], weight.shape[3]), low.shape(source), node.shape)
+    taps = _taps(low, node)
     n, c, h, w = low.shape(source)
     layout = low.layout(source)
     strides = (h * w, w, c * h * w)
@@ -197,21 +198,24 @@ def _tiling(low: Lowering, channels: int, vectors: int, size: int) -> dict[str, 
     return {"chunk": chunk, "tile": tile, "by_blocks": int(vectors < 2 * low.threads * tile)}
 
 
-def _widths(fields: Mapping[str, Field], threads: int) -> set[int]:
-    """The tile widths, in half vectors, into which the driver cuts a run."""
-    vectors, chunk, tile = (_count(fields[f]) for f in ("vectors", "chunk", "tile"))
-    threads = 1 if fields["by_blocks"] else threads
-    widths = set()
-    for t in range(threads):
-        begin, end = vectors * t // threads, vectors * (t + 1) // threads
-        for at in range(begin, end, chunk):
-            length = min(chunk, end - at)
-            tiles = -(-length // tile)
-            cuts = [length * i // tiles for i in range(tiles + 1)]
-            widths |= {2 * (b - a) for a, b in itertools.pairwise(cuts)}
-            if fields["half"] and at + length == vectors:
-                widths.add(2 * (cuts[-1] - cuts[-2]) - 1)
-    return widths
+def _sweep(low: Lowering, node: Node, inside: Planes, x: Ref, residual: Ref | None, run: Run, blocks: int) -> Sweep:
+    """The run vector by vector: each reads as far around itself as the taps reach."""
+    lanes = low.target.lanes
+    taps = _taps(low, node)
+    at = [inside.tap(0, taps.dy[i], taps.dx[j]) for i in taps.rows for j in taps.columns] or [0]
+    if inside.step != (1, 1):
+        at = [offset % inside.grid.stride for offset in at]
+    reads = [Read(x.name, lanes, min(at), max(at) + lanes)]
+    if residual is not None and residual.space == "arena":
+        reads.append(Read(residual.name, lanes, 0, lanes))
+    return Sweep(run.vectors, lanes, blocks, low.result(node)[0].name, tuple(reads), run.tile * low.threads)
+
+
+def _taps(low: Lowering, node: Node) -> Taps:
+    op = node.op
+    assert isinstance(op, Conv)
+    height, width = low.graph.params[op.weight].shape[2:]
+    return taps_of(op, (height, width), low.shape(node.inputs[0]), node.shape)
 
 
 def _work(matrix: _Matrix, blocks: Blocks, pixels: int) -> Work:

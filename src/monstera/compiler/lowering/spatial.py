@@ -8,9 +8,10 @@ import numpy as np
 
 from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Node, Upsample
 from monstera.compiler.kernels import POOLS, RESIZE
+from monstera.compiler.layout import Planes
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.windows import grid_args
-from monstera.compiler.program import Field, GridArgs, Ref, Work
+from monstera.compiler.program import Field, GridArgs, Ref, Sweep, Work
 
 
 def lower_pool(low: Lowering, node: Node) -> None:
@@ -18,6 +19,7 @@ def lower_pool(low: Lowering, node: Node) -> None:
     op = node.op
     assert isinstance(op, MaxPool | AvgPool)
     x, gx = _input(low, node)
+    dilation = op.dilation if isinstance(op, MaxPool) else (1, 1)
     fields: dict[str, Field] = {
         "x": gx,
         "y": grid_args(low.layout(node.name)),
@@ -27,13 +29,25 @@ def lower_pool(low: Lowering, node: Node) -> None:
         "stride_w": op.stride[1],
         "top": op.padding[0],
         "left": op.padding[1],
-        "dilation_h": op.dilation[0] if isinstance(op, MaxPool) else 1,
-        "dilation_w": op.dilation[1] if isinstance(op, MaxPool) else 1,
+        "dilation_h": dilation[0],
+        "dilation_w": dilation[1],
         "factor": None if isinstance(op, MaxPool) else low.table(low.graph.params[op.factor]),
     }
     kind = "max" if isinstance(op, MaxPool) else "mean"
     title = f"{kind} pool {op.kernel[0]}x{op.kernel[1]} by {op.stride[0]}x{op.stride[1]}"
-    low.add(node, title, POOLS[kind], "pool_args", fields, (x, low.result(node)[0]), _traffic(gx, fields["y"]))
+    y = low.result(node)[0]
+    reach = (op.kernel[0] - 1) * dilation[0] + 1
+    sweep = _rows(low, node, op.stride[0], op.padding[0], reach)
+    low.add(node, title, POOLS[kind], "pool_args", fields, (x, y), _traffic(gx, fields["y"]), sweep=sweep)
+
+
+def _rows(low: Lowering, node: Node, stride: int, top: int, reach: int) -> Sweep | None:
+    """A pool row by row, where both sides lie in planes."""
+    layout = low.layout(node.name)
+    reads = low.reads_rows(node.inputs[0], stride, -top, reach - top)
+    if reads is None or not isinstance(layout, Planes):
+        return None
+    return Sweep(layout.h, layout.grid.pitch, layout.c, low.result(node)[0].name, reads)
 
 
 def lower_adaptive(low: Lowering, node: Node) -> None:
