@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin/python
 FULL   := tests/full-output.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full check format bench results lock clean
+.PHONY: help setup demo test test-full test-cross check format bench results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -24,11 +24,14 @@ demo: setup     ## digits: train, prune, compile, compare (minutes)
 	$(VENV)/bin/monstera demo
 
 test: setup     ## the whole quick suite
-	$(RUN) -m pytest -m "not full"
+	$(RUN) -m pytest -m "not full and not cross"
 
 test-full: setup  ## everything: every network x pattern x density, thousands of random graphs; kept in FULL
-	$(RUN) -m pytest -v --no-header --disable-warnings -o console_output_style=classic > $(FULL).part; \
+	$(RUN) -m pytest -v -m "not cross" --no-header --disable-warnings -o console_output_style=classic > $(FULL).part; \
 		status=$$?; mv $(FULL).part $(FULL); tail -n 15 $(FULL); exit $$status
+
+test-cross: setup  ## code for other processors: avx2 run here, 64-bit Arm under qemu-user (apt-get install qemu-user)
+	$(RUN) -m pytest -m cross
 
 check: setup    ## format, lint, types, import layers
 	$(VENV)/bin/ruff format --check .

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from compiler.agreement import compare, torch_answers
 from compiler.batch import compile_batch, poison_arenas, run
 from compiler.graphs import imported, random_inputs, random_model
-from monstera.compiler.ir import Graph
-from monstera.compiler.ir.error_bound import error_bound
-from monstera.compiler.ir.interpreter import interpret
-from monstera.compiler.passes import optimize
 from monstera.compiler.targets import TARGETS, Target, native
 
 BATCH = 25
-Inputs = dict[str, np.ndarray]
 # Shrinking would compile again and again; a failure names its seed: `random_model(np.random.default_rng(seed))`.
 COMMON = {
     "deadline": None,
@@ -37,34 +29,9 @@ def check(batch: list[int], threads: int = 1, target: Target | None = None) -> N
     runners = compile_batch(graphs, threads, target)
     for (seed, model), graph, runner in zip(models.items(), graphs, runners, strict=True):
         inputs = random_inputs(graph.graph, seed)
-        with torch.no_grad():
-            answer = model(*[torch.from_numpy(inputs[i.name]) for i in graph.inputs])
-        theirs = dict(_leaves(graph.output, answer))
+        theirs = torch_answers(model, graph, inputs)
         for _ in range(2):
-            _compare(f"seed {seed}", graph.graph, inputs, run(runner, graph, inputs), theirs)
-
-
-def _compare(name: str, graph: Graph, inputs: Inputs, ours: list[np.ndarray], theirs: dict[int, torch.Tensor]) -> None:
-    exact, bounds = interpret(graph, inputs), _bounds(graph, inputs)
-    for i, (answer, value) in enumerate(zip(ours, graph.outputs, strict=True)):
-        assert (np.abs(answer - exact[value]) <= bounds[i]).all(), f"{name}: output {i} strays from the interpreter"
-        tolerance = 1e-4 * max(1.0, np.abs(exact[value]).max())
-        torch.testing.assert_close(torch.from_numpy(answer), theirs[i], rtol=0, atol=tolerance, msg=f"{name}: {i}")
-
-
-def _leaves(tree: dict[str, Any], answer: Any) -> Iterator[tuple[int, torch.Tensor]]:
-    """The tensors of the model's answer by the number of the graph's output."""
-    if tree["kind"] == "value":
-        yield tree["index"], answer
-    for part, value in zip(tree.get("items", ()), answer.values() if tree["kind"] == "dict" else answer, strict=False):
-        yield from _leaves(part, value)
-
-
-def _bounds(graph: Graph, inputs: Inputs) -> list[np.ndarray]:
-    """What rounding may do on the way from the model to the optimised graph, and in the program made of that."""
-    better = optimize(graph)
-    before, after = error_bound(graph, inputs), error_bound(better, inputs)
-    return [before[a] + after[b] for a, b in zip(graph.outputs, better.outputs, strict=True)]
+            compare(f"seed {seed}", graph.graph, inputs, run(runner, graph, inputs), theirs)
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ def test_a_benchmark_writes_a_row_for_every_peer_and_for_every_pattern_and_densi
 def test_an_unknown_network_is_answered_with_the_known_ones_and_nothing_is_written(tmp_path: Path):
     done = benchmark("resnet51", "--out", str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no network is called 'resnet51'; known: digits_cnn")
+    assert done.stderr.startswith("error: no network is called 'resnet51'; known: c3d, digits_cnn")
     assert not list(tmp_path.iterdir())
 
 

@@ -5,7 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from monstera.measure import EAGER, INDUCTOR, ONNX_RUNTIME, OPENVINO, Entry, Peer, WrongAnswerError, compare, peer
+from monstera.measure import (
+    EAGER,
+    INDUCTOR,
+    NCNN,
+    ONNX_RUNTIME,
+    OPENVINO,
+    OPENVINO_DEFAULT,
+    Entry,
+    Peer,
+    WrongAnswerError,
+    compare,
+    peer,
+)
 from monstera.measure.answers import Inputs, arguments
 
 
@@ -19,6 +31,9 @@ def model() -> nn.Module:
 EXAMPLE = torch.linspace(-1, 1, 3 * 36).reshape(1, 3, 6, 6)
 
 
+ENGINES = EAGER, ONNX_RUNTIME, OPENVINO, OPENVINO_DEFAULT, NCNN
+
+
 def halved(model: nn.Module, example: Inputs, threads: int) -> Callable[[], Any]:  # noqa: ARG001
     args, kwargs = arguments(example)
     return lambda: model(*args, **kwargs) / 2
@@ -30,10 +45,11 @@ def broken(model: nn.Module, example: Inputs, threads: int) -> Callable[[], Any]
 
 def test_the_engines_that_are_installed_agree_and_are_timed(model: nn.Module):
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    entries = [Entry(EAGER, model), Entry(ONNX_RUNTIME, model), Entry(OPENVINO, model)]
+    entries = [Entry(engine, model) for engine in (EAGER, ONNX_RUNTIME, OPENVINO, NCNN)]
     found = compare("tiny", entries, EXAMPLE, rounds=3, round_s=0.001)
-    assert [row.note for row in found.rows] == ["", "", ""]
+    assert [row.note for row in found.rows] == ["", "", "", ""]
     assert all(row.error is not None and row.error < 1e-5 for row in found.rows)
+    assert {row.precision for row in found.rows} == {"fp32"}
     assert found.inputs == ((1, 3, 6, 6),)
     assert found.rows[0].macs.dense == 8 * 27 * 36 + 8 * 36 * 5
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -46,8 +62,8 @@ def test_named_inputs_reach_the_right_input_of_every_engine():
 
     example = {"right": torch.ones(1, 4), "left": torch.full((1, 4), 7.0)}
     model = Difference().eval()
-    found = compare("difference", [Entry(p, model) for p in (EAGER, ONNX_RUNTIME, OPENVINO)], example, rounds=3)
-    assert [row.error for row in found.rows] == [0.0, 0.0, 0.0]
+    found = compare("difference", [Entry(p, model) for p in ENGINES], example, rounds=3)
+    assert [row.error for row in found.rows] == [0.0] * len(ENGINES)
 
 
 def test_torch_compile_runs_or_says_what_it_lacks(model: nn.Module, monkeypatch: pytest.MonkeyPatch):
@@ -61,6 +77,20 @@ def test_a_wrong_answer_is_never_timed(model: nn.Module):
     row = compare("tiny", [Entry(Peer("halved", halved), model)], EXAMPLE, rounds=3).rows[0]
     assert row.timing is None
     assert "off by 5.0e-01" in row.note
+    assert row.precision == ""
+
+
+def test_an_engine_is_held_to_its_own_tolerance_and_its_row_says_what_it_computes_in(model: nn.Module):
+    rough = Peer("rough", halved, tolerance=0.6, precision=lambda: "bf16")
+    row = compare("tiny", [Entry(rough, model)], EXAMPLE, rounds=3, round_s=0.001).rows[0]
+    assert row.timing is not None
+    assert row.precision == "bf16"
+    assert row.error == pytest.approx(0.5)
+
+
+def test_a_tolerance_that_lets_everything_pass_is_refused():
+    with pytest.raises(ValueError, match="rough: a tolerance is relative, between 0 and 1; got 1"):
+        Peer("rough", halved, tolerance=1)
 
 
 def test_a_guest_that_fails_keeps_its_row_with_the_first_line_of_the_reason(model: nn.Module):

@@ -18,8 +18,9 @@ from monstera.runtime import architecture
 
 # No -ffast-math: it would switch denormals off for the whole process at load, and NaN must stay NaN.
 # -ffp-contract=fast because strict C standards turn multiply-adds off silently.
+# -g0 because the ziglang wheel would write down the folder it builds in, and the same input gives the same bytes.
 _CODE = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno")
-_LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden", "-w")
+_LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden", "-g0", "-w")
 # The oldest C library that crossed artifacts run with: that of the wheels of numpy and torch.
 _GLIBC = "2.28"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -12,13 +12,11 @@ from torch import nn
 
 from monstera.measure.answers import Inputs, WrongAnswerError, arguments, arrays, max_error
 from monstera.measure.machine import this_machine
-from monstera.measure.macs import count_macs
+from monstera.measure.macs import Macs, count_macs
 from monstera.measure.peak import fma_peak_gflops
 from monstera.measure.peers import Call, Peer, torch_threads
 from monstera.measure.result import Comparison, Row
-from monstera.measure.timing import race
-
-TOLERANCE = 1e-4
+from monstera.measure.timing import Timing, race
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +41,26 @@ def compare(
     threads: int = 1,
     rounds: int = 5,
     round_s: float = 0.3,
-    tolerance: float = TOLERANCE,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Measure every entry on `example`, batch as given, on `threads` threads.
 
-    Every engine first answers, and its answer is compared with that of torch eager on the same weights; `tolerance`
-    bounds the difference, relative to the largest magnitude of the output. A guest that is absent, fails or answers
-    wrongly keeps its row, with a note in place of a time; Monstera's own failures are raised. Then all the others run
-    in interleaved rounds (see `race`). `on_step(text)` is told what happens next. The models are left as they were.
+    Every engine first answers, and its answer is compared with that of torch eager on the same weights; the peer's
+    own tolerance bounds the difference, relative to the largest magnitude of the output. A guest that is absent, fails,
+    takes too long or answers wrongly keeps its row, with a note in place of a time; Monstera's own failures are raised.
+    Then all the others run in interleaved rounds (see `race`). `on_step(text)` is told what happens next. The models
+    are left as they were.
 
     Raises:
         ValueError: a model in training mode, or two entries with the same engine and weights.
-        WrongAnswerError: Monstera's answer is off by more than `tolerance`.
+        WrongAnswerError: Monstera's answer is off by more than its tolerance.
     """
     _check(entries)
     with torch_threads(threads):
         seats = []
         for entry in entries:
             on_step(f"preparing {entry.label}")
-            seats.append(_seat(entry, example, threads, tolerance))
+            seats.append(_seat(entry, example, threads))
         gc.collect()
         peak_gflops = fma_peak_gflops(threads)
         timings = race(
@@ -71,11 +69,8 @@ def compare(
             round_s=round_s,
             on_round=lambda done: on_step(f"round {done} of {rounds} timed"),
         )
-    rows = []
-    for seat in seats:
-        macs = count_macs(seat.entry.model, example)
-        timing = timings.get(seat.entry.label)
-        rows.append(Row(seat.entry.peer.name, seat.entry.weights, macs, seat.error, timing, seat.note))
+    models = {id(entry.model): entry.model for entry in entries}
+    macs = {key: count_macs(model, example) for key, model in models.items()}
     return Comparison(
         network=network,
         inputs=tuple(array.shape for array in arrays(arguments(example))),
@@ -83,7 +78,7 @@ def compare(
         date=datetime.now(timezone.utc).date().isoformat(),
         machine=this_machine(),
         peak_gflops=peak_gflops,
-        rows=tuple(rows),
+        rows=tuple(_row(seat, macs[id(seat.entry.model)], timings) for seat in seats),
     )
 
 
@@ -95,6 +90,13 @@ class _Seat:
     call: Call | None = None
     error: float | None = None
     note: str = ""
+    precision: str = ""
+
+
+def _row(seat: _Seat, macs: Macs, timings: Mapping[str, Timing]) -> Row:
+    entry = seat.entry
+    timing = timings.get(entry.label)
+    return Row(entry.peer.name, entry.weights, macs, seat.error, timing, seat.note, seat.precision)
 
 
 def _check(entries: Sequence[Entry]) -> None:
@@ -107,21 +109,22 @@ def _check(entries: Sequence[Entry]) -> None:
         raise ValueError(f"in training mode: {training}; call model.eval() first")
 
 
-def _seat(entry: Entry, example: Inputs, threads: int, tolerance: float) -> _Seat:
-    lacks = entry.peer.missing()
+def _seat(entry: Entry, example: Inputs, threads: int) -> _Seat:
+    peer = entry.peer
+    lacks = peer.missing()
     if lacks:
         return _Seat(entry, note=lacks)
     try:
-        call = entry.peer.prepare(entry.model, example, threads)
+        call = peer.prepare(entry.model, example, threads)
         error = max_error(call(), _reference(entry.model, example))
-        if not error <= tolerance:
-            raise WrongAnswerError(f"off by {error:.1e} of the largest output, at most {tolerance:.0e} expected")
+        if not error <= peer.tolerance:
+            raise WrongAnswerError(f"off by {error:.1e} of the largest output, at most {peer.tolerance:.0e} expected")
+        return _Seat(entry, call, error, precision=peer.precision())
     except Exception as reason:
-        if not entry.peer.guest:
+        if not peer.guest:
             raise
         first_line = (str(reason).strip() or "no message").splitlines()[0]
         return _Seat(entry, note=f"{type(reason).__name__}: {first_line}")
-    return _Seat(entry, call, error)
 
 
 def _reference(model: nn.Module, example: Inputs) -> object:

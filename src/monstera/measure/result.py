@@ -19,7 +19,10 @@ FORMAT = "monstera.comparison.1"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured line: a timing and the error of the answer, or a note that says why there is no time."""
+    """One measured line: a timing and the error of the answer, or a note that says why there is no time.
+
+    `precision` is the type that the engine computed in ("" if it did not run); in old files it is missing and was fp32.
+    """
 
     engine: str
     weights: str
@@ -27,6 +30,7 @@ class Row:
     error: float | None = None
     timing: Timing | None = None
     note: str = ""
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         if (self.timing is None) != bool(self.note):
