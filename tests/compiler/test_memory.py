@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from monstera.compiler.memory import GUARD, lifetimes, place
-from monstera.compiler.program import Kernel, Program, Ref, Step
+from monstera.compiler.program import Kernel, Program, Ref, Step, Turn
 
 buffers = st.lists(st.tuples(st.integers(1, 500), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=12)
+
+
+def _in_order(steps: Sequence[Step]) -> tuple[Turn, ...]:
+    return tuple(Turn(i) for i in range(len(steps)))
 
 
 def _program(spans: list[tuple[int, int, int]]) -> Program:
@@ -16,7 +22,7 @@ def _program(spans: list[tuple[int, int, int]]) -> Program:
     for i in range(10):
         live = tuple(Ref("arena", str(b)) for b, (_, s, t) in enumerate(spans) if i in (min(s, t), max(s, t)))
         steps.append(Step("", "", Kernel("k", "h"), "", {}, live))
-    return Program((), (), tuple(steps), {str(b): size for b, (size, _, _) in enumerate(spans)}, {})
+    return Program((), (), tuple(steps), {str(b): size for b, (size, _, _) in enumerate(spans)}, {}, _in_order(steps))
 
 
 @given(buffers)
@@ -49,7 +55,7 @@ def test_buffers_with_lives_apart_share_their_place():
 def _overlay(*later: Step) -> Program:
     """`new` is laid over `old` in step 1; `later` steps follow."""
     steps = (_touch("old"), _touch("old", "new", over="old"), *later)
-    return Program((), (), steps, {"old": 64, "new": 64, "other": 64}, {})
+    return Program((), (), steps, {"old": 64, "new": 64, "other": 64}, {}, _in_order(steps))
 
 
 def _touch(*names: str, over: str = "") -> Step:

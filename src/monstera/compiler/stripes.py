@@ -2,7 +2,8 @@
 still in the second-level cache when the next one reads it.
 
 Buffers keep their whole size and nothing is computed twice: a stripe of an early layer only runs ahead by the rows that
-the taps of later layers reach down to.
+the taps of later layers reach down to. The zeros behind a plane are the pad above the next one, which the first stripe
+reads: kernels lay them first.
 """
 
 from __future__ import annotations

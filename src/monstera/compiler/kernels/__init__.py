@@ -59,8 +59,9 @@ def spmm_kernel(rows: int, widths: Iterable[int], activation: Activation | None,
 
 def run_of(fields: Mapping[str, Field]) -> Run:
     """How a call of an SpMM kernel with these fields cuts its pixels."""
-    numbers = {k: v for k in ("vectors", "half", "chunk", "tile", "by_blocks") if isinstance(v := fields[k], int)}
-    return Run(**numbers)
+    names = ("vectors", "chunk", "tile", "half", "by_blocks")
+    vectors, chunk, tile, half, by_blocks = (value for n in names if isinstance(value := fields[n], int))
+    return Run(vectors, chunk, tile, bool(half), bool(by_blocks))
 
 
 def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:

@@ -114,7 +114,7 @@ INLINE void pool(pooling kind, const pool_args *a, const float *x, float *y, par
                     pool_row(kind, a, image, r, line, out, 3, 2, 1);
                 else pool_row(kind, a, image, r, line, out, a->kernel_w, a->stride_w, a->dilation_w);
             }
-            if (mine.rows.end == a->y.h) clear_below(to, &a->y, n);
+            if (mine.rows.begin == 0) clear_below(to, &a->y, n);
         }
 }
 

@@ -79,7 +79,7 @@ static void split(const split_args *a, part p) {
         for (int n = 0; n < g->n; n++) {
             float *y = a->y + c * a->y_channel + n * g->image;
             split_image(a, a->x + c * a->x_channel + n * a->x_image, y, mine.rows);
-            if (mine.rows.end < g->h) continue;
+            if (mine.rows.begin) continue;
             for (long plane = 0; plane < a->y_channel; plane += g->plane) clear_below(y + plane, g, n);
         }
 }

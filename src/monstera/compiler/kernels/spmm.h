@@ -38,7 +38,7 @@ static range spmm_blocks(const spmm_args *a, part p) {
     return mine;
 }
 
-/* Zeros from the end of the run to the end of the planes of a block. */
+/* Zeros from the end of the run to the end of the planes of a block: the pad above the next plane, so they come first. */
 INLINE void spmm_tail(const spmm_args *a, const int *row, int rows) {
     const long end = a->vectors * VL - (a->half ? VL / 2 : 0);
     for (int r = 0; r < rows; r++) clear(a->y + row[r] * a->y_plane + end, a->y_tail - end);

@@ -48,7 +48,7 @@ static void {name}(const spmm_args *a, part p) {{
 {cases}
                     }}
                 }}
-                if (last && to == a->vectors) spmm_tail(a, row, {R});
+                if (last && from == 0) spmm_tail(a, row, {R});
             }}
         }}
 }}
@@ -60,9 +60,9 @@ class Run:
     """How the driver cuts the pixels: a run of `vectors` (the last one a half?) in chunks, and these in tiles."""
 
     vectors: int
-    half: bool
     chunk: int
     tile: int
+    half: bool
     by_blocks: bool
 
     def widths(self, windows: Iterable[tuple[int, int]], threads: int) -> set[int]:

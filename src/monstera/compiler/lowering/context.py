@@ -153,7 +153,6 @@ class Lowering:
     ) -> None:
         """Append a step that makes a node's value; it may be laid over a buffer (see `Step.over`)."""
         to, clears = self.result(node)
-        same = over is not None and over.space == "arena" and over.offset == to.offset
         self.steps.append(
             Step(
                 node.layer or node.name,
@@ -162,7 +161,7 @@ class Lowering:
                 struct,
                 fields,
                 operands,
-                over=over.name if same else "",
+                over=over.name if over is not None and (over.space, over.offset) == ("arena", to.offset) else "",
                 writes=(node.name,),
                 clears=clears,
                 work=work or Work(),
@@ -199,8 +198,9 @@ class Lowering:
             operands = (source + (y0 * strides[2] + x0 * strides[3]), plane + window.first, window.first, plane)
             work = Work(bytes=8 * n * c * window.count[0] * window.count[1])
             pads = clears if phase == 0 else ()
-            step = Step(layer, title, COPY, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
-            self.steps.append(step)
+            self.steps.append(
+                Step(layer, title, COPY, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
+            )
 
     def _split(self, value: str, into: Planes, to: Ref) -> None:
         """Append the step that splits a value into phase planes."""
