@@ -105,6 +105,7 @@ def profile(
     engine = load(program)
     console = Console()
     console.print(str(engine), highlight=False)
+    console.print(str(engine.memory), highlight=False)
     console.print(str(engine.profile(rounds=rounds)), highlight=False, soft_wrap=True, markup=False)
 
 

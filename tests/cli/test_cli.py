@@ -31,6 +31,7 @@ def test_profile_shows_every_layer_of_a_saved_program(program: Path):
     assert shown.exit_code == 0
     assert "conv 3x3 3 to 8" in shown.stdout
     assert "one run:" in shown.stdout
+    assert "memory: arena" in shown.stdout
 
 
 def test_a_file_that_is_no_program_is_named_without_a_traceback(tmp_path: Path):
@@ -59,7 +60,7 @@ def test_a_wrong_recipe_is_refused_with_the_field_before_anything_is_trained(tmp
     recipe.write_text((ROOT / "recipes" / "cifar10_resnet20.yaml").read_text().replace("resnet20\n", "resnet21\n"))
     shown = CliRunner().invoke(app, ["run", str(recipe), "--runs", str(tmp_path / "runs")])
     assert shown.exit_code == 1
-    assert "called 'resnet21'; known: digits_cnn" in shown.stderr
+    assert "called 'resnet21'; known: c3d, digits_cnn" in shown.stderr
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,16 +1,13 @@
 """The benchmark script, run on a network that takes microseconds."""
 
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-import typer
-
 from monstera.measure import read
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "networks.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "benchmarks" / "networks.py"
 
 
 def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -19,24 +16,37 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_benchmark_writes_a_row_for_every_peer_and_for_every_pattern_and_density(tmp_path: Path):
-    holes = ["--pattern", "4x1", "--pattern", "2:4", "--density", "0.25", "--density", "0.1"]
-    where = ["--input", "1x12x10", "--batch", "2", "--rounds", "3", "--out", str(tmp_path)]
-    done = benchmark("digits_cnn", *holes, "--peer", "torch eager", "--peer", "onnxruntime", *where)
+    holes = ["--pattern", "4x1/16x1", "--pattern", "2:4", "--density", "0.25", "--density", "0.1", "--uneven", "0.1"]
+    where = ["--input", "1x12x10", "--batch", "2", "--rounds", "3", "--seconds", "0.01", "--out", str(tmp_path)]
+    done = benchmark("digits_cnn", *holes, "--peer", "torch eager", "--peer", "ncnn", *where)
     assert done.returncode == 0, done.stderr
     result = read(tmp_path / "digits_cnn-1x12x10-b2-t1.json")
     assert [(row.engine, row.weights) for row in result.rows] == [
         ("torch eager", "dense"),
-        ("onnxruntime", "dense"),
+        ("ncnn", "dense"),
         ("monstera", "dense"),
+        ("monstera", "4x1/16x1 at density 0.25"),
+        ("monstera", "4x1/16x1 at density 0.1"),
         ("monstera", "2:4 at density 0.5"),
-        ("monstera", "4x1 at density 0.25"),
-        ("monstera", "4x1 at density 0.1"),
+        ("monstera", "4x1/16x1 uneven at density 0.1"),
     ]
     assert result.inputs == ((2, 1, 12, 10),)
     assert all(row.timing is not None for row in result.rows)
-    dense, quarter = result.row("monstera").macs, result.row("monstera", "4x1 at density 0.25").macs
+    dense, quarter = result.row("monstera").macs, result.row("monstera", "4x1/16x1 at density 0.25").macs
     assert 0.25 < quarter.surviving / dense.dense < 0.3
     assert "against" in done.stdout
+
+
+def test_trained_weights_are_one_row_more(tmp_path: Path):
+    trained = ROOT / "recipes" / "results" / "cifar10_resnet20.safetensors"
+    nothing_else = ["--pattern", "4x1=0.25", "--uneven", "1", "--peer", "torch eager"]
+    where = ["--trained", str(trained), "--rounds", "3", "--seconds", "0.01", "--out", str(tmp_path)]
+    done = benchmark("resnet20", *nothing_else, *where)
+    assert done.returncode == 0, done.stderr
+    rows = read(tmp_path / "resnet20-3x32x32-b1-t1.json").rows
+    assert [row.weights for row in rows] == ["dense", "dense", "4x1 at density 0.25", "trained, cifar10_resnet20"]
+    assert rows[3].macs == rows[2].macs
+    assert rows[3].macs.surviving < 0.27 * rows[3].macs.dense
 
 
 def test_an_unknown_network_is_answered_with_the_known_ones_and_nothing_is_written(tmp_path: Path):
@@ -44,10 +54,3 @@ def test_an_unknown_network_is_answered_with_the_known_ones_and_nothing_is_writt
     assert done.returncode == 1
     assert done.stderr.startswith("error: no network is called 'resnet51'; known: c3d, digits_cnn")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("text", ["8by8", "3x224", "3x0x224", "3x-1x2"])
-def test_an_input_that_is_not_channels_height_width_is_refused(text: str):
-    input_size = runpy.run_path(str(SCRIPT))["input_size"]
-    with pytest.raises(typer.BadParameter, match=f"expected CxHxW such as 3x224x224, got '{text}'"):
-        input_size("resnet50", text)

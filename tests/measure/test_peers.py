@@ -85,6 +85,15 @@ def test_a_network_that_ncnn_cannot_read_is_a_note_of_one_line(tmp_path: Path):
         ncnn_engine.try_out(tmp_path, 1)
 
 
+def test_operators_that_ncnn_lacks_are_named():
+    class Thinned(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.relu(x[:, :, ::2, ::2])
+
+    with pytest.raises(NotImplementedError, match=r"^ncnn has no Tensor\.slice$"):
+        NCNN.prepare(Thinned().eval(), torch.zeros(1, 3, 8, 8), 1)
+
+
 def test_openvino_says_which_type_it_computes_in_when_it_may_choose(model: nn.Module):
     row = compare("tiny", [Entry(OPENVINO_DEFAULT, model)], torch.randn(1, 3, 13, 11), rounds=3, round_s=0.001).rows[0]
     can_halve = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

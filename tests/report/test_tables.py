@@ -41,6 +41,22 @@ def test_monstera_is_never_its_own_guest_and_sparse_guests_do_not_count():
     assert "against torch eager" in columns(replace(COMPARISON, rows=(ROWS[0], sparse_guest, *ROWS[3:])))
 
 
+def test_a_guest_that_rounds_to_bf16_is_fast_but_not_the_fp32_one_to_beat():
+    rounded = replace(ROWS[1], engine="openvino default", precision="bf16", timing=Timing((1.0, 1.0, 1.0), 0.9, 30))
+    both = replace(COMPARISON, rows=(*ROWS[:2], rounded, *ROWS[3:]))
+    shown = columns(both)
+    assert [title for title in shown if title.startswith("against")] == ["against openvino", "against openvino default"]
+    assert shown["against openvino default"](ROWS[-1]) == "4.00x"
+    assert [shown["computes in"](row) for row in both.rows] == ["fp32", "fp32", "bf16", "fp32", "fp32"]
+
+
+def test_where_openvino_chooses_fp32_it_is_a_guest_like_the_others():
+    chosen = replace(ROWS[1], engine="openvino default", timing=Timing((1.0, 1.0, 1.0), 0.9, 30))
+    shown = columns(replace(COMPARISON, rows=(*ROWS[:2], chosen)))
+    assert [title for title in shown if title.startswith("against")] == ["against openvino default"]
+    assert "computes in" not in shown
+
+
 def test_the_terminal_shows_every_cell_and_takes_brackets_literally():
     table = Table("t", ("engine", "weights", "ms"), (("a [bold]", "dense", "1.0"),))
     file = StringIO()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from monstera.compiler.emit import ABI, Unit, emit, unit
 from monstera.compiler.frontends import Imported, from_torch
 from monstera.compiler.lowering import lower
 from monstera.compiler.passes import optimize
+from monstera.compiler.program import Step
 from monstera.compiler.targets import Target, platform_of, target_named
 from monstera.runtime import Artifact, Engine, InputSpec, LayerSpec, Manifest, assemble, pack_tensors
 
@@ -69,7 +69,7 @@ def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def manifest_of(imported: Imported, u: Unit, target: Target, threads: int) -> Manifest:
     """Describe a placed program: what its caller passes and gets, what its library says of itself."""
-    layers = tuple(LayerSpec(s.layer, s.title, s.kernel.name, **asdict(s.work)) for s in u.program.steps)
+    layers = tuple(_layer(step) for step in u.program.steps)
     return Manifest(
         target=target.name,
         platform=platform_of(target),
@@ -86,3 +86,8 @@ def manifest_of(imported: Imported, u: Unit, target: Target, threads: int) -> Ma
         output=imported.output,
         layers=layers,
     )
+
+
+def _layer(step: Step) -> LayerSpec:
+    work = step.work
+    return LayerSpec(step.layer, step.title, step.kernel.name, work.dense_macs, work.macs, work.bytes, work.packing)

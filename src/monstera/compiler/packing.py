@@ -1,7 +1,7 @@
 """Reads the holes off a weight: rows that share columns become blocks of R rows with one list of taps.
 
 Packing never loses a weight and never trusts a pattern's name: a block stores the union of its rows' columns, and the
-plan says how many zeros that carries.
+plan says how many zeros that carries. Which rows meet in a block is decided by `reorder` and `lowering.choice`.
 """
 
 from __future__ import annotations
@@ -39,22 +39,20 @@ class Blocks:
         return self.values.size
 
 
-def pack(matrix: np.ndarray, holes: np.ndarray, rows: Sequence[int], size: int) -> Blocks:
-    """Cut the given rows into blocks of `size`.
+def pack(matrix: np.ndarray, holes: np.ndarray, rows: np.ndarray) -> Blocks:
+    """Store the given rows in blocks.
 
     Args:
         matrix: `[out, columns]` values to store, fp32.
         holes: bool, same shape: True where the model's own weight is zero.
-        rows: output rows, a multiple of `size` of them; neighbours in this order share a block.
-        size: rows of a block.
+        rows: int `[blocks, size]`, the output rows of each block.
     """
-    order = np.asarray(rows, np.int32).reshape(-1, size)
     known: dict[bytes, int] = {}
     columns: list[np.ndarray] = []
     values: list[np.ndarray] = []
     start, length, first = [], [], []
     end = used = 0
-    for block in order:
+    for block in rows:
         alive = np.flatnonzero(~holes[block].all(0)).astype(np.int32)
         key = alive.tobytes()
         if key not in known:
@@ -66,9 +64,10 @@ def pack(matrix: np.ndarray, holes: np.ndarray, rows: Sequence[int], size: int) 
         first.append(used)
         used += len(alive)
         values.append(matrix[np.ix_(block, alive)].T)
+    size = rows.shape[1]
     return Blocks(
         rows=size,
-        row=order,
+        row=rows.astype(np.int32),
         columns=np.concatenate(columns) if columns else np.zeros(0, np.int32),
         start=np.array(start, np.int32),
         length=np.array(length, np.int32),
@@ -85,24 +84,3 @@ def unpack(blocks: Sequence[Blocks], shape: tuple[int, int]) -> np.ndarray:
             at = part.columns[part.start[b] : part.start[b] + part.length[b]]
             matrix[np.ix_(part.row[b], at)] = part.values[part.first[b] : part.first[b] + part.length[b]].T
     return matrix
-
-
-def split_rows(holes: np.ndarray, sizes: Sequence[int], groups: int) -> list[tuple[int, list[int]]]:
-    """Deal the rows into block sizes: as many of the first size as fit, the rest in smaller ones; never across groups.
-
-    Returns (size, rows) in the order of `sizes`; sizes that get no rows are left out.
-    """
-    dealt: dict[int, list[int]] = {size: [] for size in sizes}
-    per_group = len(holes) // groups
-    for g in range(groups):
-        left = list(range(g * per_group, (g + 1) * per_group))
-        for size in sizes:
-            take = len(left) // size * size
-            dealt[size] += left[:take]
-            left = left[take:]
-    return [(size, rows) for size, rows in dealt.items() if rows]
-
-
-def block_lengths(holes: np.ndarray, dealt: Sequence[tuple[int, list[int]]]) -> list[tuple[int, np.ndarray]]:
-    """(size, columns of each block) that `dealt` would make, without storing anything."""
-    return [(size, (~holes[np.asarray(rows)].reshape(-1, size, holes.shape[1]).all(1)).sum(1)) for size, rows in dealt]

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from monstera.compiler.ir import Activation, Shape
+from monstera.runtime.manifest import PackingSpec
 
 Space: TypeAlias = Literal["arena", "weights", "in", "out"]
 
@@ -57,11 +58,13 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a step does, for the profile: multiply-accumulates of the dense layer and of its surviving weights."""
+    """What a step does, for the profile and the plan: multiply-accumulates of the dense layer and of its surviving
+    weights, bytes it touches, and how the weights lie if it has any."""
 
     dense_macs: int = 0
     macs: int = 0
     bytes: int = 0
+    packing: PackingSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)

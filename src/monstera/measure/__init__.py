@@ -20,6 +20,15 @@ from monstera.measure.peers import (
 )
 from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write, write_json
 from monstera.measure.timing import Timing, race, ratio
+from monstera.measure.workloads import (
+    Holes,
+    dense_network,
+    holes,
+    input_size,
+    sparse_copy,
+    trained_network,
+    uneven_scores,
+)
 
 __all__ = [
     "EAGER",
@@ -33,6 +42,7 @@ __all__ = [
     "PEERS",
     "Comparison",
     "Entry",
+    "Holes",
     "Inputs",
     "Machine",
     "Macs",
@@ -42,17 +52,23 @@ __all__ = [
     "WrongAnswerError",
     "compare",
     "count_macs",
+    "dense_network",
     "fastest",
     "fma_peak_gflops",
     "from_json",
+    "holes",
+    "input_size",
     "max_error",
     "peer",
     "pin",
     "race",
     "ratio",
     "read",
+    "sparse_copy",
     "this_machine",
     "to_json",
+    "trained_network",
+    "uneven_scores",
     "write",
     "write_json",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from monstera.measure import MONSTERA, Comparison, Row, fastest, ratio
+from monstera.measure import FP32, MONSTERA, OPENVINO_DEFAULT, Comparison, Row, fastest, ratio
 
 Cell = Callable[[Row], str]
 
@@ -38,28 +38,34 @@ def comparison_table(comparison: Comparison, cells: Mapping[str, Cell] | None = 
 
 
 def columns(comparison: Comparison) -> dict[str, Cell]:
-    """Return the columns of figures by title: work, time, spread, speed against a guest, efficiency, error.
+    """Return the columns of figures by title: type, work, time, spread, speed against guests, efficiency, error.
 
-    The guest is the fastest engine with dense weights that is not Monstera.
+    The guests are the fastest engine with dense weights in fp32 that is not Monstera, and OpenVINO as it chooses; the
+    second, and the type that engines compute in, are left out where all computed in fp32.
     """
     guest = fastest_dense_guest(comparison)
+    rounded = any(row.timing is not None and row.precision != FP32 for row in comparison.rows)
+    free = openvino_default(comparison) if rounded else None
 
     def efficiency(row: Row) -> str:
         value = comparison.efficiency(row)
         return "" if value is None else f"{value:.0%}"
 
     return {
+        **({"computes in": lambda row: row.precision} if rounded else {}),
         "MMAC left": lambda row: f"{row.macs.surviving / 1e6:.1f}",
         "ms": lambda row: milliseconds(row.timing.median_ms) if row.timing else row.note,
         "min": lambda row: milliseconds(row.timing.min_ms) if row.timing else "",
         "spread": lambda row: f"{row.timing.spread:.0%}" if row.timing else "",
-        **({f"against {guest.engine}": lambda row: _speed(guest, row)} if guest else {}),
+        **({f"against {guest.engine}": lambda row: speed(guest, row)} if guest else {}),
+        **({f"against {free.engine}": lambda row: speed(free, row)} if free else {}),
         "of FMA peak": efficiency,
         "error": lambda row: "" if row.error is None else f"{row.error:.0e}",
     }
 
 
-def _speed(guest: Row, row: Row) -> str:
+def speed(guest: Row, row: Row) -> str:
+    """Return how many times faster than `guest` the row is, as text; nothing where one of them has no time."""
     return f"{ratio(guest.timing, row.timing):.2f}x" if guest.timing and row.timing else ""
 
 
@@ -71,8 +77,14 @@ def heading(comparison: Comparison) -> str:
 
 
 def fastest_dense_guest(comparison: Comparison) -> Row | None:
-    """Return the fastest timed row with dense weights of an engine other than Monstera; None when there is none."""
-    return fastest(row for row in comparison.rows if row.engine != MONSTERA.name and row.weights == "dense")
+    """Return the fastest timed row with dense weights, in fp32, of an engine other than Monstera; None without one."""
+    dense = (row for row in comparison.rows if row.engine != MONSTERA.name and row.weights == "dense")
+    return fastest(row for row in dense if row.precision == FP32)
+
+
+def openvino_default(comparison: Comparison) -> Row | None:
+    """Return the timed row of OpenVINO left to choose its type; None when there is none."""
+    return fastest(row for row in comparison.rows if row.engine == OPENVINO_DEFAULT.name)
 
 
 def circumstances(comparison: Comparison) -> str:

@@ -3,7 +3,7 @@
 from monstera.runtime.artifact import Artifact
 from monstera.runtime.engine import Engine, assemble, load
 from monstera.runtime.machine import architecture, cpu_features, here
-from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest
+from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.profile import LayerProfile, Profile
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
@@ -15,6 +15,7 @@ __all__ = [
     "LayerProfile",
     "LayerSpec",
     "Manifest",
+    "PackingSpec",
     "Profile",
     "architecture",
     "assemble",

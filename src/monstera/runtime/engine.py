@@ -17,7 +17,7 @@ from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
 from monstera.runtime.library import Library
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, InputSpec, Manifest
-from monstera.runtime.profile import LayerProfile, Profile
+from monstera.runtime.profile import LayerProfile, Memory, Profile
 from monstera.runtime.tensors import TensorFileError, data_of
 
 
@@ -44,6 +44,12 @@ class Engine:
     def c_source(self) -> str:
         """The generated C."""
         return self._artifact.source.decode()
+
+    @property
+    def memory(self) -> Memory:
+        """Bytes of the arena, of the best arena possible, and of the weights."""
+        manifest = self.manifest
+        return Memory(4 * manifest.arena_floats, 4 * manifest.best_floats, manifest.weight_bytes)
 
     @property
     def runs_here(self) -> bool:

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+import _ctypes
+import contextlib
 import ctypes
 import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from monstera.runtime.manifest import ArtifactError, Manifest
-from monstera.runtime.tensors import aligned_empty
+from monstera.runtime.memory import aligned_empty
 
 _DESCRIPTOR = ("abi", "arena_floats", "weight_bytes", "inputs", "outputs", "layers", "threads")
 
 
-class _Context:
-    """What one running call owns: an arena and a team of threads."""
+class _Code:
+    """A loaded library and the functions of one program in it; unloaded when nobody holds it any more."""
 
-    def __init__(self, library: Library) -> None:
-        self.arena = aligned_empty(4 * library.arena_floats)
-        self.library = library
-        self.team = library.call("team_new")
+    def __init__(self, path: Path, prefix: str) -> None:
+        self._dll = ctypes.CDLL(str(path))
+        self.run = self._function("run", prefix)
+        self.team_new = self._function("team_new", prefix)
+        self.team_free = self._function("team_free", prefix)
+        self._describe = self._function("describe", prefix)
+        self.team_new.restype = ctypes.c_void_p
+
+    def describe(self) -> list[int]:
+        values = (ctypes.c_int64 * len(_DESCRIPTOR))()
+        self._describe(values)
+        return list(values)
+
+    def _function(self, name: str, prefix: str) -> Any:
+        return getattr(self._dll, f"{prefix}_{name}")
+
+    def __del__(self) -> None:
+        # ctypes never unloads by itself; a server that changes its engines would grow for ever.
+        if dll := self.__dict__.get("_dll"):
+            _ctypes.dlclose(dll._handle)
+
+
+class _Context:
+    """What one running call owns: an arena and a team of threads. They belong to the process that made them."""
+
+    def __init__(self, code: _Code, arena_floats: int) -> None:
+        self.pid = os.getpid()
+        self.code = code
+        self.arena = aligned_empty(4 * arena_floats)
+        self.team = code.team_new()
+        if not self.team:
+            raise MemoryError("no memory for the engine's threads")
 
     def __del__(self) -> None:
         # The threads of a team do not exist in a forked child.
-        if self.library.pid == os.getpid() and self.team:
-            self.library.call("team_free", ctypes.c_void_p(self.team))
+        if self.__dict__.get("team") and self.pid == os.getpid():
+            self.code.team_free(ctypes.c_void_p(self.team))
 
 
 class Library:
@@ -40,11 +70,10 @@ class Library:
 
     def __init__(self, path: Path, manifest: Manifest, weights: np.ndarray, prefix: str = "net") -> None:
         try:
-            self._dll = ctypes.CDLL(str(path))
-            self._run = getattr(self._dll, f"{prefix}_run")
-            described = self._describe(prefix)
+            self._code = _Code(path, prefix)
         except (OSError, AttributeError) as error:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
+        described = self._code.describe()
         expected = [getattr(manifest, name) for name in _DESCRIPTOR]
         expected = [value if isinstance(value, int) else len(value) for value in expected]
         if described != expected or weights.size != manifest.weight_bytes:
@@ -56,52 +85,38 @@ class Library:
                     if d != e
                 )
             )
-        self.prefix = prefix
-        self.arena_floats = manifest.arena_floats
-        self.weights = weights
-        self.pid = os.getpid()
-        self._free: list[_Context] = []
-        self._lock = threading.Lock()
-
-    def call(self, name: str, *arguments: ctypes.c_void_p) -> int | None:
-        """Call one of the library's functions that gives a pointer or nothing."""
-        function = getattr(self._dll, f"{self.prefix}_{name}")
-        function.restype = ctypes.c_void_p
-        return function(*arguments)
+        self._arena_floats = manifest.arena_floats
+        self._weights = weights
+        # Contexts at rest. A deque needs no lock of ours, which a fork might find taken.
+        self._idle: deque[_Context] = deque()
 
     def run(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], seconds: np.ndarray | None = None
     ) -> None:
-        """Run once: C-contiguous fp32 arrays in and out; `seconds` (float64) takes the time of each step."""
-        with self._context() as context:
-            if not context.team:
-                raise MemoryError("no memory for the engine's threads")
-            self._run(
-                ctypes.c_void_p(context.team),
-                ctypes.c_void_p(self.weights.ctypes.data),
-                ctypes.c_void_p(context.arena.ctypes.data),
-                _pointers(inputs),
-                _pointers(outputs),
-                ctypes.c_void_p(None if seconds is None else seconds.ctypes.data),
-            )
+        """Run once: C-contiguous fp32 arrays in and out; `seconds` (float64) takes the time of each step.
 
-    def _describe(self, prefix: str) -> list[int]:
-        values = (ctypes.c_int64 * len(_DESCRIPTOR))()
-        getattr(self._dll, f"{prefix}_describe")(values)
-        return list(values)
+        Raises:
+            MemoryError: no memory for the arena or the threads.
+        """
+        context = self._context()
+        self._code.run(
+            ctypes.c_void_p(context.team),
+            ctypes.c_void_p(self._weights.ctypes.data),
+            ctypes.c_void_p(context.arena.ctypes.data),
+            _pointers(inputs),
+            _pointers(outputs),
+            ctypes.c_void_p(None if seconds is None else seconds.ctypes.data),
+        )
+        self._idle.append(context)
 
-    @contextmanager
-    def _context(self) -> Iterator[_Context]:
-        with self._lock:
-            if self.pid != os.getpid():
-                self._free, self.pid = [], os.getpid()
-            context = self._free.pop() if self._free else None
-        context = context or _Context(self)
-        try:
-            yield context
-        finally:
-            with self._lock:
-                self._free.append(context)
+    def _context(self) -> _Context:
+        """One at rest, or a new one; those from before a fork are dropped."""
+        while self._idle:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                context = self._idle.pop()
+                if context.pid == os.getpid():
+                    return context
+        return _Context(self._code, self._arena_floats)
 
 
 def _pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:

@@ -26,8 +26,24 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PackingSpec:
+    """How the weights of a step lie: `blocks` blocks of `size` rows, taken in their natural order or clustered.
+
+    `weights` survive and `stored` lie in memory, the zeros that blocks carry counted. `flop` is the predicted cost: the
+    floating-point operations that the core does at its peak in the same time.
+    """
+
+    order: str
+    size: int
+    blocks: int
+    weights: int
+    stored: int
+    flop: float
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One step of the program: the layer it belongs to, the kernel chosen, and its work."""
+    """One step of the program: the layer it belongs to, the kernel chosen, its work, and its weights if it has any."""
 
     layer: str
     title: str
@@ -35,6 +51,7 @@ class LayerSpec:
     dense_macs: int
     macs: int
     bytes: int
+    packing: PackingSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,7 @@ def read_manifest(text: bytes, where: str) -> Manifest:
     try:
         raw["inputs"] = tuple(_input(i) for i in raw["inputs"])
         raw["outputs"] = tuple(_shape(s) for s in raw["outputs"])
-        raw["layers"] = tuple(LayerSpec(**layer) for layer in raw["layers"])
+        raw["layers"] = tuple(_layer(layer) for layer in raw["layers"])
         raw["features"], raw["flags"] = tuple(raw["features"]), tuple(raw["flags"])
         manifest = Manifest(**raw)
         _check(manifest)
@@ -99,6 +116,11 @@ def read_manifest(text: bytes, where: str) -> Manifest:
 
 def _input(raw: Mapping[str, Any]) -> InputSpec:
     return InputSpec(str(raw["name"]), _shape(raw["shape"]), str(raw["dtype"]), bool(raw["positional"]))
+
+
+def _layer(raw: Mapping[str, Any]) -> LayerSpec:
+    packing = raw.get("packing")
+    return LayerSpec(**{**raw, "packing": PackingSpec(**packing) if packing else None})
 
 
 def _shape(raw: Any) -> tuple[int, ...]:

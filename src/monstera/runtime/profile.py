@@ -1,10 +1,27 @@
-"""Where an engine's time goes, layer by layer."""
+"""Where an engine's time goes, layer by layer, and how much memory it takes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 _COLUMNS = ("layer", "what", "kernel", "ms", "MMAC dense", "MMAC", "GFLOP/s", "MB")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What an engine holds, in bytes. Everything is had before the first run ends; a run allocates nothing.
+
+    `arena_bytes` is the peak of all planes together, once for each call that runs at the same time; `best_bytes` is the
+    largest sum of planes that one step needs alive, which no placement can undercut; `weight_bytes` are shared by all.
+    """
+
+    arena_bytes: int
+    best_bytes: int
+    weight_bytes: int
+
+    def __str__(self) -> str:
+        arena, best, weights = (f"{n / 1e6:.2f} MB" for n in (self.arena_bytes, self.best_bytes, self.weight_bytes))
+        return f"memory: arena {arena} (at best {best}), weights {weights}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-LINE = 64
+from monstera.runtime.memory import LINE, aligned_empty
+
 _NAMES = {"float32": "F32", "int32": "I32", "uint16": "U16", "uint8": "U8", "int64": "I64"}
 
 
@@ -75,17 +76,3 @@ def data_of(blob: np.ndarray) -> np.ndarray:
     if sorted(ends) != ends or (ends[-1][1] if ends else 0) != size:
         raise TensorFileError("the weights file's header does not match its data")
     return blob[8 + length :]
-
-
-def aligned_copy(data: bytes) -> np.ndarray:
-    """A uint8 copy that starts on a 64-byte line."""
-    out = aligned_empty(len(data))
-    out[:] = np.frombuffer(data, np.uint8)
-    return out
-
-
-def aligned_empty(size: int) -> np.ndarray:
-    """Uninitialised uint8 memory that starts on a 64-byte line."""
-    raw = np.empty(size + LINE, np.uint8)
-    start = -raw.ctypes.data % LINE
-    return raw[start : start + size]

@@ -1,59 +1,102 @@
-"""Chooses how many rows share a block, by a model of the kernels' cost."""
+"""Chooses the order of a matrix's rows and how many of them share a block, by the price of the kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, TypeAlias
 
 import numpy as np
 
-from monstera.compiler.packing import block_lengths, split_rows
+from monstera.compiler.price import Price, spmm_price, spmv_price
+from monstera.compiler.reorder import Forest, clustered, cut, natural
 from monstera.compiler.targets import Target
 
-Dealt: TypeAlias = list[tuple[int, list[int]]]
-Price: TypeAlias = Callable[[int, np.ndarray], float]
+Order: TypeAlias = Literal["natural", "clustered"]
 
-# Share of the FMA peak that R rows reach: with fewer rows each loaded vector is used less often.
-_SPMM_SHARE = {8: 1.0, 4: 1.0, 2: 0.88, 1: 0.5}
-# What a finished row costs beside its columns (bias, activation, store), in columns.
-_STORE = 2.5
+# Prices are rough: leaving the plainest candidate (rows as they stand, few kernel calls) has to save this much.
+_WORTHWHILE = 0.98
 
 
-def spmm_rows(holes: np.ndarray, groups: int, vectors: int, target: Target) -> Dealt:
-    """Deal rows into blocks for the offset-SpMM kernel: the cheapest largest block, the rest in smaller ones."""
-    sizes = [s for s in (8, 4, 2, 1) if s in target.tiles]
-    # Blocks of 8 halve the loads of wide planes; on narrow ones their short tiles only read the weights more often.
-    if vectors <= target.tiles[4]:
-        sizes.remove(8)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows that one kernel call takes in blocks of `size`.
 
-    def price(size: int, lengths: np.ndarray) -> float:
-        return float((lengths * size / _SPMM_SHARE[size] + _STORE * size).sum())
+    `rows` is int `[blocks, size]`; `flop` is the predicted cost, as the floating-point operations that the core does at
+    its peak in the same time.
+    """
 
-    return _cheapest(holes, groups, sizes, price)
+    order: Order
+    size: int
+    rows: np.ndarray
+    flop: float
 
-
-def spmv_rows(holes: np.ndarray, groups: int) -> Dealt:
-    """Deal rows into blocks for the SpMV kernel: a column costs one step and the weights it streams."""
-
-    def price(size: int, lengths: np.ndarray) -> float:
-        return float((lengths * (1 + size / 16) + 4).sum())
-
-    return _cheapest(holes, groups, (16, 8, 4, 1), price, ordered=True)
+    @property
+    def stretch(self) -> bool:
+        """Whether the blocks cover neighbouring rows in order."""
+        first = int(self.rows[0, 0])
+        return np.array_equal(self.rows.reshape(-1), np.arange(first, first + self.rows.size))
 
 
-def _cheapest(holes: np.ndarray, groups: int, sizes: Sequence[int], price: Price, ordered: bool = False) -> Dealt:
-    best: tuple[float, Dealt] = (float("inf"), [])
-    for i in range(len(sizes)):
-        dealt = split_rows(holes, sizes[i:], groups)
-        if ordered and not _in_order(dealt):
-            continue
-        total = sum(price(size, lengths) for size, lengths in block_lengths(holes, dealt))
-        # A near tie goes to the larger block: it loads less.
-        if total < 0.98 * best[0]:
-            best = (total, dealt)
-    return best[1]
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to cut a matrix into blocks: a kernel call for each part."""
+
+    order: Order
+    parts: tuple[Part, ...]
+
+    @property
+    def flop(self) -> float:
+        """The predicted cost of all parts."""
+        return sum(part.flop for part in self.parts)
 
 
-def _in_order(dealt: Dealt) -> bool:
-    """Whether each size covers one stretch of rows, as SpMV stores them."""
-    return all(rows == list(range(rows[0], rows[0] + len(rows))) for _, rows in dealt)
+def spmm_candidates(holes: np.ndarray, groups: int, vectors: int, target: Target) -> tuple[Candidate, ...]:
+    """Ways to cut a matrix for the offset-SpMM kernel, best first.
+
+    Args:
+        holes: bool `[rows, columns]`, True where the weight is zero.
+        groups: convolution groups, which share no block.
+        vectors: vectors of a plane.
+        target: the instruction set; its tiles say which block sizes have a kernel.
+    """
+    return _candidates(holes, groups, tuple(target.tiles), spmm_price(vectors, target))
+
+
+def spmv_candidates(holes: np.ndarray, groups: int, images: int, target: Target) -> tuple[Candidate, ...]:
+    """Ways to cut a matrix for the SpMV kernel, best first; arguments as for `spmm_candidates`."""
+    weights = holes.size - int(np.count_nonzero(holes))
+    return _candidates(holes, groups, (16, 8, 4, 1), spmv_price(images, weights, target))
+
+
+def _candidates(holes: np.ndarray, groups: int, sizes: Sequence[int], price: Price) -> tuple[Candidate, ...]:
+    """The best first: the plainest of those that are nearly the cheapest; the rest by price. No two are the same."""
+    fitting = [size for size in sizes if size <= max(1, len(holes) // groups)]
+    found = _cuts(natural(holes, groups, max(fitting)), "natural", fitting, price)
+    weights = holes.size - int(np.count_nonzero(holes))
+    bound = price.flop * price.bound(len(holes), weights, fitting)
+    if _WORTHWHILE * min(c.flop for c in found) > bound:
+        found += _cuts(clustered(holes, groups, max(fitting), price), "clustered", fitting, price)
+    found.sort(key=lambda candidate: candidate.flop)
+    near = [candidate for candidate in found if _WORTHWHILE * candidate.flop <= found[0].flop]
+    best = min(near, key=lambda candidate: (candidate.order == "clustered", len(candidate.parts)))
+    return best, *(candidate for candidate in found if candidate is not best)
+
+
+def _cuts(forest: Forest, order: Order, sizes: Sequence[int], price: Price) -> list[Candidate]:
+    """The cheapest cut for every set of sizes that includes 1, which is always there for what is left over.
+
+    A cut that does without one of its sizes is the cut of the set without it, and left out.
+    """
+    larger = sorted((size for size in sizes if size > 1), reverse=True)
+    found = []
+    # Single rows are the same in every order.
+    fewest = 0 if order == "natural" else 1
+    for subset in (s for count in range(fewest, len(larger) + 1) for s in combinations(larger, count)):
+        blocks = cut(forest, price, (*subset, 1))
+        if {size for size, _, _ in blocks}.issuperset(subset):
+            flop = (price.flop * (price.call + float(price.of(size, lengths).sum())) for size, _, lengths in blocks)
+            parts = (Part(order, size, rows, cost) for (size, rows, _), cost in zip(blocks, flop, strict=True))
+            found.append(Candidate(order, tuple(parts)))
+    return found

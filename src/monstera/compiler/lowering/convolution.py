@@ -12,11 +12,12 @@ from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
 from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
 from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import Flat, Planes
-from monstera.compiler.lowering.choice import spmm_rows, spmv_rows
+from monstera.compiler.lowering.choice import Part, spmm_candidates, spmv_candidates
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.pointwise import lower_add
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep, Work
+from monstera.runtime import PackingSpec
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
@@ -86,11 +87,12 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "groups": 1,
     }
     kernel_size = prod(low.graph.params[op.weight].shape[2:])
-    for size, rows in spmm_rows(matrix.holes, op.groups, vectors, low.target):
-        blocks = pack(matrix.values, matrix.holes, rows, size)
+    for part in spmm_candidates(matrix.holes, op.groups, vectors, low.target)[0].parts:
+        size, blocks = part.size, pack(matrix.values, matrix.holes, part.rows)
         channels = np.unique(blocks.columns // kernel_size).size * op.groups
         fields = common | _block_tables(low, matrix, blocks) | _tiling(low, channels, vectors, size)
-        work = _work(matrix, blocks, prod(node.shape) // node.shape[1])
+        fields["row"] = low.table(blocks.row)
+        work = _work(matrix, part, blocks, prod(node.shape) // node.shape[1])
         work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
         title = _title(low, node, blocks)
         run = run_of(fields)
@@ -149,19 +151,19 @@ def _product(
     low: Lowering, node: Node, matrix: _Matrix, images: tuple[int, int], activation: Activation | None
 ) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
-    for size, rows in spmv_rows(matrix.holes, matrix.groups):
-        blocks = pack(matrix.values, matrix.holes, rows, size)
+    for part in spmv_candidates(matrix.holes, matrix.groups, images[0], low.target)[0].parts:
+        blocks = pack(matrix.values, matrix.holes, part.rows)
         fields = _block_tables(low, matrix, blocks) | {
             "x": matrix.x,
             "y": low.result(node)[0],
             "x_image": images[1],
             "y_image": len(matrix.values),
             "images": images[0],
-            "first_row": rows[0],
+            "row": None if part.stretch else low.table(blocks.row),
+            "first_row": int(blocks.row[0, 0]),
         }
-        del fields["row"]
-        kernel = spmv_kernel(size, activation)
-        low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=_work(matrix, blocks, images[0]))
+        work = _work(matrix, part, blocks, images[0])
+        low.add(node, _title(low, node, blocks), spmv_kernel(part.size, activation), "spmv_args", fields, work=work)
 
 
 def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
@@ -183,7 +185,6 @@ def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, F
         "offset": low.table(matrix.offsets[blocks.columns]),
         "weight": low.table(blocks.values),
         "block": low.table(table.astype(np.int32)),
-        "row": low.table(blocks.row),
         "bias": low.table(matrix.bias[blocks.row]),
         "blocks": blocks.count,
     }
@@ -218,12 +219,14 @@ def _taps(low: Lowering, node: Node) -> Taps:
     return taps_of(op, (height, width), low.shape(node.inputs[0]), node.shape)
 
 
-def _work(matrix: _Matrix, blocks: Blocks, pixels: int) -> Work:
+def _work(matrix: _Matrix, part: Part, blocks: Blocks, pixels: int) -> Work:
     rows = blocks.row.reshape(-1)
+    weights = int((~matrix.holes[rows]).sum())
     return Work(
         dense_macs=rows.size * matrix.holes.shape[1] * pixels,
-        macs=int((~matrix.holes[rows]).sum()) * pixels,
+        macs=weights * pixels,
         bytes=4 * (blocks.stored + blocks.columns.size),
+        packing=PackingSpec(part.order, part.size, blocks.count, weights, blocks.stored, part.flop),
     )
 
 

@@ -41,7 +41,12 @@ def _ncnn(model: nn.Module, example: Inputs, threads: int) -> Call:
 
 
 def _translate(model: nn.Module, args: Sequence[torch.Tensor], folder: Path) -> None:
-    """Write net.param and net.bin into `folder`, weights in fp32."""
+    """Write net.param and net.bin into `folder`, weights in fp32.
+
+    Raises:
+        NotImplementedError: the network has operators that ncnn lacks.
+        TimeoutError, RuntimeError: as for `run`.
+    """
     import pnnx
 
     with torch.no_grad(), warnings.catch_warnings():
@@ -52,6 +57,10 @@ def _translate(model: nn.Module, args: Sequence[torch.Tensor], folder: Path) -> 
     command = [pnnx.EXEC_PATH, "net.pt", f"inputshape={shapes}", "fp16=0"]
     command += [f"ncnnparam={ncnn_net.PARAM}", f"ncnnbin={ncnn_net.BIN}"]
     run(command, folder, _TRANSLATION_S, "pnnx")
+    # pnnx leaves what it cannot translate under torch's name, as in Tensor.slice.
+    layers = (line.split()[0] for line in (folder / ncnn_net.PARAM).read_text().splitlines())
+    if lacking := sorted({layer for layer in layers if "." in layer}):
+        raise NotImplementedError(f"ncnn has no {', '.join(lacking)}")
 
 
 def try_out(folder: Path, threads: int) -> None:
