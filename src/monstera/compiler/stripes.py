@@ -18,8 +18,8 @@ from monstera.compiler.program import Program, Step, Sweep, Turn
 # What a stripe and its weights may take of a second-level cache of 1 MiB.
 STRIPE_BYTES = 640 * 1024
 # Larger buffers come from memory, at so many nanoseconds a byte; the way from the last-level cache is hidden by work.
-_LAST_LEVEL_BYTES = 8 * 1024 * 1024
-_MEMORY_NS = 1 / 25
+_LAST_LEVEL_BYTES = 4 * 1024 * 1024
+_MEMORY_NS = 1 / 40
 # What a turn costs in itself, and every call in it: its tables have left the first-level cache.
 _TURN_NS = 400
 _CALL_NS = 40

@@ -227,7 +227,7 @@ class Lowering:
             "phase": self.table(phase),
         }
         read = self.reads_rows(value, step_h, -into.origin[0], step_h - into.origin[0])
-        sweep = None if read is None else Sweep(grid.rows, grid.pitch, into.c * len(into.kept), to.name, read)
+        sweep = None if read is None else Sweep(grid.rows, grid.pitch, into.c, to.name, read)
         title = f"{value} to {len(into.kept)} phase planes"
         work = Work(bytes=8 * prod(into.shape))
         self.steps.append(
