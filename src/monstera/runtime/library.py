@@ -6,6 +6,7 @@ import _ctypes
 import contextlib
 import ctypes
 import os
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,11 +55,16 @@ class _Context:
         self.team = code.team_new()
         if not self.team:
             raise MemoryError("no memory for the engine's threads")
+        # Not __del__: of a cycle of garbage the code might go first, and with it the function that frees the team. The
+        # finalizer holds the code until it has run.
+        # When the process ends, a thread may still be inside the code: then nothing is freed.
+        weakref.finalize(self, _free_team, code, self.team, self.pid).atexit = False
 
-    def __del__(self) -> None:
-        # The threads of a team do not exist in a forked child.
-        if self.__dict__.get("team") and self.pid == os.getpid():
-            self.code.team_free(ctypes.c_void_p(self.team))
+
+def _free_team(code: _Code, team: int, pid: int) -> None:
+    # The threads of a team do not exist in a forked child.
+    if pid == os.getpid():
+        code.team_free(ctypes.c_void_p(team))
 
 
 class Library:
