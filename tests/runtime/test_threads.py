@@ -123,18 +123,24 @@ def test_a_child_of_a_child_has_threads_of_its_own(engines):
     assert torch.equal(engine(x), expected)
 
 
-def test_a_program_ends_quietly_with_engines_still_there(artifact, tmp_path):
-    (tmp_path / "net.monstera").write_bytes(artifact)
-    script = """
+_ONE_CALL = """
 import threading, numpy as np, monstera
 engine = monstera.load("net.monstera")
-image, features = np.zeros((2, 3, 9, 7), np.float32), np.zeros((2, 5), np.float32)
-engine(image, features=features)
+x = np.zeros((1, 3, 15, 15), np.float32)
+engine(x)
+"""
+_AND_ONE_THREAD_GOES_ON = """
 def forever():
     while True:
-        engine(image, features=features)
+        engine(x)
 threading.Thread(target=forever, daemon=True).start()
 """
+
+
+@pytest.mark.parametrize("script", [_ONE_CALL, _ONE_CALL + _AND_ONE_THREAD_GOES_ON])
+def test_a_program_ends_quietly_with_engines_still_there(engines, script, tmp_path):
+    """Right after a call the engine's threads are awake."""
+    engines[3][0].save(tmp_path / "net.monstera")
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 

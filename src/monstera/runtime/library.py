@@ -8,7 +8,7 @@ import ctypes
 import os
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class _Code:
 
     def __init__(self, path: Path, prefix: str) -> None:
         self._dll = ctypes.CDLL(str(path))
+        # ctypes never unloads by itself; a server that changes its engines would grow for ever.
+        _when_gone(self, _ctypes.dlclose, self._dll._handle)
         self.run = self._function("run", prefix)
         self.team_new = self._function("team_new", prefix)
         self.team_free = self._function("team_free", prefix)
@@ -39,11 +41,6 @@ class _Code:
     def _function(self, name: str, prefix: str) -> Any:
         return getattr(self._dll, f"{prefix}_{name}")
 
-    def __del__(self) -> None:
-        # ctypes never unloads by itself; a server that changes its engines would grow for ever.
-        if dll := self.__dict__.get("_dll"):
-            _ctypes.dlclose(dll._handle)
-
 
 class _Context:
     """What one running call owns: an arena and a team of threads. They belong to the process that made them."""
@@ -55,10 +52,13 @@ class _Context:
         self.team = code.team_new()
         if not self.team:
             raise MemoryError("no memory for the engine's threads")
-        # Not __del__: of a cycle of garbage the code might go first, and with it the function that frees the team. The
-        # finalizer holds the code until it has run.
-        # When the process ends, a thread may still be inside the code: then nothing is freed.
-        weakref.finalize(self, _free_team, code, self.team, self.pid).atexit = False
+        # The finalizer holds the code, so that of a ring of garbage the code does not go before its threads.
+        _when_gone(self, _free_team, code, self.team, self.pid)
+
+
+def _when_gone(owner: object, call: Callable[..., object], *arguments: object) -> None:
+    """Call when the owner is collected, but not when the process ends: threads may still be inside the code then."""
+    weakref.finalize(owner, call, *arguments).atexit = False
 
 
 def _free_team(code: _Code, team: int, pid: int) -> None:
