@@ -6,6 +6,7 @@ import gc
 import mmap
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -125,6 +126,20 @@ def test_engines_that_come_and_go_leave_nothing_behind(artifact, example, tmp_pa
         assert _mappings() - before < 10
     finally:
         gc.enable()
+
+
+def test_an_engine_in_a_ring_of_garbage_is_collected_without_a_crash():
+    code = (
+        "import gc, torch, monstera as ms\n"
+        "engine = ms.compile(torch.nn.Linear(8, 8).eval(), torch.zeros(1, 8), threads=2)\n"
+        "engine(torch.zeros(1, 8))\n"
+        "ring = [engine]\n"
+        "ring.append(ring)\n"
+        "del engine, ring\n"
+        "gc.collect()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @linux

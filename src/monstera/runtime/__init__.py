@@ -4,6 +4,7 @@ from monstera.runtime.artifact import Artifact
 from monstera.runtime.engine import Engine, assemble, load
 from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
+from monstera.runtime.packing import LayerPacking, PackingPlan
 from monstera.runtime.profile import LayerProfile, Profile
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
@@ -12,9 +13,11 @@ __all__ = [
     "ArtifactError",
     "Engine",
     "InputSpec",
+    "LayerPacking",
     "LayerProfile",
     "LayerSpec",
     "Manifest",
+    "PackingPlan",
     "PackingSpec",
     "Profile",
     "architecture",

@@ -17,6 +17,7 @@ from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
 from monstera.runtime.library import Library
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, InputSpec, Manifest
+from monstera.runtime.packing import PackingPlan, packing_plan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
 from monstera.runtime.tensors import TensorFileError, data_of
 
@@ -106,6 +107,24 @@ class Engine:
             for s, ms in zip(self.manifest.layers, medians, strict=False)
         ]
         return Profile(tuple(rows), float(1e3 * np.median(whole)))
+
+    def plan(self, profile: Profile | None = None, *, peak_gflops: float | None = None) -> PackingPlan:
+        """Say how the weights lie: blocks, padding zeros, predicted and, given a profile, measured time of each layer.
+
+        Args:
+            profile: what `profile()` of this engine returned.
+            peak_gflops: the FMA peak, in GFLOP/s of the cores used, that predictions assume; else 100 a core.
+
+        Raises:
+            ValueError: the profile was taken of another engine, or the peak is not positive.
+
+        Example:
+            >>> import torch, monstera as ms
+            >>> engine = ms.compile(torch.nn.Conv2d(8, 16, 3).eval(), torch.zeros(1, 8, 20, 20))
+            >>> engine.plan().layers[0].share
+            1.0
+        """
+        return packing_plan(self.manifest, profile, peak_gflops)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as one file that `load` reads without torch and without a compiler.

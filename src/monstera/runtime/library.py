@@ -6,8 +6,9 @@ import _ctypes
 import contextlib
 import ctypes
 import os
+import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,12 @@ _DESCRIPTOR = ("abi", "arena_floats", "weight_bytes", "inputs", "outputs", "laye
 
 
 class _Code:
-    """A loaded library and the functions of one program in it; unloaded when its last holder lets go of it.
-
-    Holders are counted by hand: where an engine dies as part of a reference cycle, Python calls finalizers in any order,
-    and a team of threads must not be freed by code that is gone.
-    """
+    """A loaded library and the functions of one program in it; unloaded when nobody holds it any more."""
 
     def __init__(self, path: Path, prefix: str) -> None:
-        self._holders: set[int] = set()
         self._dll = ctypes.CDLL(str(path))
+        # ctypes never unloads by itself; a server that changes its engines would grow for ever.
+        _when_gone(self, _ctypes.dlclose, self._dll._handle)
         self.run = self._function("run", prefix)
         self.team_new = self._function("team_new", prefix)
         self.team_free = self._function("team_free", prefix)
@@ -43,16 +41,6 @@ class _Code:
     def _function(self, name: str, prefix: str) -> Any:
         return getattr(self._dll, f"{prefix}_{name}")
 
-    def hold(self, holder: object) -> None:
-        """Keep the library loaded until `holder` lets go."""
-        self._holders.add(id(holder))
-
-    def let_go(self, holder: object) -> None:
-        """Unload the library if nobody else holds it: ctypes never does, and a server that changes engines would grow."""
-        self._holders.discard(id(holder))
-        if not self._holders:
-            _ctypes.dlclose(self._dll._handle)
-
 
 class _Context:
     """What one running call owns: an arena and a team of threads. They belong to the process that made them."""
@@ -64,15 +52,19 @@ class _Context:
         self.team = code.team_new()
         if not self.team:
             raise MemoryError("no memory for the engine's threads")
-        code.hold(self)
+        # The finalizer holds the code, so that of a ring of garbage the code does not go before its threads.
+        _when_gone(self, _free_team, code, self.team, self.pid)
 
-    def __del__(self) -> None:
-        if not self.__dict__.get("team"):
-            return
-        # The threads of a team do not exist in a forked child.
-        if self.pid == os.getpid():
-            self.code.team_free(ctypes.c_void_p(self.team))
-        self.code.let_go(self)
+
+def _when_gone(owner: object, call: Callable[..., object], *arguments: object) -> None:
+    """Call when the owner is collected, but not when the process ends: threads may still be inside the code then."""
+    weakref.finalize(owner, call, *arguments).atexit = False
+
+
+def _free_team(code: _Code, team: int, pid: int) -> None:
+    # The threads of a team do not exist in a forked child.
+    if pid == os.getpid():
+        code.team_free(ctypes.c_void_p(team))
 
 
 class Library:
@@ -87,7 +79,6 @@ class Library:
             self._code = _Code(path, prefix)
         except (OSError, AttributeError) as error:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
-        self._code.hold(self)
         described = self._code.describe()
         expected = [getattr(manifest, name) for name in _DESCRIPTOR]
         expected = [value if isinstance(value, int) else len(value) for value in expected]
@@ -104,10 +95,6 @@ class Library:
         self._weights = weights
         # Contexts at rest. A deque needs no lock of ours, which a fork might find taken.
         self._idle: deque[_Context] = deque()
-
-    def __del__(self) -> None:
-        if code := self.__dict__.get("_code"):
-            code.let_go(self)
 
     def run(
         self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], seconds: np.ndarray | None = None

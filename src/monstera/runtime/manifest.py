@@ -29,13 +29,15 @@ class InputSpec:
 class PackingSpec:
     """How the weights of a step lie: `blocks` blocks of `size` rows, taken in their natural order or clustered.
 
-    `weights` survive and `stored` lie in memory, the zeros that blocks carry counted. `flop` is the predicted cost: the
-    floating-point operations that the core does at its peak in the same time.
+    A row of the dense layer has `columns` weights (those of its convolution group). `weights` of all survive, `stored`
+    lie in memory, as blocks carry zeros. `flop` is the predicted cost: the floating-point operations that the core does
+    at its peak in the same time.
     """
 
     order: str
     size: int
     blocks: int
+    columns: int
     weights: int
     stored: int
     flop: float

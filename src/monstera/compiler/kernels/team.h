@@ -32,6 +32,13 @@ INLINE void relax(void) {
 #endif
 }
 
+/* Spin for a moment, then let others run: with fewer cores than threads they are who we wait for, and where nobody else
+ * wants the core a yield returns at once. */
+INLINE void wait_for_others(int spins) {
+    if (spins < 1000) relax();
+    else sched_yield();
+}
+
 static void barrier(team *t) {
     if (t->threads == 1) return;
     const unsigned phase = atomic_load_explicit(&t->phase, memory_order_relaxed);
@@ -40,9 +47,8 @@ static void barrier(team *t) {
         atomic_store_explicit(&t->phase, phase + 1, memory_order_release);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins++)
-        if (spins < 20000) relax();
-        else sched_yield(); /* fewer cores than threads: let the others arrive */
+    for (int spins = 0; atomic_load_explicit(&t->phase, memory_order_acquire) == phase; spins += spins < 1000)
+        wait_for_others(spins);
 }
 
 static double now(void) {
@@ -87,7 +93,7 @@ static void *work(void *argument) {
     member *m = argument;
     team *t = m->team;
     for (unsigned seen = 0;;) {
-        for (int spins = 0; spins < 20000 && atomic_load(&t->job) == seen; spins++) relax();
+        for (int spins = 0; spins < 2000 && atomic_load(&t->job) == seen; spins++) wait_for_others(spins);
         if (atomic_load(&t->job) == seen) {
             pthread_mutex_lock(&t->lock);
             while (atomic_load(&t->job) == seen) pthread_cond_wait(&t->wake, &t->lock);

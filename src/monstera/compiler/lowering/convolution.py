@@ -226,7 +226,9 @@ def _work(matrix: _Matrix, part: Part, blocks: Blocks, pixels: int) -> Work:
         dense_macs=rows.size * matrix.holes.shape[1] * pixels,
         macs=weights * pixels,
         bytes=4 * (blocks.stored + blocks.columns.size),
-        packing=PackingSpec(part.order, part.size, blocks.count, weights, blocks.stored, part.flop),
+        packing=PackingSpec(
+            part.order, part.size, blocks.count, matrix.holes.shape[1], weights, blocks.stored, part.flop
+        ),
     )
 
 
