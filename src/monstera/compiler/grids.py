@@ -7,8 +7,10 @@ copy split into phases on their output's grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from monstera.compiler.ir import (
     Activate,
@@ -102,10 +104,14 @@ class _Class:
 
 @dataclass(frozen=True, slots=True)
 class Layouts:
-    """The choice: `values` says where each value lies; `inputs[node]` where a convolution wants its input."""
+    """The choice: `values` says where each value lies; `inputs[node]` where a convolution wants its input.
+
+    `direct` names the depthwise convolutions that read their input row by row (see `is_direct`).
+    """
 
     values: Mapping[str, Layout]
     inputs: Mapping[str, Planes]
+    direct: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -135,6 +141,36 @@ class _Solver:
         return self.needs[self.find(name)]
 
 
+def is_direct(node: Node, graph: Graph, planar: Collection[str]) -> bool:
+    """Whether a depthwise convolution reads its input's planes row by row, whatever its stride.
+
+    Narrow planes would fill vectors badly that way, and kernels with many holes are better skipped through; both go the
+    way of all other convolutions.
+    """
+    op = node.op
+    if not isinstance(op, Conv) or node.name not in planar or node.inputs[0] not in planar:
+        return False
+    weight = graph.params[op.weight]
+    depthwise = op.groups == len(weight) > 1 and weight.shape[1] == 1
+    small = max(weight.shape[2:]) <= 7 and set(op.dilation) == {1} and min(op.padding) >= 0 and op.stride[-1] <= 2
+    wide = node.shape[-1] >= 10 or is_strided(op)
+    return depthwise and small and wide and 2 * np.count_nonzero(weight) >= weight.size
+
+
+def _need_of_direct(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: _Class) -> None:
+    """Pads for every tap of every output pixel, in the class of the input."""
+    op = node.op
+    assert isinstance(op, Conv)
+    size, out = shapes[node.inputs[0]][2:], node.shape[2:]
+    pads = []
+    for axis, k in enumerate(_kernel(graph, op)):
+        before = op.padding[axis]
+        after = (out[axis] - 1) * op.stride[axis] - before + k - size[axis]
+        pads.append((before, max(0, before, after)))
+    (top, height), (left, width) = pads
+    needs.need(size[1] + width, size[0] + height, top, left)
+
+
 def choose_layouts(graph: Graph) -> Layouts:
     """Solve the layouts of a graph.
 
@@ -148,7 +184,9 @@ def choose_layouts(graph: Graph) -> Layouts:
         if node.name in planar:
             solver.of(node.name).need(node.shape[3], node.shape[2])
             solver.join([node.name, *_partners(node, planar, shapes)])
-            if isinstance(node.op, Conv):
+            if is_direct(node, graph, planar):
+                _need_of_direct(node, graph, shapes, solver.of(node.inputs[0]))
+            elif isinstance(node.op, Conv):
                 _need_of_conv(node, graph, shapes, solver.of(node.name))
     grids = {name: solver.of(name).solve(shapes[name][0]) for name in planar}
     values: dict[str, Layout] = {
@@ -159,7 +197,9 @@ def choose_layouts(graph: Graph) -> Layouts:
         for node in graph.nodes
         if isinstance(node.op, Conv) and node.name in planar
     }
-    return Layouts(values, inputs)
+    direct = frozenset(n.name for n in graph.nodes if is_direct(n, graph, planar))
+    inputs |= {n.name: own for n in graph.nodes if n.name in direct and isinstance(own := values[n.inputs[0]], Planes)}
+    return Layouts(values, inputs, direct)
 
 
 def _image(shape: Shape) -> tuple[int, int, int, int]:

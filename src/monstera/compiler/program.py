@@ -44,8 +44,9 @@ class GridArgs:
 class Kernel:
     """A C function, named dtype_operator_format_tile_isa_activation as far as it has them.
 
-    `header` is its file and `macro` what instantiates it there; the SpMM kernels are written out instead, for `rows`
-    rows and tiles of these `widths` in half vectors (kernels of one name are written once, with all their widths).
+    `header` is its file and `macro` what instantiates it there. The others are written out: SpMM kernels for `rows`
+    rows and tiles of these `widths` in half vectors (kernels of one name once, with all their widths), depthwise
+    kernels for a `window` of (height, width) that moves by (rows, columns).
     """
 
     name: str
@@ -53,6 +54,7 @@ class Kernel:
     macro: str = ""
     rows: int = 0
     widths: tuple[int, ...] = ()
+    window: tuple[tuple[int, int], tuple[int, int]] | None = None
     activation: Activation | None = None
 
 

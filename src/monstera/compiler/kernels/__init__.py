@@ -14,6 +14,7 @@ from importlib import resources
 import numpy as np
 
 from monstera.compiler.ir import Activation
+from monstera.compiler.kernels.depthwise import depthwise_source
 from monstera.compiler.kernels.spmm import Run, spmm_source
 from monstera.compiler.program import Field, Kernel
 from monstera.compiler.targets import Target
@@ -64,6 +65,15 @@ def run_of(fields: Mapping[str, Field]) -> Run:
     return Run(vectors, chunk, tile, bool(half), bool(by_blocks))
 
 
+def depthwise_kernel(
+    kernel: tuple[int, int], step: tuple[int, int], activation: Activation | None, target: Target
+) -> Kernel:
+    """The direct depthwise kernel for windows of this height and width, so many rows and columns apart."""
+    shape = f"{kernel[0]}x{kernel[1]}by{step[0]}x{step[1]}"
+    name = f"f32_depthwise_planes_{shape}_{target.name}{_suffix(activation)}"
+    return Kernel(name, "depthwise.h", window=(kernel, step), activation=activation)
+
+
 def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:
     """The SpMV kernel with `rows` rows a block."""
     name = f"f32_spmv_columns_{rows}x1{_suffix(activation)}"
@@ -89,6 +99,8 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
         if kernel.rows:
             narrow, activation = kernel.rows in target.narrow, activation_name(kernel.activation)
             parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, narrow, activation))
+        elif kernel.window:
+            parts.append(depthwise_source(kernel.name, *kernel.window, activation_name(kernel.activation)))
         elif kernel.macro:
             parts.append(kernel.macro)
     return "\n".join(parts)

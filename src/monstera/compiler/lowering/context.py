@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.grids import Layouts
-from monstera.compiler.ir import Concat, Constant, Graph, Node, Reshape, Shape
+from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Reshape, Shape
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
 from monstera.compiler.lowering.windows import as_four, grid_args, windows
 from monstera.compiler.program import Field, GridArgs, Kernel, Read, Ref, Step, Sweep, Work
@@ -131,6 +131,11 @@ class Lowering:
         name = f"{array.dtype.name}.{hashlib.sha256(array.data).hexdigest()[:16]}"
         self.tables.setdefault(name, array)
         return Ref("weights", name)
+
+    def bias(self, op: Conv | Linear) -> np.ndarray:
+        """What is added to each row: `[rows]`, zeros if the operator has none."""
+        rows = len(self.graph.params[op.weight])
+        return self.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
 
     def mask(self, pixels: np.ndarray) -> Ref:
         """Lane masks of a run (see `lane_masks`), padded so that a tile may read beyond the end."""

@@ -14,6 +14,7 @@ from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import Part, spmm_candidates, spmv_candidates
 from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.pointwise import lower_add
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep, Work
@@ -44,6 +45,8 @@ def lower_conv(low: Lowering, node: Node) -> None:
     """A convolution over planes, or as a matrix product where the output is a single pixel."""
     if isinstance(low.layout(node.name), Flat):
         _one_pixel(low, node)
+    elif node.name in low.layouts.direct:
+        lower_depthwise(low, node)
     else:
         _over_planes(low, node)
 
@@ -62,7 +65,7 @@ def lower_linear(low: Lowering, node: Node) -> None:
         ref, image = low.own(source), layout.grid.rows * layout.grid.pitch
     else:
         offsets, ref, image = np.arange(weight.shape[1]), low.flat(node.inputs[0]), weight.shape[1]
-    matrix = _Matrix(_scaled(low, op), weight == 0, offsets.astype(np.int32), _bias(low, op), ref)
+    matrix = _Matrix(_scaled(low, op), weight == 0, offsets.astype(np.int32), low.bias(op), ref)
     _product(low, node, matrix, (images, image), op.activation)
 
 
@@ -117,7 +120,7 @@ def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
     holes = ((weight == 0) | ~live).reshape(len(weight), -1)
     x = low.planes(node.inputs[0], inside)
     group = inside.plane(weight.shape[1])
-    return _Matrix(_scaled(low, op), holes, offsets.reshape(-1), _bias(low, op), x, op.groups, group)
+    return _Matrix(_scaled(low, op), holes, offsets.reshape(-1), low.bias(op), x, op.groups, group)
 
 
 def _one_pixel(low: Lowering, node: Node) -> None:
@@ -139,7 +142,7 @@ def _one_pixel(low: Lowering, node: Node) -> None:
     offsets = np.where(live, offsets, 0).astype(np.int32).reshape(-1)
     holes = ((weight == 0) | ~live).reshape(len(weight), -1)
     group = weight.shape[1] * strides[0]
-    matrix = _Matrix(_scaled(low, op), holes, offsets, _bias(low, op), low.own(source), op.groups, group)
+    matrix = _Matrix(_scaled(low, op), holes, offsets, low.bias(op), low.own(source), op.groups, group)
     if len(node.inputs) == 1:
         _product(low, node, matrix, (n, strides[2]), op.activation)
         return
@@ -171,11 +174,6 @@ def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
     weight = low.graph.params[op.weight]
     matrix = weight.reshape(len(weight), -1)
     return matrix * low.graph.params[op.scale][:, None] if op.scale else matrix
-
-
-def _bias(low: Lowering, op: Conv | Linear) -> np.ndarray:
-    rows = len(low.graph.params[op.weight])
-    return low.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
 
 
 def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, Field]:
