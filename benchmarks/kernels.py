@@ -68,7 +68,7 @@ def main(
         torch.manual_seed(0)
         for sweep in sweeps:
             points += measure.profile_cases(list(makers[sweep]()), rounds=rounds, on_step=status.update)
-    study = measure.make_study("kernels", chosen.name, points)
+    study = measure.make_study("kernels", chosen.name, points, measure.fma_peaks([1]))
     path = out / f"kernels-{chosen.name}.json"
     measure.write_study(study, path)
     for table in study_tables(study):

@@ -10,6 +10,7 @@ from monstera.measure import (
     Point,
     Study,
     Timing,
+    fma_peaks,
     make_study,
     read_study,
     study_from_json,
@@ -77,7 +78,7 @@ def test_a_study_with_a_field_missing_says_which():
 
 
 def test_a_study_is_made_with_the_limits_of_this_machine():
-    study = make_study("scaling", "tiny", (FAST,), threads=(1,))
+    study = make_study("scaling", "tiny", (FAST,), fma_peaks([1]))
     assert study.peak_gflops.keys() == {1}
     assert next(b.level for b in study.bandwidths) == "L1"
     assert study.machine == this_machine()

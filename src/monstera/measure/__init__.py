@@ -24,6 +24,7 @@ from monstera.measure.result import Comparison, Row, fastest, from_json, read, t
 from monstera.measure.study import (
     Point,
     Study,
+    fma_peaks,
     make_study,
     read_study,
     study_from_json,
@@ -70,6 +71,7 @@ __all__ = [
     "dense_network",
     "fastest",
     "fma_peak_gflops",
+    "fma_peaks",
     "from_json",
     "holes",
     "input_size",

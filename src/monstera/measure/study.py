@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -86,11 +86,15 @@ class Study:
         return count / (fitting[0].gbytes_per_s * 1e6) if fitting else 0.0
 
 
-def make_study(name: str, subject: str, points: tuple[Point, ...], threads: tuple[int, ...] = (1,)) -> Study:
-    """Put a study together; peaks for each of `threads` and bandwidths are measured now."""
-    peaks = {count: peak for count in threads if (peak := fma_peak_gflops(count)) is not None}
+def fma_peaks(threads: Iterable[int]) -> dict[int, float]:
+    """Return the FMA peak in GFLOP/s by number of threads, on the cores that this process may use now."""
+    return {count: peak for count in threads if (peak := fma_peak_gflops(count)) is not None}
+
+
+def make_study(name: str, subject: str, points: tuple[Point, ...], peak_gflops: dict[int, float]) -> Study:
+    """Put a study together, dated today; the bandwidths of one thread are measured now."""
     today = datetime.now(timezone.utc).date().isoformat()
-    return Study(name, subject, today, this_machine(), peaks, read_bandwidths(), points)
+    return Study(name, subject, today, this_machine(), peak_gflops, read_bandwidths(), points)
 
 
 def study_to_json(study: Study) -> dict[str, Any]:
