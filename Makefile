@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 FULL   := tests/full-output.txt
-# What `make bench-networks` measures.
+# What `make bench` measures.
 NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18
 THREADS  := 1 2
+TARGETS  := native avx2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross check format bench bench-networks results lock clean
+.PHONY: help setup demo test test-full test-cross check format bench bench-networks bench-kernels bench-scaling results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -46,12 +47,19 @@ format: setup   ## apply the house format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: bench-networks results  ## every measurement of the README, hours on an idle machine; then the tables
+bench: bench-networks bench-kernels bench-scaling results  ## every measurement of the README, hours on an idle machine; then the tables
 
 bench-networks: setup  ## every network against its peers, one thread and two; less with NETWORKS=resnet50 THREADS=1
 	set -e; for threads in $(THREADS); do for name in $(NETWORKS); do \
 		$(RUN) benchmarks/networks.py $$name --threads $$threads; done; \
 		$(RUN) benchmarks/networks.py resnet20 --trained recipes/results/cifar10_resnet20.safetensors --threads $$threads; done
+
+bench-kernels: setup   ## every kernel against the machine's limits, for TARGETS="native avx2"
+	set -e; for target in $(TARGETS); do $(RUN) benchmarks/kernels.py --target $$target; done
+
+bench-scaling: setup   ## time against density, batch and threads
+	set -e; for name in resnet50 mobilenet_v2; do $(RUN) benchmarks/scaling.py $$name; done
+	set -e; for name in vgg16 c3d; do $(RUN) benchmarks/scaling.py $$name --axis threads; done
 
 results: setup  ## write the results tables of the README from the committed JSON
 	$(RUN) -m monstera.report README.md

@@ -109,6 +109,18 @@ def profile(
     console.print(str(engine.profile(rounds=rounds)), highlight=False, soft_wrap=True, markup=False)
 
 
+@app.command("export-c")
+def export_c(
+    program: Annotated[Path, typer.Argument(help="A .monstera file, for whatever machine it was compiled.")],
+    folder: Annotated[Path, typer.Argument(help="Where the files go; files of the same names are replaced.")],
+) -> None:
+    """Write a compiled PROGRAM into FOLDER as C source, header and weights, for a program without Python."""
+    from monstera.runtime import export_c, read_artifact
+
+    export_c(read_artifact(program), folder)
+    Console().print(f"{folder}: net.c, net.h, net.mk, weights.safetensors, README.md", highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line."""
     app()

@@ -6,6 +6,7 @@ Run by `make test-cross`. The quick suite has a small share of avx2 in `test_ran
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +95,21 @@ def _pruned(name: str, example: torch.Tensor, pattern: str, density: float) -> M
         assert ms.prune(model, ms.Plan.uniform(model, pattern, density)).plan.ok
         calibrate_(model, example)
     return model
+
+
+def test_the_c_example_prints_the_best_classes_on_another_machine(tmp_path):
+    example = torch.randn(NETWORKS["digits_cnn"], generator=torch.Generator().manual_seed(1))
+    model = _pruned("digits_cnn", example, "4x1", 0.25)
+    ms.compile(model, example, target="neon").export_c(tmp_path)
+    example.numpy().tofile(tmp_path / "digit.f32")
+    main = str(Path(__file__).parents[2] / "examples" / "c" / "main.c")
+    zig("linux-musl", "-static", "-I.", "-o", "classify", main, "net.c", "-lm", "-lpthread", folder=tmp_path)
+    line = [*emulator(), "./classify", "weights.safetensors", "digit.f32", "10"]
+    printed = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+    best = [(int(k), float(score)) for k, score in (row.split() for row in printed)]
+    scores = model(example)[0].detach().sort(descending=True)
+    assert [k for k, _ in best] == scores.indices.tolist()
+    np.testing.assert_allclose([s for _, s in best], scores.values, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(not SYSROOT.exists(), reason=f"no C library in {SYSROOT}; `apt-get install libc6-arm64-cross`")

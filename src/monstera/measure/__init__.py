@@ -1,6 +1,8 @@
 """Measures engines against each other: the same network, answers compared first, then interleaved rounds."""
 
 from monstera.measure.answers import Inputs, WrongAnswerError, max_error
+from monstera.measure.bandwidth import Bandwidth, read_bandwidths
+from monstera.measure.cases import Case, profile_cases, race_cases
 from monstera.measure.comparison import Entry, compare
 from monstera.measure.machine import Machine, pin, this_machine
 from monstera.measure.macs import Macs, count_macs
@@ -19,6 +21,16 @@ from monstera.measure.peers import (
     peer,
 )
 from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write, write_json
+from monstera.measure.study import (
+    Point,
+    Study,
+    fma_peaks,
+    make_study,
+    read_study,
+    study_from_json,
+    study_to_json,
+    write_study,
+)
 from monstera.measure.timing import Timing, race, ratio
 from monstera.measure.workloads import (
     Holes,
@@ -40,6 +52,8 @@ __all__ = [
     "OPENVINO",
     "OPENVINO_DEFAULT",
     "PEERS",
+    "Bandwidth",
+    "Case",
     "Comparison",
     "Entry",
     "Holes",
@@ -47,7 +61,9 @@ __all__ = [
     "Machine",
     "Macs",
     "Peer",
+    "Point",
     "Row",
+    "Study",
     "Timing",
     "WrongAnswerError",
     "compare",
@@ -55,20 +71,29 @@ __all__ = [
     "dense_network",
     "fastest",
     "fma_peak_gflops",
+    "fma_peaks",
     "from_json",
     "holes",
     "input_size",
+    "make_study",
     "max_error",
     "peer",
     "pin",
+    "profile_cases",
     "race",
+    "race_cases",
     "ratio",
     "read",
+    "read_bandwidths",
+    "read_study",
     "sparse_copy",
+    "study_from_json",
+    "study_to_json",
     "this_machine",
     "to_json",
     "trained_network",
     "uneven_scores",
     "write",
     "write_json",
+    "write_study",
 ]

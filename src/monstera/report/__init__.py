@@ -1,6 +1,7 @@
 """Tables of results, for the terminal and for the README, made from plain result files."""
 
 from monstera.report.readme import results_block, rewrite, with_results
+from monstera.report.studies import limits, study_tables
 from monstera.report.tables import (
     Table,
     circumstances,
@@ -20,10 +21,12 @@ __all__ = [
     "comparison_table",
     "fastest_dense_guest",
     "heading",
+    "limits",
     "markdown",
     "milliseconds",
     "results_block",
     "rewrite",
+    "study_tables",
     "terminal",
     "with_results",
 ]

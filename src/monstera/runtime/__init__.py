@@ -1,11 +1,12 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
-from monstera.runtime.artifact import Artifact
+from monstera.runtime.artifact import Artifact, read_artifact
 from monstera.runtime.engine import Engine, assemble, load
+from monstera.runtime.export import export_c
 from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
-from monstera.runtime.profile import LayerProfile, Profile
+from monstera.runtime.profile import LayerProfile, Memory, Profile
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
 __all__ = [
@@ -17,14 +18,17 @@ __all__ = [
     "LayerProfile",
     "LayerSpec",
     "Manifest",
+    "Memory",
     "PackingPlan",
     "PackingSpec",
     "Profile",
     "architecture",
     "assemble",
     "cpu_features",
+    "export_c",
     "here",
     "load",
     "offsets_of",
     "pack_tensors",
+    "read_artifact",
 ]

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, Manifest, read_manifest
 from monstera.runtime.memory import aligned_empty
 
@@ -59,11 +58,11 @@ def write_artifact(artifact: Artifact, path: str | os.PathLike[str]) -> None:
 
 
 def read_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Read and check an artifact.
+    """Read an artifact, for whatever machine it was made, and check that it is whole.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: not an artifact, damaged, of a newer version, or made for another machine.
+        ArtifactError: not an artifact, damaged, or of a newer version.
     """
     where = str(path)
     with open(path, "rb") as file:
@@ -77,7 +76,6 @@ def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     for name, data in parts.items():
         if hashlib.sha256(data.data).hexdigest() != manifest.sha256.get(name):
             raise ArtifactError(f"{where}: {name} is damaged: its checksum is not the manifest's; get the file again")
-    _check_machine(manifest, where)
     return Artifact(manifest, parts[_WEIGHTS], parts[_SOURCE].tobytes(), parts[_LIBRARY].tobytes())
 
 
@@ -106,8 +104,3 @@ def _stored(file: BufferedReader, member: zipfile.ZipInfo) -> np.ndarray:
     file.seek(begin)
     file.readinto(data.data)
     return data
-
-
-def _check_machine(manifest: Manifest, where: str) -> None:
-    if lack := shortfall(manifest.platform, manifest.features):
-        raise ArtifactError(f"{where}: made for {manifest.target}: {lack}; compile the model for this machine")

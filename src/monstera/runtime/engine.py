@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
+from monstera.runtime.export import export_c
 from monstera.runtime.library import Library
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, InputSpec, Manifest
@@ -134,6 +135,16 @@ class Engine:
         """
         write_artifact(self._artifact, path)
 
+    def export_c(self, folder: str | os.PathLike[str]) -> None:
+        """Write the engine as files for a C program: `net.c`, `net.h`, `net.mk`, `weights.safetensors`, `README.md`.
+
+        The folder is made if it is missing. `examples/c` in the repository is a program around such an export.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
+        export_c(self._artifact, folder)
+
     def _loaded(self) -> Library:
         if self._library is None:
             manifest = self.manifest
@@ -170,6 +181,9 @@ def load(path: str | os.PathLike[str]) -> Engine:
         ArtifactError: not an artifact, damaged, of a newer version, or made for another machine.
     """
     artifact = read_artifact(path)
+    manifest = artifact.manifest
+    if lack := shortfall(manifest.platform, manifest.features):
+        raise ArtifactError(f"{path}: made for {manifest.target}: {lack}; compile the model for this machine")
     # The file may go once it is mapped; a private folder keeps others from swapping it before.
     with tempfile.TemporaryDirectory(prefix="monstera-") as folder:
         library = Path(folder) / "net.so"
