@@ -17,6 +17,7 @@ _EXPORTS = {
     "Gradual": "pruning",
     "Plan": "sparsity",
     "PlanError": "sparsity",
+    "TableError": "compiler",
     "UnsupportedError": "compiler",
     "compile": "compiler",
     "hold": "pruning",
@@ -25,7 +26,9 @@ _EXPORTS = {
     "pattern": "sparsity",
     "preview": "compiler",
     "prune": "pruning",
+    "read_tuning": "compiler",
     "save_masks": "sparsity",
+    "write_tuning": "compiler",
 }
 __all__ = [
     "ADMM",
@@ -36,6 +39,7 @@ __all__ = [
     "Gradual",
     "Plan",
     "PlanError",
+    "TableError",
     "UnsupportedError",
     "compile",
     "hold",
@@ -44,11 +48,21 @@ __all__ = [
     "pattern",
     "preview",
     "prune",
+    "read_tuning",
     "save_masks",
+    "write_tuning",
 ]
 
 if TYPE_CHECKING:
-    from monstera.compiler import BuildError, UnsupportedError, compile, preview  # noqa: A004
+    from monstera.compiler import (
+        BuildError,
+        TableError,
+        UnsupportedError,
+        compile,  # noqa: A004
+        preview,
+        read_tuning,
+        write_tuning,
+    )
     from monstera.pruning import ADMM, Gradual, hold, prune
     from monstera.runtime import ArtifactError, Engine, load
     from monstera.sparsity import Block, Plan, PlanError, load_masks, pattern, save_masks

@@ -4,5 +4,16 @@ from monstera.compiler.api import compile  # noqa: A004
 from monstera.compiler.build import BuildError
 from monstera.compiler.frontends import UnsupportedError
 from monstera.compiler.preview import LayerPreview, Preview, preview
+from monstera.compiler.tuning import TableError, read_tuning, write_tuning
 
-__all__ = ["BuildError", "LayerPreview", "Preview", "UnsupportedError", "compile", "preview"]
+__all__ = [
+    "BuildError",
+    "LayerPreview",
+    "Preview",
+    "TableError",
+    "UnsupportedError",
+    "compile",
+    "preview",
+    "read_tuning",
+    "write_tuning",
+]

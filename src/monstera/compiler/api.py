@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from monstera.compiler.build import build, code_flags, compiler_command, compiler_version
-from monstera.compiler.emit import ABI, Unit, emit, unit
-from monstera.compiler.frontends import Imported, from_torch
-from monstera.compiler.lowering import lower
+from monstera.compiler.build import build
+from monstera.compiler.describe import manifest_of
+from monstera.compiler.emit import emit, unit
+from monstera.compiler.frontends import from_torch
+from monstera.compiler.lowering import lower_with
 from monstera.compiler.passes import optimize
-from monstera.compiler.program import Step
-from monstera.compiler.targets import Target, platform_of, target_named
-from monstera.runtime import Artifact, Engine, InputSpec, LayerSpec, Manifest, assemble, pack_tensors
+from monstera.compiler.targets import target_named
+from monstera.compiler.tuning import Effort, Table, read_tuning, tune_layers
+from monstera.runtime import Artifact, Engine, assemble, pack_tensors
 
 
-def compile(model: torch.nn.Module, example: Any, *, threads: int = 1, target: str = "native") -> Engine:  # noqa: A001
+def compile(  # noqa: A001
+    model: torch.nn.Module,
+    example: Any,
+    *,
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+) -> Engine:
     """Compile a network for this machine or another. Holes are read off its weights, whoever made them.
 
     The answer is an `Engine` wherever it was made, so that a script that compiles and saves does the same on every
@@ -30,10 +41,15 @@ def compile(model: torch.nn.Module, example: Any, *, threads: int = 1, target: s
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
+        tune: "none" chooses how each layer runs by a model of its cost, "fast" times the most promising ways, "full"
+            searches for better ones for minutes. What was found is kept on this machine and found again.
+        tuning: a table of choices (`monstera.read_tuning`), or the path of one; its layers are not
+            timed again.
 
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1,
-            an unknown target.
+            an unknown target or effort, tuning asked for a target that this machine cannot run.
+        TableError: `tuning` is the path of something else than a tuning table.
         UnsupportedError: operators outside the IR, all of them listed with the layer they come from.
         BuildError: no C compiler for this target, or its cache cannot be written.
         RuntimeError: the target is "native" and this machine has none of the instruction sets.
@@ -47,12 +63,16 @@ def compile(model: torch.nn.Module, example: Any, *, threads: int = 1, target: s
     if not isinstance(threads, int) or not 1 <= threads <= 64:
         raise ValueError(f"threads must be a whole number from 1 to 64, got {threads!r}")
     chosen = target_named(target)
+    table = tuning if isinstance(tuning, Table) else Table() if tuning is None else read_tuning(tuning)
     args, kwargs = _call(example)
     imported = from_torch(model, args, kwargs)
-    program = unit(lower(optimize(imported.graph), chosen, threads))
+    imported = replace(imported, graph=optimize(imported.graph))
+    table = tune_layers(imported, chosen, threads, tune, table)
+    lowered = lower_with(imported.graph, chosen, threads, {key: [c] for key, c in table.choices.items()})
+    program = unit(lowered.program)
     source = emit([program], chosen, threads)
     library = build(source, chosen)
-    manifest = manifest_of(imported, program, chosen, threads)
+    manifest = manifest_of(imported, program, chosen, threads, table.of(lowered.cases))
     weights = pack_tensors(program.program.tables)
     return assemble(Artifact(manifest, weights, source.encode(), library.read_bytes()), library)
 
@@ -65,29 +85,3 @@ def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
             return tuple(example), {}
         case _:
             return (example,), {}
-
-
-def manifest_of(imported: Imported, u: Unit, target: Target, threads: int) -> Manifest:
-    """Describe a placed program: what its caller passes and gets, what its library says of itself."""
-    layers = tuple(_layer(step) for step in u.program.steps)
-    return Manifest(
-        target=target.name,
-        platform=platform_of(target),
-        features=target.features,
-        flags=code_flags(target),
-        threads=threads,
-        abi=ABI,
-        arena_floats=u.arena.size,
-        best_floats=u.arena.best,
-        weight_bytes=sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
-        compiler=compiler_version(tuple(compiler_command(target))),
-        inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional) for i in imported.inputs),
-        outputs=tuple(shape for _, shape in u.program.outputs),
-        output=imported.output,
-        layers=layers,
-    )
-
-
-def _layer(step: Step) -> LayerSpec:
-    work = step.work
-    return LayerSpec(step.layer, step.title, step.kernel.name, work.dense_macs, work.macs, work.bytes, work.packing)

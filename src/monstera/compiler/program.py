@@ -54,6 +54,7 @@ class Kernel:
     macro: str = ""
     rows: int = 0
     widths: tuple[int, ...] = ()
+    unroll: int = 1
     window: tuple[tuple[int, int], tuple[int, int]] | None = None
     activation: Activation | None = None
 

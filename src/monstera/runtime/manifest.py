@@ -62,7 +62,7 @@ class Manifest:
 
     The library runs on `platform` ("linux-aarch64") where the processor has `features`; `flags` are the C compiler's,
     as gcc spells them. `output` is a tree (see the frontend); `outputs` are the shapes it indexes; `sha256` covers the
-    artifact's parts.
+    artifact's parts. `tuning` holds the choices of a tuned engine by layer key; only the compiler reads it.
     """
 
     target: str
@@ -80,6 +80,7 @@ class Manifest:
     output: Mapping[str, Any]
     layers: tuple[LayerSpec, ...]
     sha256: Mapping[str, str] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON with sorted keys: the same manifest, the same bytes."""

@@ -6,9 +6,11 @@ tiles are written by `spmm.py`.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 
 import numpy as np
@@ -52,10 +54,13 @@ def activation_name(activation: Activation | None) -> str:
             return f"act_{activation.kind}"
 
 
-def spmm_kernel(rows: int, widths: Iterable[int], activation: Activation | None, target: Target) -> Kernel:
+def spmm_kernel(
+    rows: int, widths: Iterable[int], activation: Activation | None, target: Target, unroll: int = 1
+) -> Kernel:
     """The offset-SpMM kernel with `rows` rows a block and tiles of these widths, in half vectors."""
     name = f"f32_spmm_planes_{rows}x{target.tiles[rows]}_{target.name}{_suffix(activation)}"
-    return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), activation=activation)
+    name += f"_unrolled_{unroll}" if unroll > 1 else ""
+    return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), unroll=unroll, activation=activation)
 
 
 def run_of(fields: Mapping[str, Field]) -> Run:
@@ -98,7 +103,7 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
     for kernel in used:
         if kernel.rows:
             narrow, activation = kernel.rows in target.narrow, activation_name(kernel.activation)
-            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, narrow, activation))
+            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, narrow, activation, kernel.unroll))
         elif kernel.window:
             parts.append(depthwise_source(kernel.name, *kernel.window, activation_name(kernel.activation)))
         elif kernel.macro:
@@ -113,6 +118,13 @@ def _merged(kernels: Iterable[Kernel]) -> list[Kernel]:
         known = named.setdefault(kernel.name, kernel)
         named[kernel.name] = replace(known, widths=tuple(sorted({*known.widths, *kernel.widths})))
     return [named[name] for name in sorted(named)]
+
+
+@cache
+def fingerprint() -> str:
+    """A hash of everything that kernels are made of: timings of other kernels say nothing about these."""
+    files = sorted((f for f in resources.files(__name__).iterdir() if f.is_file()), key=lambda f: f.name)
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def header(name: str) -> str:

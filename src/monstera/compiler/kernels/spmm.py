@@ -16,7 +16,7 @@ INLINE void {name}_{width}(const float *x, const int *offset, const float *w, lo
     if (start) {{
 {begin}
     }}
-    for (long i = 0; i < k; i++, w += {R}) {{
+{unroll}    for (long i = 0; i < k; i++, w += {R}) {{
         const float *xi = x + offset[i];
 {multiply}
     }}
@@ -98,7 +98,7 @@ class _Part:
         return "load" if self.kind == "v" else "load_half"
 
 
-def spmm_source(name: str, rows: int, widths: Iterable[int], narrow: bool, activation: str) -> str:
+def spmm_source(name: str, rows: int, widths: Iterable[int], narrow: bool, activation: str, unroll: int = 1) -> str:
     """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every width.
 
     Args:
@@ -107,16 +107,16 @@ def spmm_source(name: str, rows: int, widths: Iterable[int], narrow: bool, activ
         widths: tile widths that occur, in half vectors.
         narrow: build tiles of half vectors alone.
         activation: the C function applied at the last store.
+        unroll: columns done in one turn of the loop over columns.
     """
     ordered = sorted(widths)
-    parts = [_tile(name, rows, width, narrow, activation) for width in ordered]
+    parts = [_tile(name, rows, _parts(width, narrow), width, activation, unroll) for width in ordered]
     call = "{name}_{w}(x + at, offset, w, block[2], a, row, bias, start, last, at); break;"
     cases = "\n".join(f"                        case {w}: " + call.format(name=name, w=w) for w in ordered)
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
 
 
-def _tile(name: str, rows: int, width: int, narrow: bool, activation: str) -> str:
-    parts = _parts(width, narrow)
+def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str, unroll: int) -> str:
     names = [[f"a{r}_{p}" for p in range(len(parts))] for r in range(rows)]
     begin, finish = [], []
     for r, accumulators in enumerate(names):
@@ -130,6 +130,7 @@ def _tile(name: str, rows: int, width: int, narrow: bool, activation: str) -> st
         R=rows,
         declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
         begin="\n".join(begin),
+        unroll=f"#pragma GCC unroll {unroll}\n" if unroll > 1 else "",
         multiply="\n".join(_multiply(names, parts, rows)),
         finish="\n".join(finish),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.grids import choose_layouts
@@ -28,6 +29,7 @@ from monstera.compiler.ir import (
     Upsample,
 )
 from monstera.compiler.layout import Flat
+from monstera.compiler.lowering.choice import Case, Choice
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.convolution import lower_conv, lower_linear
 from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
@@ -64,13 +66,37 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """A program, what could be chosen for each of its layers, and the steps that each choice made."""
+
+    program: Program
+    cases: Mapping[str, Case]
+    steps: Mapping[str, Mapping[Choice, list[int]]]
+
+
 def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
+    """Turn an optimised graph into a program for a target, every layer as the model of its cost chooses.
+
+    Raises:
+        UnsupportedError: as for `lower_with`.
+    """
+    return lower_with(graph, target, threads, {}).program
+
+
+def lower_with(
+    graph: Graph, target: Target, threads: int, choices: Mapping[str, Sequence[Choice]], *, stripes: bool = True
+) -> Lowered:
     """Turn an optimised graph into a program for a target.
+
+    Args:
+        choices: by layer key, how the layer is run. Several choices are run one after another, to be timed.
+        stripes: let layers share stripes (see `stripes.py`).
 
     Raises:
         UnsupportedError: a tensor has a form that no kernel takes (five dimensions where it must be copied).
     """
-    low = Lowering(graph, choose_layouts(graph), target, threads)
+    low = Lowering(graph, choose_layouts(graph), target, threads, choices)
     for node in graph.nodes:
         try:
             _RULES[type(node.op)](low, node)
@@ -83,4 +109,4 @@ def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
         outputs.append((name, layout.shape))
     turns = tuple(Turn(i) for i in range(len(low.steps)))
     program = Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables, turns)
-    return in_stripes(program, threads)
+    return Lowered(in_stripes(program, threads) if stripes else program, low.cases, low.chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from monstera.compiler.reorder import Forest, clustered, cut, natural
 from monstera.compiler.targets import Target
 
 Order: TypeAlias = Literal["natural", "clustered"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 # Prices are rough: leaving the plainest candidate (rows as they stand, few kernel calls) has to save this much.
 _WORTHWHILE = 0.98
@@ -47,9 +48,46 @@ class Candidate:
     parts: tuple[Part, ...]
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The block sizes of its parts."""
+        return tuple(part.size for part in self.parts)
+
+    @property
     def flop(self) -> float:
         """The predicted cost of all parts."""
         return sum(part.flop for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a layer runs: which candidate (its order and block sizes), and how the SpMM kernel walks through it.
+
+    `tile` vectors at most are summed up at once and `chunk` vectors are done for all blocks before the next ones (0: as
+    the model of the cost has it); the loop over columns is unrolled `unroll` times.
+    """
+
+    order: Order
+    sizes: tuple[int, ...]
+    tile: int = 0
+    chunk: int = 0
+    unroll: int = 1
+
+    def among(self, candidates: Sequence[Candidate]) -> Candidate:
+        """The candidate that is meant; the best one if a table names another."""
+        return next((c for c in candidates if (c.order, c.sizes) == (self.order, self.sizes)), candidates[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a tuner may choose from for one layer: candidates, best first, and the vectors of its plane (0 for SpMV)."""
+
+    candidates: tuple[Candidate, ...]
+    vectors: int
+
+    @property
+    def default(self) -> Choice:
+        """What the model of the cost chooses."""
+        return Choice(self.candidates[0].order, self.candidates[0].sizes)
 
 
 def spmm_candidates(holes: np.ndarray, groups: int, vectors: int, target: Target) -> tuple[Candidate, ...]:

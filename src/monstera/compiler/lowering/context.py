@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -12,6 +12,7 @@ import numpy as np
 from monstera.compiler.grids import Layouts
 from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Reshape, Shape
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
+from monstera.compiler.lowering.choice import Candidate, Case, Choice
 from monstera.compiler.lowering.windows import as_four, grid_args, windows
 from monstera.compiler.program import Field, GridArgs, Kernel, Read, Ref, Step, Sweep, Work
 from monstera.compiler.targets import Target
@@ -28,6 +29,9 @@ class Lowering:
     layouts: Layouts
     target: Target
     threads: int
+    choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
+    cases: dict[str, Case] = field(default_factory=dict)
+    chosen: dict[str, dict[Choice, list[int]]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     buffers: dict[str, int] = field(default_factory=dict)
     tables: dict[str, np.ndarray] = field(default_factory=dict)
@@ -141,6 +145,23 @@ class Lowering:
         """Lane masks of a run (see `lane_masks`), padded so that a tile may read beyond the end."""
         masks = lane_masks(pixels, self.target.lanes)
         return self.table(np.concatenate([masks, np.zeros(16, np.uint16)]))
+
+    # Choices --------------------------------------------------------------------------------------------------------
+
+    def key(self, *parts: object) -> str:
+        """The key of a layer: all that its code depends on beside what `parts` say."""
+        digest = hashlib.sha256(f"{self.target.name} {self.threads}".encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else repr(part).encode())
+        return digest.hexdigest()[:24]
+
+    def each_choice(self, key: str, case: Case) -> Iterator[tuple[Choice, Candidate]]:
+        """What to run a layer by: normally one choice. Steps made before the next is asked for are put down to it."""
+        self.cases[key] = case
+        for choice in self.choices.get(key) or (case.default,):
+            first = len(self.steps)
+            yield choice, choice.among(case.candidates)
+            self.chosen.setdefault(key, {}).setdefault(choice, []).extend(range(first, len(self.steps)))
 
     # Steps ----------------------------------------------------------------------------------------------------------
 

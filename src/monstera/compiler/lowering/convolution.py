@@ -12,7 +12,7 @@ from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
 from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
 from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import Flat, Planes
-from monstera.compiler.lowering.choice import Part, spmm_candidates, spmv_candidates
+from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates, spmv_candidates
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.pointwise import lower_add
@@ -89,19 +89,38 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "half": int(low.target.halves and 0 < layout.run() % low.target.lanes <= low.target.lanes // 2),
         "groups": 1,
     }
-    kernel_size = prod(low.graph.params[op.weight].shape[2:])
-    for part in spmm_candidates(matrix.holes, op.groups, vectors, low.target)[0].parts:
-        size, blocks = part.size, pack(matrix.values, matrix.holes, part.rows)
-        channels = np.unique(blocks.columns // kernel_size).size * op.groups
-        fields = common | _block_tables(low, matrix, blocks) | _tiling(low, channels, vectors, size)
-        fields["row"] = low.table(blocks.row)
-        work = _work(matrix, part, blocks, prod(node.shape) // node.shape[1])
-        work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
-        title = _title(low, node, blocks)
-        run = run_of(fields)
-        kernel = spmm_kernel(size, run.widths([(0, run.vectors)], low.threads), op.activation, low.target)
-        sweep = _sweep(low, node, inside, matrix.x, residual, run, blocks.count)
-        low.add(node, title, kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
+    case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target), vectors)
+    shape = (common["half"], residual is None, op.groups, matrix.group_stride, op.activation, vectors)
+    key = low.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape)
+    for choice, candidate in low.each_choice(key, case):
+        for part in candidate.parts:
+            _spmm(low, node, matrix, part, choice, common, over)
+
+
+def _spmm(
+    low: Lowering,
+    node: Node,
+    matrix: _Matrix,
+    part: Part,
+    choice: Choice,
+    common: dict[str, Field],
+    over: Ref | None,
+) -> None:
+    """Append the step that computes the rows of one part."""
+    op, inside = node.op, low.layouts.inputs[node.name]
+    assert isinstance(op, Conv)
+    blocks = pack(matrix.values, matrix.holes, part.rows)
+    channels = np.unique(blocks.columns // prod(low.graph.params[op.weight].shape[2:])).size * op.groups
+    fields = common | _block_tables(low, matrix, blocks)
+    fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
+    fields["row"] = low.table(blocks.row)
+    work = _work(matrix, part, blocks, prod(node.shape) // node.shape[1])
+    work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
+    run = run_of(fields)
+    widths = run.widths([(0, run.vectors)], low.threads)
+    kernel = spmm_kernel(part.size, widths, op.activation, low.target, choice.unroll)
+    sweep = _sweep(low, node, inside, matrix.x, common["res"], run, blocks.count)
+    low.add(node, _title(low, node, blocks), kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
 
 
 def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
@@ -154,19 +173,22 @@ def _product(
     low: Lowering, node: Node, matrix: _Matrix, images: tuple[int, int], activation: Activation | None
 ) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
-    for part in spmv_candidates(matrix.holes, matrix.groups, images[0], low.target)[0].parts:
-        blocks = pack(matrix.values, matrix.holes, part.rows)
-        fields = _block_tables(low, matrix, blocks) | {
-            "x": matrix.x,
-            "y": low.result(node)[0],
-            "x_image": images[1],
-            "y_image": len(matrix.values),
-            "images": images[0],
-            "row": None if part.stretch else low.table(blocks.row),
-            "first_row": int(blocks.row[0, 0]),
-        }
-        work = _work(matrix, part, blocks, images[0])
-        low.add(node, _title(low, node, blocks), spmv_kernel(part.size, activation), "spmv_args", fields, work=work)
+    case = Case(spmv_candidates(matrix.holes, matrix.groups, images[0], low.target), 0)
+    key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation))
+    for _, candidate in low.each_choice(key, case):
+        for part in candidate.parts:
+            blocks = pack(matrix.values, matrix.holes, part.rows)
+            fields = _block_tables(low, matrix, blocks) | {
+                "x": matrix.x,
+                "y": low.result(node)[0],
+                "x_image": images[1],
+                "y_image": len(matrix.values),
+                "images": images[0],
+                "row": None if part.stretch else low.table(blocks.row),
+                "first_row": int(blocks.row[0, 0]),
+            }
+            kernel, work = spmv_kernel(part.size, activation), _work(matrix, part, blocks, images[0])
+            low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=work)
 
 
 def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
@@ -188,16 +210,16 @@ def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, F
     }
 
 
-def _tiling(low: Lowering, channels: int, vectors: int, size: int) -> dict[str, Field]:
+def _tiling(low: Lowering, channels: int, vectors: int, size: int, choice: Choice) -> dict[str, Field]:
     """Vectors of a chunk: the planes' share of it fits the cache, and chunks are whole tiles of about equal length."""
-    tile = low.target.tiles[size]
+    tile = min(low.target.tiles[size], choice.tile or low.target.tiles[size])
     fitting = CHUNK_BYTES // max(1, channels * low.target.lanes * 4)
     chunks = -(-vectors // max(fitting // tile * tile, tile))
-    chunk = max(1, -(-vectors // (chunks * tile)) * tile)
+    chunk = choice.chunk or max(1, -(-vectors // (chunks * tile)) * tile)
     return {"chunk": chunk, "tile": tile, "by_blocks": int(vectors < 2 * low.threads * tile)}
 
 
-def _sweep(low: Lowering, node: Node, inside: Planes, x: Ref, residual: Ref | None, run: Run, blocks: int) -> Sweep:
+def _sweep(low: Lowering, node: Node, inside: Planes, x: Ref, residual: Field, run: Run, blocks: int) -> Sweep:
     """The run vector by vector: each reads as far around itself as the taps reach."""
     lanes = low.target.lanes
     taps = _taps(low, node)
@@ -205,7 +227,7 @@ def _sweep(low: Lowering, node: Node, inside: Planes, x: Ref, residual: Ref | No
     if inside.step != (1, 1):
         at = [offset % inside.grid.stride for offset in at]
     reads = [Read(x.name, lanes, min(at), max(at) + lanes)]
-    if residual is not None and residual.space == "arena":
+    if isinstance(residual, Ref) and residual.space == "arena":
         reads.append(Read(residual.name, lanes, 0, lanes))
     return Sweep(run.vectors, lanes, blocks, low.result(node)[0].name, tuple(reads), run.tile * low.threads)
 
