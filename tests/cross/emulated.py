@@ -46,9 +46,10 @@ def zig(system: str, *arguments: str, folder: Path) -> None:
 
 def answers(units: Sequence[Unit], inputs: Sequence[Arrays], threads: int, folder: Path) -> list[list[Arrays]]:
     """Build the units into one program without a dynamic library, run it; the outputs by unit, run (two) and output."""
+    command = [*emulator(), "./driver"]  # before anything is built for it
     (folder / "net.c").write_text(emit(units, NEON, threads))
     zig("linux-musl", "-static", nets(units), "-o", "driver", str(DRIVER), "net.c", "-lm", "-lpthread", folder=folder)
-    return run_driver([*emulator(), "./driver"], units, inputs, folder)
+    return run_driver(command, units, inputs, folder)
 
 
 def nets(units: Sequence[Unit]) -> str:

@@ -102,9 +102,9 @@ def test_the_c_example_prints_the_best_classes_on_another_machine(tmp_path):
     model = _pruned("digits_cnn", example, "4x1", 0.25)
     ms.compile(model, example, target="neon").export_c(tmp_path)
     example.numpy().tofile(tmp_path / "digit.f32")
+    line = [*emulator(), "./classify", "weights.safetensors", "digit.f32", "10"]
     main = str(Path(__file__).parents[2] / "examples" / "c" / "main.c")
     zig("linux-musl", "-static", "-I.", "-o", "classify", main, "net.c", "-lm", "-lpthread", folder=tmp_path)
-    line = [*emulator(), "./classify", "weights.safetensors", "digit.f32", "10"]
     printed = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
     best = [(int(k), float(score)) for k, score in (row.split() for row in printed)]
     scores = model(example)[0].detach().sort(descending=True)
