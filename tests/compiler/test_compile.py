@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -95,6 +96,24 @@ def test_unsupported_operators_are_all_listed_with_their_layer():
 
     with pytest.raises(UnsupportedError, match=r"(?s)fft.*cumsum"):
         ms.compile(Odd().eval(), X)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (
+            nn.Conv1d(4, 2, 3),
+            (1, 4, 9),
+            r"Conv in model, of shape \(1, 4, 9\): expected \[batch, channels, height, width",
+        ),
+        (nn.MaxPool3d(2), (1, 4, 9, 9, 9), "MaxPool in model, of shape"),
+        (nn.PixelShuffle(2), (1, 4, 9, 9), "DepthToSpace in model"),
+    ],
+)
+def test_operators_without_a_kernel_are_named_with_their_layer(layer, shape, message):
+    model = nn.Sequential(OrderedDict(model=layer))
+    with pytest.raises(UnsupportedError, match=f"no kernels for these operators of the graph:\n  {message}"):
+        ms.compile(model.eval(), torch.zeros(shape))
 
 
 @pytest.mark.parametrize("name", ["sse2", "", None, "NEON"])

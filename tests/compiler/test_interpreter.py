@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.graphs import case, random_inputs
+from compiler.graphs import case, pools, random_inputs
 from monstera.compiler.ir import (
     Activation,
     AdaptivePool,
@@ -147,9 +147,9 @@ def test_a_node_whose_shape_is_a_lie_is_found():
         single(Concat(1), (2, 9, 7, 5), X, X)
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_the_error_bound_covers_fp32_arithmetic_on_random_graphs(seed):
-    graph = case(seed).graph
+@pytest.mark.parametrize(("seed", "spatial"), pools(60, 20))
+def test_the_error_bound_covers_fp32_arithmetic_on_random_graphs(seed, spatial):
+    graph = case(seed, spatial).graph
     inputs = random_inputs(graph, seed)
     exact, rounded = (interpret(graph, inputs, dtype) for dtype in (np.float64, np.float32))
     for name, bound in error_bound(graph, inputs).items():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compiler.graphs import case, random_inputs
+from compiler.graphs import case, pools, random_inputs
 from monstera.compiler.frontends import from_torch
 from monstera.compiler.ir import (
     Activate,
@@ -16,11 +16,13 @@ from monstera.compiler.ir import (
     Concat,
     Constant,
     Conv,
+    DepthToSpace,
     Graph,
     Linear,
     Mul,
     Node,
     Pad,
+    Permute,
     Reshape,
     Slice,
     error_bound,
@@ -35,6 +37,7 @@ from monstera.compiler.passes import (
     fuse_activation,
     fuse_padding,
     fuse_residual,
+    hoist_elementwise,
     optimize,
 )
 
@@ -79,17 +82,17 @@ def weights(graph: Graph) -> list[tuple[int, ...]]:
     return [graph.params[n.op.weight].shape for n in graph.nodes if isinstance(n.op, Conv | Linear)]
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_every_pass_and_all_together_keep_what_a_random_graph_computes(seed):
-    graph = case(seed).graph
+@pytest.mark.parametrize(("seed", "spatial"), pools(100, 30))
+def test_every_pass_and_all_together_keep_what_a_random_graph_computes(seed, spatial):
+    graph = case(seed, spatial).graph
     for rewrite in {*PASSES}:
         assert_same(graph, rewrite(graph), seed)
     assert_same(graph, optimize(graph), seed)
 
 
-@pytest.mark.parametrize("seed", range(100))
-def test_optimizing_twice_finds_nothing_that_optimizing_once_left(seed):
-    once = optimize(case(seed).graph)
+@pytest.mark.parametrize(("seed", "spatial"), pools(100, 30))
+def test_optimizing_twice_finds_nothing_that_optimizing_once_left(seed, spatial):
+    once = optimize(case(seed, spatial).graph)
     assert_same(once, optimize(once), seed)
     assert kinds(optimize(once)) == kinds(once)
     assert optimize(once).shapes() == once.shapes()
@@ -250,6 +253,49 @@ class TestFusePadding:
         graph = graph_of(nn.Sequential(pad, nn.Conv2d(3, 4, 3)), 1, 3, 6, 6)
         assert kinds(drop_dead_code(fuse_padding(graph))) == ["Pad", "Conv"]
 
+    @pytest.mark.parametrize(
+        ("pad", "conv", "padding"),
+        [
+            (nn.ConstantPad1d((1, 2), 0.0), nn.Conv1d(3, 4, 3, padding=1), (2, 3)),
+            (nn.ConstantPad3d((0, 1, 2, 3, 4, 5), 0.0), nn.Conv3d(3, 4, 3, padding=1), (5, 3, 1, 6, 4, 2)),
+        ],
+    )
+    def test_padding_moves_whatever_the_number_of_dimensions(self, pad, conv, padding):
+        graph = graph_of(nn.Sequential(pad, conv), 1, 3, *[6] * (len(padding) // 2))
+        (node,) = drop_dead_code(fuse_padding(graph)).nodes
+        assert node.op.padding == padding
+        assert_same(graph, fuse_padding(graph))
+
+
+class TestHoistElementwise:
+    @pytest.mark.parametrize("size", [1, 2])
+    @pytest.mark.parametrize("groups", [1, 2, 4])
+    def test_norm_and_activation_move_into_a_transposed_convolution(self, groups, size):
+        # A kernel of 3 leaves a row and a column that is cut off.
+        up = nn.ConvTranspose2d(4, 8, 1 + size, 2, groups=groups)
+        graph = graph_of(seeded(nn.Sequential(up, nn.BatchNorm2d(8), nn.SiLU(), nn.BatchNorm2d(8))), 1, 4, 5, 6)
+        small = optimize(graph)
+        assert kinds(small) == ["Conv", "Affine", "DepthToSpace", *["Slice"] * (size == 2)]
+        assert small.nodes[0].op.activation == Activation("silu")
+        assert_same(graph, small)
+
+    def test_a_value_that_somebody_else_reads_stays_where_it_is(self):
+        class Model(nn.Sequential):
+            def forward(self, x):
+                y = self[0](x)
+                return y, torch.relu(y)
+
+        graph = graph_of(seeded(Model(nn.ConvTranspose1d(4, 3, 2, 2))), 1, 4, 5)
+        assert hoist_elementwise(graph) == graph
+
+    def test_a_cut_of_channels_stays_where_it_is(self):
+        class Model(nn.Sequential):
+            def forward(self, x):
+                return torch.relu(self[0](x)[:, 1:])
+
+        graph = graph_of(seeded(Model(nn.PixelShuffle(2))), 1, 16, 5, 5)
+        assert kinds(hoist_elementwise(graph)) == kinds(graph)
+
 
 class Function(nn.Module):
     def __init__(self, function):
@@ -267,6 +313,9 @@ class TestFoldConstants:
             (lambda x: x.view(2, -1).view(4, -1).unsqueeze(1), [Reshape]),
             (lambda x: x.view(2, 3, 6, 6).relu(), [Activate]),
             (lambda x: x[:, :, ::2, ::2][:, 1:], [Slice]),
+            (lambda x: x.permute(1, 0, 3, 2).transpose(0, 1), [Permute]),
+            (lambda x: x.permute(1, 3, 2, 0).permute(3, 0, 2, 1).relu(), [Activate]),
+            (lambda x: x[:, :1].transpose(0, 1).flatten(1).flatten(), [Slice, Reshape]),
             (lambda x: x[:, 0:].relu(), [Activate]),
             (lambda x: F.pad(x, (0, 0, 0, 0)).relu(), [Activate]),
             (lambda x: torch.cat([x], 1).relu(), [Activate]),
@@ -353,6 +402,43 @@ class TestDropDeadChannels:
         kill_filters(model[0], [1, 2, 3], bias=0.3)
         kill_filters(model[5], [5], bias=0.2)
         assert weights(self.shrunk(model, 2, 3, 10, 10)) == [(5, 3, 3, 3), (5, 20), (4, 5)]
+
+    @pytest.mark.parametrize("groups", [1, 4])
+    def test_a_dead_filter_of_a_transposed_convolution_goes_with_all_its_phases(self, groups):
+        up = nn.ConvTranspose3d(4, 4, 2, 2, groups=groups)
+        model = seeded(nn.Sequential(nn.Conv3d(3, 4, 1), up, nn.ReLU(), nn.Conv3d(4, 5, 3, padding=1)))
+        up.weight.data[([1, 3], slice(None)) if groups == 4 else (slice(None), [1, 3])] = 0
+        up.bias.data[[1, 3]] = -1
+        small = self.shrunk(model, 1, 3, 3, 3, 3)
+        (shuffle,) = [n.op for n in small.nodes if isinstance(n.op, DepthToSpace)]
+        assert weights(small)[1][0] == 8 * 2
+        assert weights(small)[2] == (5, 2, 3, 3, 3)
+        assert shuffle.groups == (2 if groups == 4 else 1)
+
+    def test_transposed_convolutions_in_groups_of_several_filters_keep_their_channels(self):
+        up = nn.ConvTranspose2d(4, 4, 2, 2, groups=2)
+        model = seeded(nn.Sequential(up, nn.Conv2d(4, 5, 1)))
+        up.weight.data[0:2, 1] = 0
+        assert weights(self.shrunk(model, 1, 4, 3, 3)) == [(16, 2, 1, 1), (5, 4, 1, 1)]
+
+    @pytest.mark.parametrize("dims", [(0, 1, 3, 2), (1, 0, 2, 3)])
+    def test_channels_go_through_a_permutation_that_leaves_them_in_place(self, dims):
+        first, last = nn.Conv2d(4, 6, 1), nn.Conv2d(6 if dims[1] == 1 else 2, 5, 1)
+        model = seeded(nn.Module())
+        model.first, model.last = first, last
+        model.forward = lambda x: model.last(model.first(x).relu().permute(dims).permute(0, 1, 3, 2))
+        kill_filters(first, [0, 5], bias=-1)
+        kept = 4 if dims[1] == 1 else 6
+        assert weights(self.shrunk(model, 2, 4, 3, 3))[0] == (kept, 4, 1, 1)
+
+    @pytest.mark.parametrize("dims", [(2, 3, 4), (3,), (1,)])
+    def test_means_keep_channels_apart_unless_they_are_over_channels(self, dims):
+        model = seeded(nn.Module())
+        model.first, model.last = nn.Conv3d(3, 6, 1), nn.Conv3d(1 if 1 in dims else 6, 2, 1)
+        model.forward = lambda x: model.last(model.first(x).relu().mean(dims, keepdim=True))
+        kill_filters(model.first, [4], bias=-1)
+        kept = 6 if 1 in dims else 5
+        assert weights(self.shrunk(model, 1, 3, 2, 3, 2))[0] == (kept, 3, 1, 1, 1)
 
     def test_squeeze_and_excite_shrinks_with_its_channels(self):
         class Block(nn.Module):

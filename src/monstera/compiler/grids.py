@@ -271,4 +271,4 @@ def _conv_input(
             }
         )
     ) or ((0, 0),)
-    return Planes(n, c, h, w, Grid(grid.pitch, grid.rows, grid.stride, 0), op.stride, origin, kept)
+    return Planes(n, c, h, w, Grid(grid.pitch, grid.rows, grid.stride, 0), (op.stride[0], op.stride[1]), origin, kept)

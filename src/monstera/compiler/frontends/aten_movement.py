@@ -1,14 +1,15 @@
-"""Torch operators that only move values: shapes, joins, cuts, padding, and those that do nothing in inference."""
+"""Torch operators that only move values: shape, order, joins, cuts, padding; and those that do nothing in inference."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 import torch
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Concat, Mul, Pad, Reshape, Shape, Slice
+from monstera.compiler.ir import Concat, DepthToSpace, Mul, Pad, Permute, Reshape, Shape, Slice
 
 
 def _same(_build: Builder, call: Call) -> Value:
@@ -25,6 +26,38 @@ def _dropout(_build: Builder, call: Call) -> Value:
 
 def _reshape(build: Builder, call: Call) -> Value:
     return build.add(Reshape(), (call["self"],), call.shape)
+
+
+def _permute(build: Builder, call: Call) -> Value:
+    # Torch itself says what goes where, by sizes that are all different.
+    probe = torch.empty(*range(2, 2 + len(call.shape)), device="meta")
+    moved = getattr(torch.ops.aten, call.op)(**{**call.args, "self": probe})
+    return build.add(Permute(tuple(size - 2 for size in moved.shape)), (call["self"],), call.shape)
+
+
+def _pixel_shuffle(build: Builder, call: Call) -> Value:
+    x, r = build.shape(call["self"]), call["upscale_factor"]
+    # However many dimensions stand before the channels, they are a batch.
+    images = build.add(Reshape(), (call["self"],), (prod(x[:-3]), *x[-3:]))
+    channels, *size = call.shape[-3:]
+    shuffled = build.add(DepthToSpace((r, r), channels), (images,), (prod(x[:-3]), channels, *size))
+    return build.add(Reshape(), (shuffled,), call.shape)
+
+
+def _pixel_unshuffle(build: Builder, call: Call) -> Value:
+    x, r = build.shape(call["self"]), call["downscale_factor"]
+    planes, h, w = prod(x[:-2]), x[-2] // r, x[-1] // r
+    blocks = build.add(Reshape(), (call["self"],), (planes, h, r, w, r))
+    phases = build.add(Permute((0, 2, 4, 1, 3)), (blocks,), (planes, r, r, h, w))
+    return build.add(Reshape(), (phases,), call.shape)
+
+
+def _channel_shuffle(build: Builder, call: Call) -> Value:
+    x, groups = build.shape(call["self"]), call["groups"]
+    pixels = prod(x[2:])
+    split = build.add(Reshape(), (call["self"],), (x[0], groups, x[1] // groups, pixels))
+    dealt = build.add(Permute((0, 2, 1, 3)), (split,), (x[0], x[1] // groups, groups, pixels))
+    return build.add(Reshape(), (dealt,), call.shape)
 
 
 def _expand(build: Builder, call: Call) -> Value:
@@ -81,14 +114,18 @@ def _cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int
 
 
 _RESHAPES = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "_unsafe_view", "view_as", "reshape_as")
+_PERMUTATIONS = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims")
 _NOTHING = ("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "to", "type_as", "_to_copy")
 
 MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     **dict.fromkeys(_RESHAPES, _reshape),
+    **dict.fromkeys(_PERMUTATIONS, _permute),
     **dict.fromkeys(_NOTHING, _same),
-    "dropout": _dropout,
-    "feature_dropout": _dropout,
-    "alpha_dropout": _dropout,
+    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"), _dropout),
+    "pixel_shuffle": _pixel_shuffle,
+    "pixel_unshuffle": _pixel_unshuffle,
+    "channel_shuffle": _channel_shuffle,
+    "native_channel_shuffle": _channel_shuffle,
     "expand": _expand,
     "expand_as": _expand,
     "cat": _cat,

@@ -11,9 +11,12 @@ import torch
 
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.ir import Constant, Graph, Node, Op, Shape
+from monstera.compiler.ir.ops import Sizes
 
 Value: TypeAlias = "str | torch.Tensor"
 """What a torch value has become: the name of a value of the graph, or a tensor known at compile time."""
+
+_SPATIAL = ("depth", "height", "width")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,10 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.args[name]
 
-    def pair(self, name: str) -> tuple[int, int]:
-        """An argument that is one number for both directions, or one for each."""
-        numbers = [self.args[name]] if isinstance(self.args[name], int) else [*self.args[name]]
-        return (numbers[0], numbers[-1])
+    def sizes(self, name: str, rank: int) -> Sizes:
+        """An argument that is one number for all of `rank` dimensions, or one for each."""
+        numbers = (self.args[name],) if isinstance(self.args[name], int) else tuple(self.args[name])
+        return numbers * rank if len(numbers) == 1 else numbers
 
 
 @dataclass(slots=True)
@@ -74,6 +77,19 @@ class Builder:
     def shape(self, value: Value) -> Shape:
         """The shape of a value, known at compile time or not."""
         return self.shapes[value] if isinstance(value, str) else tuple(value.shape)
+
+    def image(self, call: Call, name: str) -> tuple[Value, int]:
+        """An argument that must be `[batch, channels, *spatial]`, and the spatial rank, which the operator's name says.
+
+        Raises:
+            UnsupportedError: it has another number of dimensions, an image without a batch for instance.
+        """
+        rank = int(call.op[-2])
+        shape = self.shape(call[name])
+        if len(shape) != 2 + rank:
+            spatial = ", ".join(_SPATIAL[-rank:])
+            raise UnsupportedError(f"the input has shape {shape}; expected [batch, channels, {spatial}]")
+        return call[name], rank
 
     def known(self, value: Value | None, what: str) -> torch.Tensor:
         """The tensor behind a value that has to be known at compile time."""

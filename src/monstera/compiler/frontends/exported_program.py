@@ -16,11 +16,16 @@ from torch.utils import _pytree as pytree
 from monstera.compiler.frontends.aten_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.aten_layers import LAYERS
 from monstera.compiler.frontends.aten_movement import MOVEMENT
+from monstera.compiler.frontends.aten_windows import WINDOWS
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
 
-_HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {**LAYERS, **ELEMENTWISE, **MOVEMENT}
-
+_HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
+    **LAYERS,
+    **WINDOWS,
+    **ELEMENTWISE,
+    **MOVEMENT,
+}
 
 Values = dict[fx.Node, Any]
 """What torch's nodes have become: a Value, or a tuple of them."""

@@ -13,7 +13,10 @@ from monstera.compiler.frontends.exported_program import op_name, translate
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
 
 # Operators whose result is new memory: writing to it in place can be seen by nobody else.
-_FRESH = ("conv2d", "batch_norm", "linear", "add", "mul", "sub", "cat", "max_pool2d", "avg_pool2d")
+_FRESH = (
+    *(f"{name}{k}d" for name in ("conv", "conv_transpose", "max_pool", "avg_pool") for k in (1, 2, 3)),
+    *("batch_norm", "linear", "add", "mul", "sub", "cat"),
+)
 _SHOWN = 10
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from math import prod
 
 import numpy as np
 
@@ -117,7 +118,7 @@ def _size(params: Params, key: str | None, ndim: int) -> Array:
 @linear_error.register
 def _(op: Conv, shape: Shape, params: Params, x: Bounded, residual: Bounded | None = None) -> Array:
     error = _spread(replace(op, bias=None), shape, params, params[op.weight][0].size, x)
-    error = error + UNIT * FEW * _size(params, op.bias, 4)
+    error = error + UNIT * FEW * _size(params, op.bias, x.value.ndim)
     return error if residual is None else error + residual.error + UNIT * FEW * residual.size
 
 
@@ -156,21 +157,19 @@ def _(op: Pad, shape: Shape, params: Params, x: Bounded) -> Array:
 
 @linear_error.register
 def _(op: AvgPool, shape: Shape, params: Params, x: Bounded) -> Array:
-    return _spread(op, shape, params, op.kernel[0] * op.kernel[1], x)
+    return _spread(op, shape, params, prod(op.kernel), x)
 
 
 @linear_error.register
 def _(op: AdaptivePool, shape: Shape, params: Params, x: Bounded) -> Array:
-    return meaning(op, shape, params, x.error) if op.mode == "max" else _mean_error(op, shape, params, x)
+    if op.mode == "max":
+        return meaning(op, shape, params, x.error)
+    return _spread(op, shape, params, prod(x.value.shape[2:]), x)
 
 
 @linear_error.register
 def _(op: Mean, shape: Shape, params: Params, x: Bounded) -> Array:
-    return _mean_error(op, shape, params, x)
-
-
-def _mean_error(op: AdaptivePool | Mean, shape: Shape, params: Params, x: Bounded) -> Array:
-    return _spread(op, shape, params, x.value.shape[2] * x.value.shape[3], x)
+    return _spread(op, shape, params, prod(x.value.shape[d] for d in op.dims), x)
 
 
 @linear_error.register
@@ -178,7 +177,7 @@ def _(op: Upsample, shape: Shape, params: Params, x: Bounded) -> Array:
     if op.mode == "nearest":
         return meaning(op, shape, params, x.error)
     # A position near pixel n is itself off by a few n u, and so is the weight that it gives.
-    return _spread(op, shape, params, 4 * (1 + x.value.shape[2] + x.value.shape[3]), x)
+    return _spread(op, shape, params, 4 * (1 + sum(x.value.shape[2:])), x)
 
 
 @linear_error.register

@@ -21,6 +21,7 @@ from monstera.compiler.ir.ops import (
     Concat,
     Constant,
     Conv,
+    DepthToSpace,
     Linear,
     MaxPool,
     Mean,
@@ -28,7 +29,9 @@ from monstera.compiler.ir.ops import (
     Op,
     Pad,
     Padding,
+    Permute,
     Reshape,
+    Sizes,
     Slice,
     Softmax,
     Upsample,
@@ -78,15 +81,15 @@ def meaning(op: Op, shape: Shape, params: Params, *inputs: Array) -> Array:  # n
 @meaning.register
 def _(op: Conv, shape: Shape, params: Params, x: Array, residual: Array | None = None) -> Array:
     weight = params[op.weight]
-    filters, _, kh, kw = weight.shape
-    # [batch, group, channel, row, column] times [group, filter, channel], tap by tap.
-    x = _zero_pad(x, op.padding)
-    x = x.reshape(x.shape[0], op.groups, -1, *x.shape[2:])
-    taps = weight.reshape(op.groups, filters // op.groups, -1, kh, kw)
-    y = np.zeros((shape[0], op.groups, filters // op.groups, shape[2] * shape[3]), x.dtype)
-    for ky, kx in np.ndindex(kh, kw):
-        window = _window(x, (ky, kx), shape, op.stride, op.dilation)
-        y += taps[..., ky, kx] @ window.reshape(*window.shape[:3], -1)
+    filters, channels, *kernel = weight.shape
+    # [batch, group, channel, *spatial] times [group, filter, channel], tap by tap.
+    x = _padded(x, op.padding)
+    x = x.reshape(x.shape[0], op.groups, channels, *x.shape[2:])
+    taps = weight.reshape(op.groups, filters // op.groups, channels, *kernel)
+    y = np.zeros((shape[0], op.groups, filters // op.groups, math.prod(shape[2:])), x.dtype)
+    for tap in np.ndindex(*kernel):
+        window = _window(x, tap, shape, op.stride, op.dilation)
+        y += taps[(..., *tap)] @ window.reshape(*window.shape[:3], -1)
     y = _scale_and_shift(y.reshape(shape), params, op.scale, op.bias, axis=1)
     return activate(op.activation, y if residual is None else y + residual)
 
@@ -128,44 +131,59 @@ def _(op: Concat, _shape: Shape, _params: Params, *inputs: Array) -> Array:
 
 @meaning.register
 def _(op: MaxPool, shape: Shape, _params: Params, x: Array) -> Array:
-    top, left, bottom, right = op.padding
-    x = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=-np.inf)
+    x = _padded(x, op.padding, -np.inf)
     windows = (_window(x, tap, shape, op.stride, op.dilation) for tap in np.ndindex(*op.kernel))
     return np.maximum.reduce([*windows])
 
 
 @meaning.register
 def _(op: AvgPool, shape: Shape, params: Params, x: Array) -> Array:
-    x = _zero_pad(x, op.padding)
-    windows = (_window(x, tap, shape, op.stride) for tap in np.ndindex(*op.kernel))
+    x = _padded(x, op.padding)
+    windows = (_window(x, tap, shape, op.stride, (1,) * len(tap)) for tap in np.ndindex(*op.kernel))
     return np.add.reduce([*windows]) * params[op.factor]
 
 
 @meaning.register
 def _(op: AdaptivePool, shape: Shape, _params: Params, x: Array) -> Array:
+    # A window is a product of intervals, so that one dimension after the other gives the mean (or maximum) of all.
     reduce = np.mean if op.mode == "mean" else np.max
-    rows, columns = (adaptive_windows(n, m) for n, m in zip(x.shape[2:], shape[2:], strict=True))
-    planes = [[reduce(x[:, :, top:bottom, left:right], (2, 3)) for left, right in columns] for top, bottom in rows]
-    return np.moveaxis(np.array(planes), (0, 1), (2, 3))
+    for axis in range(2, x.ndim):
+        windows = adaptive_windows(x.shape[axis], shape[axis])
+        x = np.stack([reduce(x.take(range(first, last), axis), axis) for first, last in windows], axis)
+    return x
 
 
 @meaning.register
 def _(op: Upsample, shape: Shape, _params: Params, x: Array) -> Array:
-    for axis, step in zip((2, 3), op.step, strict=True):
+    for axis, step in enumerate(op.step, 2):
         low, high, fraction = source_pixels(op, x.shape[axis], shape[axis], step)
-        fraction = fraction.astype(x.dtype).reshape(-1, *[1] * (3 - axis))
+        fraction = fraction.astype(x.dtype).reshape(-1, *[1] * (x.ndim - 1 - axis))
         x = x.take(low, axis) * (1 - fraction) + x.take(high, axis) * fraction
     return x
 
 
 @meaning.register
-def _(_op: Mean, shape: Shape, _params: Params, x: Array) -> Array:
-    return x.mean((2, 3), keepdims=len(shape) == 4)
+def _(op: Mean, shape: Shape, _params: Params, x: Array) -> Array:
+    return x.mean(op.dims, keepdims=len(shape) == x.ndim)
 
 
 @meaning.register
 def _(_op: Reshape, shape: Shape, _params: Params, x: Array) -> Array:
     return x.reshape(shape)
+
+
+@meaning.register
+def _(op: Permute, _shape: Shape, _params: Params, x: Array) -> Array:
+    return x.transpose(op.dims)
+
+
+@meaning.register
+def _(op: DepthToSpace, shape: Shape, _params: Params, x: Array) -> Array:
+    rank, sizes = len(op.block), x.shape[2:]
+    x = x.reshape(x.shape[0], op.groups, *op.block, -1, *sizes)
+    # [n, groups, *block, c, *sizes] to [n, groups, c, size, block, size, block, ...].
+    pixels = (axis for d in range(rank) for axis in (3 + rank + d, 2 + d))
+    return x.transpose(0, 1, 2 + rank, *pixels).reshape(shape)
 
 
 @meaning.register
@@ -254,15 +272,13 @@ def _scale_and_shift(x: Array, params: Params, scale: str | None, shift: str | N
     return x if shift is None else x + params[shift].reshape(along)
 
 
-def _zero_pad(x: Array, padding: Padding) -> Array:
-    top, left, bottom, right = padding
-    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+def _padded(x: Array, padding: Padding, value: float = 0.0) -> Array:
+    spatial = zip(padding[: x.ndim - 2], padding[x.ndim - 2 :], strict=True)
+    return np.pad(x, ((0, 0), (0, 0), *spatial), constant_values=value)
 
 
-def _window(
-    x: Array, tap: tuple[int, ...], shape: Shape, stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)
-) -> Array:
+def _window(x: Array, tap: tuple[int, ...], shape: Shape, stride: Sizes, dilation: Sizes) -> Array:
     """The pixels that one tap of a window reads, for every output position."""
-    (y0, x0), (h, w) = (t * d for t, d in zip(tap, dilation, strict=True)), shape[2:]
-    rows = slice(y0, y0 + stride[0] * (h - 1) + 1, stride[0])
-    return x[..., rows, slice(x0, x0 + stride[1] * (w - 1) + 1, stride[1])]
+    first = (t * d for t, d in zip(tap, dilation, strict=True))
+    cuts = zip(first, shape[2:], stride, strict=True)
+    return x[(..., *(slice(f, f + s * (n - 1) + 1, s) for f, n, s in cuts))]

@@ -1,7 +1,9 @@
-"""The operators of the IR: frozen values that name their parameters by key, shapes `[N, C, H, W]` unless said.
+"""The operators of the IR: frozen values that name their parameters by key.
 
-Paddings are `(top, left, bottom, right)`; every other pair is `(vertical, horizontal)`. `ceil_mode` does not exist
-here: the frontend turns it into explicit bottom and right padding. What an operator means is said by `interpreter.py`.
+Convolutions, pools and resizing work on `[N, C, *spatial]` with one, two or three spatial dimensions, in the order
+(depth, height, width) that torch has. A tuple such as `stride` has one entry for each of them; a `padding` first says
+how much goes before each, then how much after each: (top, left, bottom, right) for images. `ceil_mode` does not exist
+here: the frontend turns it into explicit padding after. What an operator means is said by `interpreter.py`.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Pair: TypeAlias = tuple[int, int]
-Padding: TypeAlias = tuple[int, int, int, int]
+Sizes: TypeAlias = tuple[int, ...]
+Padding: TypeAlias = tuple[int, ...]
 
 ActivationKind: TypeAlias = Literal[
     "relu", "clamp", "leaky_relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "gelu", "gelu_tanh"
@@ -31,18 +33,24 @@ class Activation:
 class Conv:
     """`activation(conv(x, weight) * scale + bias [+ residual])`; inputs `(x,)` or `(x, residual)`.
 
-    `weight` is `[out, in / groups, kh, kw]` exactly as the model holds it: folding batch norm only touches the
+    `weight` is `[out, in / groups, *kernel]` exactly as the model holds it: folding batch norm only touches the
     per-filter `scale` and `bias`, so holes and ties stay readable. `residual` has the output's shape.
+
+    Raises:
+        ValueError: stride, padding and dilation do not speak of the same 1, 2 or 3 dimensions.
     """
 
     weight: str
     bias: str | None = None
     scale: str | None = None
-    stride: Pair = (1, 1)
+    stride: Sizes = (1, 1)
     padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
+    dilation: Sizes = (1, 1)
     groups: int = 1
     activation: Activation | None = None
+
+    def __post_init__(self) -> None:
+        _check_dimensions(self, self.stride, self.dilation, self.padding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,22 +109,37 @@ class Concat:
 
 @dataclass(frozen=True, slots=True)
 class MaxPool:
-    """Largest value of each window; padding counts as minus infinity."""
+    """Largest value of each window; padding counts as minus infinity.
 
-    kernel: Pair
-    stride: Pair
-    padding: Padding = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
+    Raises:
+        ValueError: kernel, stride, padding and dilation do not speak of the same 1, 2 or 3 dimensions.
+    """
+
+    kernel: Sizes
+    stride: Sizes
+    padding: Padding
+    dilation: Sizes
+
+    def __post_init__(self) -> None:
+        _check_dimensions(self, self.kernel, self.stride, self.dilation, self.padding)
 
 
 @dataclass(frozen=True, slots=True)
 class AvgPool:
-    """Sum of each zero-padded window times `factor[oy, ox]`, which holds the reciprocal of the divisor torch uses."""
+    """Sum of each zero-padded window times `factor`, which has the output's spatial shape and holds the reciprocal of
+    the divisor that torch uses.
 
-    kernel: Pair
-    stride: Pair
+    Raises:
+        ValueError: kernel, stride and padding do not speak of the same 1, 2 or 3 dimensions.
+    """
+
+    kernel: Sizes
+    stride: Sizes
     padding: Padding
     factor: str
+
+    def __post_init__(self) -> None:
+        _check_dimensions(self, self.kernel, self.stride, self.padding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,26 +151,48 @@ class AdaptivePool:
 
 @dataclass(frozen=True, slots=True)
 class Upsample:
-    """Resize H and W to the node's shape. `step` = input pixels an output pixel moves, as torch computes it.
+    """Resize the spatial dimensions to the node's shape. `step` = input pixels an output pixel moves, as torch computes
+    it, for each of them.
 
-    nearest: source = min(floor(out * step), in - 1). bilinear: source = out * step with `align_corners`, else
-    max(0, (out + 0.5) * step - 0.5); neighbours beyond the edge repeat it. Positions are computed in fp32, as torch
-    does (`interpreter.source_pixels` gives them): a floor decides.
+    nearest: source = min(floor(out * step), in - 1). linear, in every dimension: source = out * step with
+    `align_corners`, else max(0, (out + 0.5) * step - 0.5); neighbours beyond the edge repeat it. Positions are computed
+    in fp32, as torch does (`interpreter.source_pixels` gives them): a floor decides.
     """
 
-    mode: Literal["nearest", "bilinear"]
-    step: tuple[float, float]
+    mode: Literal["nearest", "linear"]
+    step: tuple[float, ...]
     align_corners: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """Mean over dimensions 2 and 3; the node's shape says whether they are kept as ones."""
+    """Mean over `dims` (not negative, ascending); the node's shape says whether they are kept as ones."""
+
+    dims: Sizes
 
 
 @dataclass(frozen=True, slots=True)
 class Reshape:
     """The same values in row-major order under the node's shape (flatten, view, squeeze, unsqueeze)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permute:
+    """Dimension d of the result is dimension `dims[d]` of the input (transpose, channel shuffle)."""
+
+    dims: Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class DepthToSpace:
+    """Let channels become pixels: channels `[groups, *block, c]` of a pixel fill its block with `groups * c` channels.
+
+    What a transposed convolution that computes one set of filters for each phase of its output ends with (`groups` are
+    the convolution's). Torch's pixel_shuffle has as many groups as channels that come out.
+    """
+
+    block: Sizes
+    groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +234,18 @@ Op: TypeAlias = (
     | Upsample
     | Mean
     | Reshape
+    | Permute
+    | DepthToSpace
     | Softmax
     | Pad
     | Slice
 )
+
+
+def _check_dimensions(op: Op, *sizes: Sizes) -> None:
+    """All tuples have one entry for each of 1, 2 or 3 spatial dimensions, the last (a padding) two."""
+    counts = [len(s) for s in sizes[:-1]] + [len(sizes[-1]) / 2]
+    if len(set(counts)) != 1 or counts[0] not in (1, 2, 3):
+        raise ValueError(
+            f"{op}: expected one number for each of 1, 2 or 3 spatial dimensions everywhere, and two in the padding"
+        )

@@ -181,7 +181,7 @@ static void clear_gaps(float *plane, const grid *g) {
 typedef struct { range planes, rows; } piece;
 INLINE piece piece_of(const grid *g, part p) {
     const range rows = window_of(g->h, p);
-    if (rows.end - rows.begin >= 4 * p.count) return (piece){{0, g->c}, share(g->h, p)};
+    if (rows.end - rows.begin >= 12 * p.count) return (piece){{0, g->c}, share(g->h, p)};
     p.window = (range){0, g->c};
     return (piece){share(g->c, p), rows};
 }

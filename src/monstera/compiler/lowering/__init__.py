@@ -66,6 +66,25 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
 }
 
 
+_IMAGES = (AdaptivePool, AvgPool, Conv, MaxPool, Mean, Upsample)
+
+
+def _check_kernels(graph: Graph) -> None:
+    """Raise one error that lists every operator without a kernel."""
+    shapes = graph.shapes()
+    problems = []
+    for node in graph.nodes:
+        name, where = type(node.op).__name__, node.layer or node.name
+        if type(node.op) not in _RULES:
+            problems.append(f"  {name} in {where}")
+        elif isinstance(node.op, _IMAGES) and len(shape := shapes[node.inputs[0]]) != 4:
+            problems.append(f"  {name} in {where}, of shape {shape}: expected [batch, channels, height, width]")
+        elif isinstance(node.op, Mean) and node.op.dims != (2, 3):
+            problems.append(f"  {name} in {where} over dimensions {node.op.dims}: expected 2 and 3")
+    if problems:
+        raise UnsupportedError("the compiler has no kernels for these operators of the graph:\n" + "\n".join(problems))
+
+
 @dataclass(frozen=True, slots=True)
 class Lowered:
     """A program, what could be chosen for each of its layers, and the steps that each choice made."""
@@ -94,9 +113,15 @@ def lower_with(
         stripes: let layers share stripes (see `stripes.py`).
 
     Raises:
-        UnsupportedError: a tensor has a form that no kernel takes (five dimensions where it must be copied).
+        UnsupportedError: an operator has no kernel, or a tensor has a form that no kernel takes (five dimensions where
+            it must be copied).
     """
+<<<<<<< HEAD
     low = Lowering(graph, choose_layouts(graph), target, threads, choices)
+=======
+    _check_kernels(graph)
+    low = Lowering(graph, choose_layouts(graph), target, threads)
+>>>>>>> main
     for node in graph.nodes:
         try:
             _RULES[type(node.op)](low, node)

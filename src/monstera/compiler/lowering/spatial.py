@@ -55,7 +55,7 @@ def lower_adaptive(low: Lowering, node: Node) -> None:
     op = node.op
     assert isinstance(op, AdaptivePool)
     if op.mode == "mean" and node.shape[2:] == (1, 1):
-        lower_mean(low, replace(node, op=Mean()))
+        lower_mean(low, replace(node, op=Mean((2, 3))))
         return
     x, gx = _input(low, node)
     fields: dict[str, Field] = {"x": gx, "y": grid_args(low.layout(node.name))}

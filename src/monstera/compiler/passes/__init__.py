@@ -13,18 +13,23 @@ from monstera.compiler.passes.fold_constants import fold_constants
 from monstera.compiler.passes.fuse_activation import fuse_activation
 from monstera.compiler.passes.fuse_padding import fuse_padding
 from monstera.compiler.passes.fuse_residual import fuse_residual
+from monstera.compiler.passes.hoist_elementwise import hoist_elementwise
 
 Pass: TypeAlias = Callable[[Graph], Graph]
+
+# What is affine is known after the first fold; behind a transposed convolution it then moves to where it can fold.
+_FOLD: tuple[Pass, ...] = (fold_affine, hoist_elementwise, fold_affine)
 
 # Channels are dropped before activations and residuals are fused, where constants are easiest to follow; what that
 # leaves may fold again. Activations come before residuals, so that an addition brings its activation along.
 PASSES: tuple[Pass, ...] = (
     fold_constants,
     drop_dead_code,
-    fold_affine,
+    *_FOLD,
     drop_dead_channels,
     fold_constants,
-    fold_affine,
+    drop_dead_code,
+    *_FOLD,
     fuse_padding,
     fuse_activation,
     fuse_residual,
@@ -49,5 +54,6 @@ __all__ = [
     "fuse_activation",
     "fuse_padding",
     "fuse_residual",
+    "hoist_elementwise",
     "optimize",
 ]

@@ -17,12 +17,14 @@ from monstera.compiler.ir import (
     Concat,
     Constant,
     Conv,
+    DepthToSpace,
     Linear,
     MaxPool,
     Mean,
     Mul,
     Node,
     Pad,
+    Permute,
     Reshape,
     Shape,
     Slice,
@@ -56,8 +58,12 @@ def channel_ties(node: Node, shapes: Mapping[str, Shape]) -> list[Tie] | None:
     match node.op:
         case Constant():
             return []
-        case Activate() | Affine() | MaxPool() | AvgPool() | AdaptivePool() | Upsample() | Mean():
+        case Activate() | Affine() | MaxPool() | AvgPool() | AdaptivePool() | Upsample():
             return [_one_to_one(node, node.inputs[0])]
+        case Mean(dims):
+            return None if dims[0] < 2 else [_one_to_one(node, node.inputs[0])]
+        case Permute(dims):
+            return None if dims[1] != 1 else [_one_to_one(node, node.inputs[0])]
         case Pad() | Slice():
             moved = node.shape[1] != sources[0][1] or (isinstance(node.op, Pad) and node.op.before[1])
             return None if moved else [_one_to_one(node, node.inputs[0])]
@@ -70,6 +76,8 @@ def channel_ties(node: Node, shapes: Mapping[str, Shape]) -> list[Tie] | None:
             return _concat_ties(node, dim, sources)
         case Reshape():
             return _reshape_ties(node, sources[0])
+        case DepthToSpace():
+            return _block_ties(node, node.op, sources[0])
         case Conv():
             return _conv_ties(node, node.op, sources[0])
         case Linear():
@@ -101,6 +109,15 @@ def _reshape_ties(node: Node, source: Shape) -> list[Tie] | None:
     if node.shape[1:] != (source[1] * pixels,):
         return None
     return [Tie(node.inputs[0], np.repeat(np.arange(source[1]), pixels), node.name, np.arange(node.shape[1]))]
+
+
+def _block_ties(node: Node, op: DepthToSpace, source: Shape) -> list[Tie] | None:
+    """All channels that fill the blocks of one channel go with it, as long as groups stay of equal size."""
+    if op.groups not in (1, node.shape[1]):
+        return None
+    phases = np.arange(source[1]).reshape(op.groups, prod(op.block), -1)
+    channels = np.arange(node.shape[1])
+    return [Tie(node.inputs[0], phases[:, i].reshape(-1), node.name, channels) for i in range(prod(op.block))]
 
 
 def _conv_ties(node: Node, op: Conv, source: Shape) -> list[Tie] | None:

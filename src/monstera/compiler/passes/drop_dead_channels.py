@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from monstera.compiler.ir import Affine, Concat, Constant, Conv, Graph, Linear, Node
+from monstera.compiler.ir import Affine, Concat, Constant, Conv, DepthToSpace, Graph, Linear, Node
 from monstera.compiler.ir.interpreter import Array, Params
 from monstera.compiler.passes.channel_ties import Tie, channel_ties
 from monstera.compiler.passes.known_channels import Known, Product, channel_count, known_channels, product
@@ -94,6 +94,9 @@ def _shrunk(graph: Graph, keep: Keep, known: Known, products: dict[str, Product]
             op, arrays = _shrunk_product(node, keep, known, products[node.name], graph.params)
         else:
             op, arrays = node.op, _shrunk_vectors(node, kept, graph.params)
+        if isinstance(op, DepthToSpace) and op.groups > 1 and not kept.all():
+            # There are as many groups as channels, or none of them could go.
+            op = replace(op, groups=int(kept.sum()))
         keys = {field: new_key(f"{node.name}:{field}:kept", params) for field in arrays}
         params.update({keys[field]: np.ascontiguousarray(array, np.float32) for field, array in arrays.items()})
         inputs = tuple(i for i in node.inputs if keep[i].any()) if isinstance(op, Concat) else node.inputs

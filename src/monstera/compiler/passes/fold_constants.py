@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from monstera.compiler.ir import Add, Concat, Constant, Graph, Mul, Node, Pad, Reshape, Shape, Slice, evaluate
+from monstera.compiler.ir import Add, Concat, Constant, Graph, Mul, Node, Pad, Permute, Reshape, Shape, Slice, evaluate
 from monstera.compiler.passes.rewrite import new_key, rename, resolve
 
 
 def fold_constants(graph: Graph) -> Graph:
-    """Evaluate nodes whose inputs are constants; merge chains of reshapes and of slices; remove those of nothing.
+    """Evaluate nodes whose inputs are constants; merge reshapes, permutations and slices; remove those of nothing.
 
     Also removes the multiplication by ones that stands for `expand`, where its readers broadcast by themselves.
     """
@@ -23,6 +23,7 @@ def fold_constants(graph: Graph) -> Graph:
     for node in graph.nodes:
         node = replace(node, inputs=tuple(resolve(i, stands_for) for i in node.inputs))
         if node.inputs:
+            node = _as_reshape(_merged(node, nodes.get(node.inputs[0])), shapes)
             node = _merged(node, nodes.get(node.inputs[0]))
         if _moves_nothing(node, shapes):
             stands_for[node.name] = node.inputs[0]
@@ -73,17 +74,28 @@ def _expanded(node: Node, known: dict[str, np.ndarray]) -> str | None:
 
 
 def _merged(node: Node, source: Node | None) -> Node:
-    """One node for two reshapes, or for two slices, in a row."""
+    """One node for two reshapes, permutations or slices in a row."""
     if source is None:
         return node
     if isinstance(node.op, Reshape) and isinstance(source.op, Reshape):
         return replace(node, inputs=source.inputs)
+    if isinstance(node.op, Permute) and isinstance(source.op, Permute):
+        dims = tuple(source.op.dims[d] for d in node.op.dims)
+        return replace(node, op=Permute(dims), inputs=source.inputs)
     if isinstance(node.op, Slice) and isinstance(source.op, Slice):
         inner, outer = source.op, node.op
         start = tuple(s + t * d for s, t, d in zip(inner.start, outer.start, inner.step, strict=True))
         step = tuple(d * e for d, e in zip(inner.step, outer.step, strict=True))
         return replace(node, op=Slice(start, step), inputs=source.inputs)
     return node
+
+
+def _as_reshape(node: Node, shapes: dict[str, Shape]) -> Node:
+    """A permutation that only moves dimensions of extent one keeps the order of all elements."""
+    if not isinstance(node.op, Permute):
+        return node
+    moved = [d for d in node.op.dims if shapes[node.inputs[0]][d] > 1]
+    return replace(node, op=Reshape()) if moved == sorted(moved) else node
 
 
 def _moves_nothing(node: Node, shapes: dict[str, Shape]) -> bool:

@@ -8,7 +8,7 @@ from monstera.compiler.ir import Conv, Graph, Node, Pad, Shape
 
 
 def fuse_padding(graph: Graph) -> Graph:
-    """Move zero padding of rows and columns into the convolutions that read it."""
+    """Move zero padding of spatial dimensions into the convolutions that read it."""
     shapes = graph.shapes()
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
@@ -25,6 +25,5 @@ def _fused(conv: Node, pad: Node, shapes: dict[str, Shape]) -> Node | None:
     after = [m - n - b for m, n, b in zip(pad.shape, shapes[pad.inputs[0]], before, strict=True)]
     if any((*before[:2], *after[:2])) or min(*before, *after) < 0:
         return None
-    top, left, bottom, right = conv.op.padding
-    padding = (top + before[2], left + before[3], bottom + after[2], right + after[3])
+    padding = tuple(p + q for p, q in zip(conv.op.padding, (*before[2:], *after[2:]), strict=True))
     return replace(conv, op=replace(conv.op, padding=padding), inputs=(pad.inputs[0], *conv.inputs[1:]))

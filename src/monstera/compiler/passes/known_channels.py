@@ -20,6 +20,7 @@ from monstera.compiler.ir import (
     Concat,
     Constant,
     Conv,
+    DepthToSpace,
     Graph,
     Linear,
     MaxPool,
@@ -28,6 +29,7 @@ from monstera.compiler.ir import (
     Node,
     Op,
     Pad,
+    Permute,
     Reshape,
     Shape,
     Slice,
@@ -149,6 +151,8 @@ def _(op: Op, node: Node, params: Params, shapes: Mapping[str, Shape], inputs: l
 @_follow.register(Upsample)
 @_follow.register(Mean)
 @_follow.register(Reshape)
+@_follow.register(Permute)
+@_follow.register(DepthToSpace)
 @_follow.register(Pad)
 @_follow.register(Slice)
 def _(_op: Op, node: Node, params: Params, shapes: Mapping[str, Shape], inputs: list[Array]) -> Array:

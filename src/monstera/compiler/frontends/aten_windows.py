@@ -1,0 +1,137 @@
+"""Torch operators that look at windows of pixels and have no weights: pooling and resizing, in 1 to 3 dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from math import prod
+
+import numpy as np
+
+from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Shape, Upsample
+from monstera.compiler.ir.ops import Padding, Sizes
+
+
+def _max_pool(build: Builder, call: Call) -> Value:
+    x, rank = build.image(call, "self")
+    kernel, stride, dilation = call.sizes("kernel_size", rank), _stride(call, rank), call.sizes("dilation", rank)
+    padding = _padding(build.shape(x), call, kernel, stride, dilation)
+    return build.add(MaxPool(kernel, stride, padding, dilation), (x,), call.shape)
+
+
+def _avg_pool(build: Builder, call: Call) -> Value:
+    x, rank = build.image(call, "self")
+    kernel, stride = call.sizes("kernel_size", rank), _stride(call, rank)
+    padding = _padding(build.shape(x), call, kernel, stride, (1,) * rank)
+    factor = build.param(_factor(build.shape(x), call, kernel, stride), "factor")
+    return build.add(AvgPool(kernel, stride, padding, factor), (x,), call.shape)
+
+
+def _stride(call: Call, rank: int) -> Sizes:
+    return call.sizes("stride" if call["stride"] else "kernel_size", rank)
+
+
+def _padding(x: Shape, call: Call, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Padding:
+    """As much padding after as the last windows read: ceil_mode asks for more than the call says."""
+    before = call.sizes("padding", len(kernel))
+    after = (
+        max(0, s * (m - 1) + d * (k - 1) + 1 - n - p)
+        for n, m, k, s, d, p in zip(x[2:], call.shape[2:], kernel, stride, dilation, before, strict=True)
+    )
+    return (*before, *after)
+
+
+def _factor(x: Shape, call: Call, kernel: Sizes, stride: Sizes) -> np.ndarray:
+    """The reciprocal of torch's divisor, of the output's spatial shape; 0 where a window lies outside."""
+    divisors, inside = [], []
+    for n, m, k, s, p in zip(x[2:], call.shape[2:], kernel, stride, call.sizes("padding", len(kernel)), strict=True):
+        first = s * np.arange(m) - p
+        # The divisor counts the padding that the call asks for, never what ceil_mode adds.
+        last = np.minimum(first + k, n + p)
+        pixels = np.minimum(last, n) - np.maximum(first, 0)
+        divisors.append(last - first if call["count_include_pad"] else pixels)
+        inside.append(pixels > 0)
+    divisor = reduce(np.multiply.outer, divisors).astype(np.float64)
+    if call.args.get("divisor_override"):
+        divisor = np.full(divisor.shape, float(call["divisor_override"]))
+    some = reduce(np.logical_and.outer, inside)
+    return np.where(some, 1 / np.where(some, divisor, 1), 0)
+
+
+def _adaptive_avg_pool(build: Builder, call: Call) -> Value:
+    x, rank = build.image(call, "self")
+    if build.shape(x) == call.shape:
+        return x
+    if prod(call.shape[2:]) == 1:
+        return build.add(Mean(tuple(range(2, 2 + rank))), (x,), call.shape)
+    kernel = _even_windows(build.shape(x), call.shape)
+    if kernel is None:
+        return build.add(AdaptivePool("mean"), (x,), call.shape)
+    factor = build.param(np.full(call.shape[2:], 1 / prod(kernel)), "factor")
+    return build.add(AvgPool(kernel, kernel, (0,) * 2 * rank, factor), (x,), call.shape)
+
+
+def _adaptive_max_pool(build: Builder, call: Call) -> tuple[Value, ...]:
+    x, rank = build.image(call, "self")
+    kernel = _even_windows(build.shape(x), call.shape)
+    op = AdaptivePool("max") if kernel is None else MaxPool(kernel, kernel, (0,) * 2 * rank, (1,) * rank)
+    return (build.add(op, (x,), call.shape),)
+
+
+def _even_windows(x: Shape, y: Shape) -> Sizes | None:
+    """The window of an ordinary pool that does the same, where the sizes divide."""
+    if any(n % m for n, m in zip(x[2:], y[2:], strict=True)):
+        return None
+    return tuple(n // m for n, m in zip(x[2:], y[2:], strict=True))
+
+
+def _upsample_nearest(build: Builder, call: Call) -> Value:
+    steps = _steps(build, call, _nearest_image_step if call.op == "upsample_nearest2d" else _nearest_step)
+    return build.add(Upsample("nearest", steps), (call["input"],), call.shape)
+
+
+def _upsample_linear(build: Builder, call: Call) -> Value:
+    align = call["align_corners"]
+    steps = _steps(build, call, _corner_step if align else _linear_step)
+    return build.add(Upsample("linear", steps, align), (call["input"],), call.shape)
+
+
+_Step = Callable[[int, int, "float | None"], np.float32]
+
+
+def _steps(build: Builder, call: Call, step: _Step) -> tuple[float, ...]:
+    """Input pixels per output pixel, computed in fp32, for every dimension."""
+    x, rank = build.image(call, "input")
+    scales = call["scale_factors"] or (None,) * rank
+    sizes = zip(build.shape(x)[2:], call.shape[2:], scales, strict=True)
+    return tuple(float(step(n, m, scale)) for n, m, scale in sizes)
+
+
+def _nearest_step(n: int, m: int, scale: float | None) -> np.float32:
+    """A given scale factor beats the sizes."""
+    return np.float32(1 / scale) if scale else np.float32(n) / np.float32(m)
+
+
+def _nearest_image_step(n: int, m: int, scale: float | None) -> np.float32:
+    """Images alone are looked at for sizes that stay or double."""
+    return np.float32(n / m) if m in (n, 2 * n) else _nearest_step(n, m, scale)
+
+
+def _linear_step(n: int, m: int, scale: float | None) -> np.float32:
+    """A given scale factor beats the sizes, unless the size does not change."""
+    return np.float32(1) if n == m else _nearest_step(n, m, scale)
+
+
+def _corner_step(n: int, m: int, _scale: float | None) -> np.float32:
+    return np.float32(n - 1) / np.float32(m - 1) if m > 1 else np.float32(0)
+
+
+WINDOWS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
+    **{f"max_pool{k}d": _max_pool for k in (1, 2, 3)},
+    **{f"avg_pool{k}d": _avg_pool for k in (1, 2, 3)},
+    **{f"adaptive_avg_pool{k}d": _adaptive_avg_pool for k in (1, 2, 3)},
+    **{f"adaptive_max_pool{k}d": _adaptive_max_pool for k in (1, 2, 3)},
+    **{f"upsample_nearest{k}d": _upsample_nearest for k in (1, 2, 3)},
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), _upsample_linear),
+}
