@@ -116,12 +116,8 @@ def lower_with(
         UnsupportedError: an operator has no kernel, or a tensor has a form that no kernel takes (five dimensions where
             it must be copied).
     """
-<<<<<<< HEAD
-    low = Lowering(graph, choose_layouts(graph), target, threads, choices)
-=======
     _check_kernels(graph)
-    low = Lowering(graph, choose_layouts(graph), target, threads)
->>>>>>> main
+    low = Lowering(graph, choose_layouts(graph), target, threads, choices)
     for node in graph.nodes:
         try:
             _RULES[type(node.op)](low, node)
