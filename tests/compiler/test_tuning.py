@@ -118,7 +118,7 @@ def test_a_table_travels_as_a_file_and_spares_the_timing(tmp_path, monkeypatch):
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
-    table = Table({"a": Choice("natural", (4, 1), 5, 10, 2), "b": Choice("clustered", (16,))}, {"a": 0.25})
+    table = Table({"a": Choice("natural", (4, 1), 5, 10, 2, 3), "b": Choice("clustered", (16,))}, {"a": 0.25})
     write_tuning(table, tmp_path / "t.json")
     assert read_tuning(tmp_path / "t.json") == table
     assert table_of(table.of(["a", "b", "absent"])) == table
@@ -145,7 +145,7 @@ def test_a_table_that_names_what_does_not_exist_falls_back_on_the_model(tmp_path
     path = tmp_path / "t.json"
     engine = ms.compile(_network(), EXAMPLE)
     keys = lower_with(optimize(imported_network().graph), native(), 1, {}).cases
-    entry = {"order": "clustered", "sizes": [3], "tile": 0, "chunk": 0, "unroll": 1, "ms": None}
+    entry = {"order": "clustered", "sizes": [3], "tile": 0, "chunk": 0, "unroll": 1, "groups": 0, "ms": None}
     layers = dict.fromkeys(keys, entry)
     path.write_text(json.dumps({"format": "monstera tuning", "version": 1, "layers": layers}))
     x = torch.randn(1, 3, 9, 9)

@@ -18,7 +18,7 @@ class Target:
 
     `features` is all that `flags` let the compiler use, so a processor that has them runs the code; `tiles[R]` is the
     widest tile, in vectors, that keeps R rows of accumulators in registers; `halves` says that half a vector costs half
-    as much, and `narrow` for which R tiles are made of halves alone.
+    as much.
     """
 
     name: str
@@ -28,7 +28,6 @@ class Target:
     features: tuple[str, ...]
     tiles: dict[int, int]
     halves: bool = False
-    narrow: tuple[int, ...] = ()
 
 
 TARGETS = {
@@ -42,7 +41,6 @@ TARGETS = {
             features=(*_SKYLAKE, *_HASWELL),
             tiles={8: 3, 4: 7, 2: 8, 1: 8},
             halves=True,
-            narrow=(1,),
         ),
         Target(
             name="avx2",

@@ -102,8 +102,8 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
     parts += [header(name) for name in sorted({k.header for k in used})]
     for kernel in used:
         if kernel.rows:
-            narrow, activation = kernel.rows in target.narrow, activation_name(kernel.activation)
-            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, narrow, activation, kernel.unroll))
+            activation = activation_name(kernel.activation)
+            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, activation, kernel.unroll))
         elif kernel.window:
             parts.append(depthwise_source(kernel.name, *kernel.window, activation_name(kernel.activation)))
         elif kernel.macro:

@@ -63,7 +63,8 @@ class Choice:
     """How a layer runs: which candidate (its order and block sizes), and how the SpMM kernel walks through it.
 
     `tile` vectors at most are summed up at once and `chunk` vectors are done for all blocks before the next ones (0: as
-    the model of the cost has it); the loop over columns is unrolled `unroll` times.
+    the model of the cost has it); the loop over columns is unrolled `unroll` times; columns are taken in so many
+    `groups`, so that the inputs of one stay in the first-level cache.
     """
 
     order: Order
@@ -71,6 +72,7 @@ class Choice:
     tile: int = 0
     chunk: int = 0
     unroll: int = 1
+    groups: int = 1
 
     def among(self, candidates: Sequence[Candidate]) -> Candidate:
         """The candidate that is meant; the best one if a table names another."""

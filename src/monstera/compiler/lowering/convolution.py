@@ -112,6 +112,7 @@ def _spmm(
     blocks = pack(matrix.values, matrix.holes, part.rows)
     channels = np.unique(blocks.columns // prod(low.graph.params[op.weight].shape[2:])).size * op.groups
     fields = common | _block_tables(low, matrix, blocks)
+    fields |= _column_groups(low, matrix, blocks, choice.groups)
     fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
     fields["row"] = low.table(blocks.row)
     work = _work(matrix, part, blocks, prod(node.shape) // node.shape[1])
@@ -199,8 +200,7 @@ def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
 
 
 def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, Field]:
-    group = blocks.row[:, 0] // (len(matrix.values) // matrix.groups)
-    table = np.stack([blocks.start, blocks.first, blocks.length, group * matrix.group_stride], 1)
+    table = np.stack([blocks.start, blocks.first, blocks.length, _group_offsets(matrix, blocks)], 1)
     return {
         "offset": low.table(matrix.offsets[blocks.columns]),
         "weight": low.table(blocks.values),
@@ -208,6 +208,28 @@ def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, F
         "bias": low.table(matrix.bias[blocks.row]),
         "blocks": blocks.count,
     }
+
+
+def _column_groups(low: Lowering, matrix: _Matrix, blocks: Blocks, groups: int) -> dict[str, Field]:
+    """The table of blocks with the columns of each in so many groups of neighbours, the first group of all first."""
+    if groups == 1:
+        return {}
+    cuts = np.arange(groups + 1) * matrix.holes.shape[1] // groups
+    at = np.stack(
+        [
+            np.searchsorted(blocks.columns[start : start + length], cuts)
+            for start, length in zip(blocks.start, blocks.length, strict=True)
+        ]
+    )
+    first, length = at[:, :-1].T, np.diff(at).T
+    base = _group_offsets(matrix, blocks)
+    table = np.stack([blocks.start + first, blocks.first + first, length, np.broadcast_to(base, first.shape)], 2)
+    return {"block": low.table(table.astype(np.int32)), "groups": groups}
+
+
+def _group_offsets(matrix: _Matrix, blocks: Blocks) -> np.ndarray:
+    """Where the inputs of each block's convolution group begin."""
+    return blocks.row[:, 0] // (len(matrix.values) // matrix.groups) * matrix.group_stride
 
 
 def _tiling(low: Lowering, channels: int, vectors: int, size: int, choice: Choice) -> dict[str, Field]:

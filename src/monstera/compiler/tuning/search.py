@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 from rich.console import Console
@@ -122,21 +123,21 @@ def promising(case: Case, target: Target) -> Iterator[Choice]:
 def _crossed(a: Choice, b: Choice, rng: random.Random) -> Choice:
     rows = rng.choice((a, b))
     walk = rng.choice((a, b))
-    return Choice(rows.order, rows.sizes, walk.tile, walk.chunk, rng.choice((a, b)).unroll)
+    return Choice(rows.order, rows.sizes, walk.tile, walk.chunk, rng.choice((a, b)).unroll, walk.groups)
 
 
 def _mutated(choice: Choice, case: Case, target: Target, rng: random.Random) -> Choice:
-    """One gene anew: how rows are cut, the tile, the chunk in tiles, or the unrolling."""
-    order, sizes, tile, chunk, unroll = choice.order, choice.sizes, choice.tile, choice.chunk, choice.unroll
-    gene = rng.choice(("rows", "tile", "chunk", "unroll") if case.vectors else ("rows",))
+    """One gene anew: how rows are cut, the tile, the chunk in tiles, the unrolling, or the groups of columns."""
+    gene = rng.choice(("rows", "tile", "chunk", "unroll", "groups") if case.vectors else ("rows",))
     if gene == "rows":
         candidate = rng.choice(case.candidates[:6])
-        order, sizes = candidate.order, candidate.sizes
-    widest = max(target.tiles[size] for size in sizes) if case.vectors else 0
-    if gene == "tile":
-        tile, chunk = rng.randint(1, widest), 0
-    elif gene == "chunk":
-        chunk = rng.choice((0, 1, 2, 4, 8)) * (tile or widest)
-    elif gene == "unroll":
-        unroll = rng.choice(_UNROLLS)
-    return Choice(order, sizes, tile, chunk, unroll)
+        return replace(choice, order=candidate.order, sizes=candidate.sizes)
+    widest = max(target.tiles[size] for size in choice.sizes)
+    match gene:
+        case "tile":
+            return replace(choice, tile=rng.randint(1, widest), chunk=0)
+        case "chunk":
+            return replace(choice, chunk=rng.choice((0, 1, 2, 4, 8)) * (choice.tile or widest))
+        case "unroll":
+            return replace(choice, unroll=rng.choice(_UNROLLS))
+    return replace(choice, groups=rng.choice((1, 2, 4, 8)))

@@ -83,10 +83,12 @@ def read_tuning(path: str | os.PathLike[str]) -> Table:
 
 
 def _choice(entry: Mapping[str, Any]) -> Choice:
-    numbers = [entry["tile"], entry["chunk"], entry["unroll"], *entry["sizes"]]
+    numbers = [entry["tile"], entry["chunk"], entry["unroll"], entry["groups"], *entry["sizes"]]
     if not all(isinstance(n, int) and n >= 0 for n in numbers) or entry["order"] not in ORDERS:
         raise ValueError(f"expected whole numbers, and an order of {ORDERS}, in {dict(entry)}")
-    return Choice(entry["order"], tuple(entry["sizes"]), entry["tile"], entry["chunk"], entry["unroll"])
+    return Choice(
+        entry["order"], tuple(entry["sizes"]), entry["tile"], entry["chunk"], entry["unroll"], entry["groups"]
+    )
 
 
 def cached_table(keys: set[str], target: Target, effort: str) -> Table:
