@@ -61,7 +61,7 @@ bench-scaling: setup   ## time against density, batch and threads
 	set -e; for name in resnet50 mobilenet_v2; do $(RUN) benchmarks/scaling.py $$name; done
 	set -e; for name in vgg16 c3d; do $(RUN) benchmarks/scaling.py $$name --axis threads; done
 
-results: setup  ## write the results tables of the README from the committed JSON
+results: setup  ## write README, docs/results.md and figures from the committed JSON
 	$(RUN) -m monstera.report README.md
 
 # torch is left out of the lock on purpose: see setup.

@@ -7,17 +7,38 @@ from pathlib import Path
 import pytest
 
 import monstera as ms
-from monstera.measure import write
-from monstera.report import results_block, rewrite, with_results
-from report.example import COMPARISON
+from monstera.measure import write, write_study
+from monstera.report import documents, read_results, results_block, rewrite, with_results
+from report.example import COMPARISON, STUDY
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 
 
-def test_the_readme_is_up_to_date_with_the_committed_results():
-    text = README.read_text(encoding="utf-8")
-    assert with_results(text, results_block(ROOT)) == text, "run `make results`"
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A README with one result of each kind."""
+    shutil.copy(README, tmp_path)
+    write(COMPARISON, tmp_path / "benchmarks" / "results" / "resnet50.json")
+    write_study(STUDY, tmp_path / "benchmarks" / "results" / "scaling-resnet50.json")
+    return tmp_path
+
+
+def drawn_by(svg: bytes) -> bytes:
+    """The version of matplotlib that an SVG file names, and the digest of what it was made from."""
+    return b"".join(re.findall(rb"Matplotlib v[\d.]+|sha256:[0-9a-f]{64}", svg))
+
+
+def test_the_docs_are_up_to_date_with_the_committed_results():
+    for path, wanted in documents(README).items():
+        found = path.read_bytes()
+        same = found == wanted
+        if path.suffix == ".svg" and drawn_by(found).split(b"sha")[0] != drawn_by(wanted).split(b"sha")[0]:
+            # Another matplotlib draws the same figure in other words.
+            same = drawn_by(found).split(b"sha")[1] == drawn_by(wanted).split(b"sha")[1]
+        assert same, f"{path}: run `make results`"
+    figures = {path for path in documents(README) if path.suffix == ".svg"}
+    assert set((ROOT / "docs" / "figures").glob("*.svg")) == figures, "run `make results`"
 
 
 def test_the_example_in_the_readme_runs_as_it_stands(tmp_path: Path):
@@ -50,16 +71,37 @@ def test_a_readme_without_both_marks_in_order_is_left_alone(text: str):
         with_results(text, "new")
 
 
-def test_the_command_writes_every_result_file_into_the_readme_once(tmp_path: Path):
-    shutil.copy(README, tmp_path)
-    write(COMPARISON, tmp_path / "benchmarks" / "results" / "resnet50.json")
-    command = [sys.executable, "-m", "monstera.report", str(tmp_path / "README.md")]
+def test_without_results_the_readme_says_so(tmp_path: Path):
+    assert results_block(read_results(tmp_path)) == "No results are committed yet.\n"
+
+
+def test_the_command_writes_summary_page_and_figures_once(project: Path):
+    command = [sys.executable, "-m", "monstera.report", str(project / "README.md")]
     first = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert first.stdout.endswith("README.md: written\n")
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "**resnet50, input 1x3x8x8, 1 thread**" in text
-    assert "[`benchmarks/results/resnet50.json`](benchmarks/results/resnet50.json)" in text
-    assert not rewrite(tmp_path / "README.md")
+    assert "README.md: written\n" in first.stdout
+    summary = (project / "README.md").read_text(encoding="utf-8")
+    assert "| resnet50 1x3x8x8 | openvino | 2.00 | 1.25x (62%) | 8.00x (40%) |" in summary
+    page = (project / "docs" / "results.md").read_text(encoding="utf-8")
+    assert "**resnet50, input 1x3x8x8, 1 thread**" in page
+    assert "[`benchmarks/results/resnet50.json`](../benchmarks/results/resnet50.json)" in page
+    assert "| 0.1 | 0.300 (33%) |" in page
+    linked = re.findall(r"\(figures/(.*?)\)", page)
+    assert linked == ["networks-t1.svg", "scaling-resnet50-density.svg", "scaling-resnet50-batch.svg"]
+    assert sorted(linked) == sorted(path.name for path in (project / "docs" / "figures").iterdir())
+    assert rewrite(project / "README.md") == []
+
+
+def test_a_figure_that_no_result_stands_behind_is_deleted(project: Path):
+    rewrite(project / "README.md")
+    (project / "benchmarks" / "results" / "scaling-resnet50.json").unlink()
+    rewrite(project / "README.md")
+    assert [path.name for path in (project / "docs" / "figures").iterdir()] == ["networks-t1.svg"]
+
+
+def test_a_file_of_another_format_is_named(project: Path):
+    (project / "benchmarks" / "results" / "other.json").write_text('{"format": "something"}')
+    with pytest.raises(ValueError, match=r"other\.json: expected a result of format .* got 'something'"):
+        read_results(project)
 
 
 def test_the_command_says_what_is_wrong_and_fails(tmp_path: Path):

@@ -15,19 +15,21 @@ from monstera.compiler.targets import Target
 # Share of the FMA peak that R rows reach while their columns pass: with fewer rows each loaded vector is used less
 # often, and with avx2 too few registers are left for wide tiles of 8.
 _SPMM_SHARE = {
-    "avx512": {1: 0.5, 2: 0.9, 4: 1.0, 8: 0.97, 16: 0.9},
+    "avx512": {1: 0.45, 2: 0.82, 4: 1.0, 8: 0.99, 16: 0.9},
     "avx2": {1: 0.45, 2: 0.57, 4: 0.8, 8: 0.6, 16: 0.6},
     # Not measured on a real machine yet.
-    "neon": {1: 0.5, 2: 0.9, 4: 1.0, 8: 1.0, 16: 0.9},
+    "neon": {1: 0.45, 2: 0.82, 4: 1.0, 8: 1.0, 16: 0.9},
 }
 # What a finished row costs beside its columns (bias, activation, store), in vector multiply-adds.
 _SPMM_STORE = 2.5
 # A kernel call (tables, first misses) as vector multiply-adds.
 _SPMM_CALL = 1000.0
 
-# Cycles of a column and of a finished block in the SpMV kernel, one image, weights at hand.
-_SPMV_COLUMN = {1: 2.2, 2: 2.2, 4: 1.45, 8: 1.75, 16: 2.6}
-_SPMV_BLOCK = {1: 1.0, 2: 5.0, 4: 5.0, 8: 6.0, 16: 14.0}
+# Cycles of a column in the SpMV kernel, for one image and for four at once, with weights at hand; and of a block, for
+# each image.
+_SPMV_COLUMN = {1: 1.5, 2: 1.5, 4: 1.4, 8: 1.65, 16: 2.6}
+_SPMV_COLUMN_OF_FOUR = {1: 3.2, 2: 3.2, 4: 3.8, 8: 3.8, 16: 5.0}
+_SPMV_BLOCK = {1: 6.0, 2: 6.0, 4: 6.0, 8: 7.0, 16: 17.0}
 _SPMV_CALL = 300.0
 # Bytes of weights and offsets a cycle brings, from the third-level cache or, where they are too many, from memory.
 _STREAM = {"cache": 24.0, "memory": 7.0}
@@ -73,10 +75,11 @@ def spmm_price(vectors: int, target: Target) -> Price:
 def spmv_price(images: int, weights: int, target: Target) -> Price:
     """The price of a matrix-vector product in cycles; four images at a time share the weights they stream."""
     source = "cache" if 4 * weights <= _CACHE_BYTES else "memory"
-    passes = -(-images // 4)
+    fours, ones = divmod(images, 4)
 
     def column(size: int) -> float:
-        return max(images * _SPMV_COLUMN[size], passes * (4 * size + 4) / _STREAM[source])
+        cycles = fours * _SPMV_COLUMN_OF_FOUR[size] + ones * _SPMV_COLUMN[size]
+        return max(cycles, (fours + ones) * (4 * size + 4) / _STREAM[source])
 
     return Price(
         column={size: column(size) for size in _SPMV_COLUMN},

@@ -1,7 +1,11 @@
-"""Tables of results, for the terminal and for the README, made from plain result files."""
+"""Tables and figures of results, for the terminal, the README and the docs, made from plain result files."""
 
-from monstera.report.readme import results_block, rewrite, with_results
-from monstera.report.studies import limits, study_tables
+from monstera.report.figures import figures
+from monstera.report.page import results_page
+from monstera.report.readme import documents, results_block, rewrite, with_results
+from monstera.report.sources import Results, read_results
+from monstera.report.studies import matrix, study_tables
+from monstera.report.summary import summary_table
 from monstera.report.tables import (
     Table,
     circumstances,
@@ -15,18 +19,24 @@ from monstera.report.tables import (
 from monstera.report.terminal import terminal
 
 __all__ = [
+    "Results",
     "Table",
     "circumstances",
     "columns",
     "comparison_table",
+    "documents",
     "fastest_dense_guest",
+    "figures",
     "heading",
-    "limits",
     "markdown",
+    "matrix",
     "milliseconds",
+    "read_results",
     "results_block",
+    "results_page",
     "rewrite",
     "study_tables",
+    "summary_table",
     "terminal",
     "with_results",
 ]

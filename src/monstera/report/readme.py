@@ -1,28 +1,32 @@
-"""Writes the results into a README: everything between two marks is made from the committed result files."""
+"""Writes the results into the docs: the summary between two marks of the README, all tables and figures beside it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from monstera.measure import Comparison, read
+from monstera.report.figures import figures
+from monstera.report.page import PAGE, results_page
 from monstera.report.recipes import recipe_table
-from monstera.report.tables import circumstances, comparison_table, markdown
+from monstera.report.sources import Results, read_results
+from monstera.report.summary import summary_table
+from monstera.report.tables import Table, markdown
 from monstera.sparsity.files import write_atomically
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+FIGURES = "docs/figures"
 
 
-def results_block(root: Path) -> str:
-    """Return the Markdown made of benchmarks/results/*.json and recipes/results/*.json below `root`.
+def results_block(results: Results) -> str:
+    """Return the Markdown of the README: a summary for each number of threads, and the recipes.
 
     Raises:
-        ValueError: a file is damaged or not a result.
+        ValueError: a recipe's result is damaged.
     """
-    parts = [_section(read(path), path.relative_to(root)) for path in _results(root, "benchmarks")]
-    recipes = recipe_table(_results(root, "recipes"))
-    if recipes.lines:
-        parts.append(f"**{recipes.title}**\n\n{markdown(recipes)}")
+    threads = sorted({comparison.threads for comparison in results.comparisons.values()})
+    tables = [summary_table(results.comparisons.values(), count) for count in threads]
+    recipes = recipe_table(results.recipes)
+    parts = [_titled(table) for table in (*tables, *([recipes] if recipes.lines else []))]
     return "\n".join(parts) or "No results are committed yet.\n"
 
 
@@ -39,26 +43,40 @@ def with_results(text: str, block: str) -> str:
     return f"{head}{BEGIN}\n{block.strip()}\n{END}{tail}"
 
 
-def rewrite(path: str | os.PathLike[str]) -> bool:
-    """Bring the README at `path` up to date with the result files beside it; return whether it changed.
+def documents(readme: Path) -> dict[Path, bytes]:
+    """Return what the files made from results should hold: the README, the page of all tables, every figure.
 
     Raises:
-        ValueError: the marks are missing, or a result file is damaged.
+        ValueError: the marks are missing, a result file is damaged, or matplotlib is not installed.
+    """
+    root = readme.resolve().parent
+    results = read_results(root)
+    drawn = figures(results)
+    text = with_results(readme.read_text(encoding="utf-8"), results_block(results))
+    pages = {readme: text, root / PAGE: results_page(results, drawn)}
+    return {path: page.encode() for path, page in pages.items()} | {
+        root / FIGURES / name: data for name, data in drawn.items()
+    }
+
+
+def rewrite(path: str | os.PathLike[str]) -> list[Path]:
+    """Bring the README at `path`, and what is made beside it, up to date; return the files that changed.
+
+    Figures that no result stands behind any more are deleted.
+
+    Raises:
+        ValueError: as for `documents`.
     """
     readme = Path(path)
-    before = readme.read_text(encoding="utf-8")
-    after = with_results(before, results_block(readme.resolve().parent))
-    if after == before:
-        return False
-    write_atomically(readme, after.encode())
-    return True
+    wanted = documents(readme)
+    changed = [file for file, data in wanted.items() if not file.exists() or file.read_bytes() != data]
+    for file in changed:
+        write_atomically(file, wanted[file])
+    stale = sorted(set((readme.resolve().parent / FIGURES).glob("*.svg")) - wanted.keys())
+    for file in stale:
+        file.unlink()
+    return changed + stale
 
 
-def _results(root: Path, room: str) -> list[Path]:
-    return sorted((root / room / "results").glob("*.json"))
-
-
-def _section(comparison: Comparison, path: Path) -> str:
-    table = comparison_table(comparison)
-    source = f"[`{path.as_posix()}`]({path.as_posix()})"
-    return f"**{table.title}**\n\n{markdown(table)}\n{circumstances(comparison)}. Source: {source}\n"
+def _titled(table: Table) -> str:
+    return f"**{table.title}**\n\n{markdown(table)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from monstera.measure import FP32, MONSTERA, OPENVINO_DEFAULT, Comparison, Row, fastest, ratio
+from monstera.measure import FP32, MONSTERA, OPENVINO_DEFAULT, Comparison, Row, Study, fastest, ratio
 
 Cell = Callable[[Row], str]
 
@@ -72,8 +72,12 @@ def speed(guest: Row, row: Row) -> str:
 def heading(comparison: Comparison) -> str:
     """Return one line that says what was measured: network, input shapes and threads."""
     shapes = ", ".join("x".join(map(str, shape)) for shape in comparison.inputs)
-    threads = "1 thread" if comparison.threads == 1 else f"{comparison.threads} threads"
-    return f"{comparison.network}, input {shapes}, {threads}"
+    return f"{comparison.network}, input {shapes}, {threads_of(comparison.threads)}"
+
+
+def threads_of(count: int) -> str:
+    """Return the number of threads in words."""
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def fastest_dense_guest(comparison: Comparison) -> Row | None:
@@ -87,13 +91,21 @@ def openvino_default(comparison: Comparison) -> Row | None:
     return fastest(row for row in comparison.rows if row.engine == OPENVINO_DEFAULT.name)
 
 
-def circumstances(comparison: Comparison) -> str:
-    """Return one line that says where and when: processor, its FMA peak in that run, versions, date."""
-    machine = comparison.machine
+def circumstances(result: Comparison | Study) -> str:
+    """Return one line that says where and when: processor, its limits in that run, versions, date."""
+    machine = result.machine
     flags = f" ({', '.join(machine.flags)})" if machine.flags else ""
-    peak = "" if comparison.peak_gflops is None else f", FMA peak {comparison.peak_gflops:.0f} GFLOP/s"
+    limits = "".join(f", {limit}" for limit in _limits(result))
     versions = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name != "numpy")
-    return f"{machine.cpu}{flags}{peak}; {versions}; {comparison.date}"
+    return f"{machine.cpu}{flags}{limits}; {versions}; {result.date}"
+
+
+def _limits(result: Comparison | Study) -> list[str]:
+    if isinstance(result, Comparison):
+        return [] if result.peak_gflops is None else [f"FMA peak {result.peak_gflops:.0f} GFLOP/s"]
+    peaks = [f"FMA peak {peak:.0f} GFLOP/s on {threads_of(count)}" for count, peak in result.peak_gflops.items()]
+    reads = ", ".join(f"{b.level} {b.gbytes_per_s:.0f} GB/s" for b in result.bandwidths)
+    return [*peaks, f"reading {reads}"] if reads else peaks
 
 
 def milliseconds(value: float) -> str:

@@ -30,7 +30,6 @@ POOLS = {
 RESIZE = Kernel("resize", "resize.h")
 SOFTMAX = Kernel("softmax", "softmax.h")
 
-_SPMV_VECTOR = {1: "float", 4: "v4", 8: "v8", 16: "v16"}
 _MAPS = {
     "none": ("x", "z"),
     "affine": ("splat(*pb)", "x * z + *pb2"),
@@ -82,7 +81,7 @@ def depthwise_kernel(
 def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:
     """The SpMV kernel with `rows` rows a block."""
     name = f"f32_spmv_columns_{rows}x1{_suffix(activation)}"
-    macro = f"SPMV({name}, {_SPMV_VECTOR[rows]}, {rows}, {activation_name(activation)})"
+    macro = f"SPMV({name}, {rows}, {activation_name(activation)})"
     return Kernel(name, "spmv.h", macro, activation=activation)
 
 

@@ -14,41 +14,98 @@ typedef struct {
     int blocks, images, first_row;
 } spmv_args;
 
-/* Four accumulators an image hide the latency of the multiply-add. */
-#define SPMV_BODY(V, N) \
-    V s[N][4]; \
-    for (int n = 0; n < N; n++) { s[n][0] = *(const V *)bias; s[n][1] = s[n][2] = s[n][3] = s[n][0] - s[n][0]; } \
-    long i = 0; \
-    for (; i + 4 <= k; i += 4) \
-        for (int u = 0; u < 4; u++) { \
-            const V wu = ((const V *)w)[i + u]; \
-            for (int n = 0; n < N; n++) s[n][u] += wu * x[n * x_image + offset[i + u]]; \
-        } \
-    for (; i < k; i++) \
-        for (int n = 0; n < N; n++) s[n][0] += ((const V *)w)[i] * x[n * x_image + offset[i]]; \
-    for (int n = 0; n < N; n++) *(V *)(y + n * y_image) = (s[n][0] + s[n][1]) + (s[n][2] + s[n][3]);
+/* Rows are summed in vectors that the processor has: wider ones the compilers take apart through memory. */
+#if VL >= 16
+#define SPMV_SUM_16(N, U) SPMV_SUM(v16, 16, N, U)
+#elif VL >= 8
+#define SPMV_SUM_16(N, U) SPMV_SUM(v8, 16, N, U)
+#else
+#define SPMV_SUM_16(N, U) SPMV_SUM(v4, 16, N, U)
+#endif
+#if VL >= 8
+#define SPMV_SUM_8(N, U) SPMV_SUM(v8, 8, N, U)
+#else
+#define SPMV_SUM_8(N, U) SPMV_SUM(v4, 8, N, U)
+#endif
+#define SPMV_SUM_4(N, U) SPMV_SUM(v4, 4, N, U)
+#define SPMV_SUM_1(N, U) SPMV_ROW(N, U)
 
-/* Rows in order are summed right into y and activated together at the end; scattered ones block by block on the way. */
-#define SPMV(NAME, V, R, ACTIVATION) \
+/* N images, U columns at a time: accumulators of their own hide the latency of the multiply-add. */
+#define SPMV_SUM(V, R, N, U) \
+    enum { H = R * sizeof(float) / sizeof(V) }; \
+    V s[N][U][H]; \
+    for (int n = 0; n < N; n++) \
+        for (int u = 0; u < U; u++) \
+            for (int h = 0; h < H; h++) s[n][u][h] = u ? (V){0} : ((const V *)bias)[h]; \
+    long i = 0; \
+    for (; i + U <= k; i += U) \
+        for (int u = 0; u < U; u++) \
+            for (int h = 0; h < H; h++) { \
+                const V wu = ((const V *)w)[(i + u) * H + h]; \
+                for (int n = 0; n < N; n++) s[n][u][h] += wu * x[n * x_image + offset[i + u]]; \
+            } \
+    for (; i < k; i++) \
+        for (int h = 0; h < H; h++) \
+            for (int n = 0; n < N; n++) s[n][0][h] += ((const V *)w)[i * H + h] * x[n * x_image + offset[i]]; \
+    for (int n = 0; n < N; n++) \
+        for (int h = 0; h < H; h++) { \
+            for (int u = 1; u < U; u++) s[n][0][h] += s[n][u][h]; \
+            ((V *)(y + n * y_image))[h] = s[n][0][h]; \
+        }
+
+/* A single row has its columns side by side in the vector; a vector of four is what gathering single floats fills best. */
+#define SPMV_ROW(N, U) \
+    v4 s[N][U]; \
+    for (int n = 0; n < N; n++) \
+        for (int u = 0; u < U; u++) s[n][u] = (v4){0}; \
+    long i = 0; \
+    for (; i + 4 * U <= k; i += 4 * U) \
+        for (int u = 0; u < U; u++) { \
+            const int *o = offset + i + 4 * u; \
+            const v4 wu = *(const v4 *)(w + i + 4 * u); \
+            for (int n = 0; n < N; n++) { \
+                const float *xn = x + n * x_image; \
+                s[n][u] += wu * (v4){xn[o[0]], xn[o[1]], xn[o[2]], xn[o[3]]}; \
+            } \
+        } \
+    for (int n = 0; n < N; n++) { \
+        for (int u = 1; u < U; u++) s[n][0] += s[n][u]; \
+        float sum = *bias + ((s[n][0][0] + s[n][0][1]) + (s[n][0][2] + s[n][0][3])); \
+        for (long j = i; j < k; j++) sum += w[j] * x[n * x_image + offset[j]]; \
+        y[n * y_image] = sum; \
+    }
+
+/* A scattered float. Compilers must not make a vector scatter of several: no processor has a fast one. */
+INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
+
+/* Sums go right to y where rows are in order or alone, else over the stack, and are activated when all blocks are done:
+ * a vector at a time, which scattered rows are gathered into. */
+#define SPMV(NAME, R, ACTIVATION) \
     INLINE void NAME##_1(const float *x, long x_image, const int *offset, const float *w, long k, const float *bias, \
-        float *y, long y_image) { SPMV_BODY(V, 1) } \
+        float *y, long y_image) { SPMV_SUM_##R(1, 4) } \
     INLINE void NAME##_4(const float *x, long x_image, const int *offset, const float *w, long k, const float *bias, \
-        float *y, long y_image) { SPMV_BODY(V, 4) } \
-    INLINE void NAME##_activate(float *y, long rows) { \
-        for (long i = 0; i < rows; i += VL) store_some(y + i, ACTIVATION(load_some(y + i, rows - i)), rows - i); \
-    } \
+        float *y, long y_image) { SPMV_SUM_##R(4, 1) } \
     INLINE void NAME##_block(const spmv_args *a, long b, long image, int images) { \
-        const int *block = a->block + 4 * b, *row = a->row ? a->row + R * b : 0; \
+        const int *block = a->block + 4 * b, *row = a->row ? a->row + R * b : 0, *offset = a->offset + block[0]; \
         const float *x = a->x + block[3] + image * a->x_image, *bias = a->bias + R * b; \
         const float *w = a->weight + (long)block[1] * R; \
-        const int *offset = a->offset + block[0]; \
-        float sums[4 * R], *y = row ? sums : a->y + image * a->y_image + a->first_row + R * b; \
-        const long y_image = row ? R : a->y_image; \
+        float sums[4 * R], *first = a->y + image * a->y_image; \
+        const int over_stack = row && R > 1; \
+        float *y = over_stack ? sums : first + (row ? row[0] : a->first_row + R * b); \
+        const long y_image = over_stack ? R : a->y_image; \
         if (images == 4) NAME##_4(x, a->x_image, offset, w, block[2], bias, y, y_image); \
         else NAME##_1(x, a->x_image, offset, w, block[2], bias, y, y_image); \
-        for (int n = 0; row && n < images; n++) { \
-            NAME##_activate(sums + n * R, R); \
-            for (int r = 0; r < R; r++) a->y[(image + n) * a->y_image + row[r]] = sums[n * R + r]; \
+        for (int n = 0; over_stack && n < images; n++) \
+            for (int r = 0; r < R; r++) put(first + n * a->y_image + row[r], sums[n * R + r]); \
+    } \
+    INLINE void NAME##_activate(float *y, const int *row, long rows) { \
+        for (long i = 0; i < rows; i += VL) { \
+            const long left = rows - i < VL ? rows - i : VL; \
+            if (!row) { store_some(y + i, ACTIVATION(load_some(y + i, left)), left); continue; } \
+            vf v; \
+            for (int u = 0; u < VL; u++) v[u] = y[row[i + (u < left ? u : 0)]]; \
+            v = ACTIVATION(v); \
+            for (int u = 0; u < left; u++) put(y + row[i + u], v[u]); \
         } \
     } \
     static void NAME(const spmv_args *a, part p) { \
@@ -58,6 +115,10 @@ typedef struct {
             for (; n + 4 <= a->images; n += 4) NAME##_block(a, b, n, 4); \
             for (; n < a->images; n++) NAME##_block(a, b, n, 1); \
         } \
-        for (int n = 0; !a->row && n < a->images; n++) \
-            NAME##_activate(a->y + n * a->y_image + a->first_row + R * mine.begin, R * (mine.end - mine.begin)); \
+        const long rows = R * (mine.end - mine.begin); \
+        for (int n = 0; n < a->images; n++) { \
+            float *y = a->y + n * a->y_image; \
+            if (a->row) NAME##_activate(y, a->row + R * mine.begin, rows); \
+            else NAME##_activate(y + a->first_row + R * mine.begin, 0, rows); \
+        } \
     }

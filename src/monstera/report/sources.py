@@ -1,0 +1,55 @@
+"""Finds the committed result files and tells them apart by their format."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from monstera.measure import Comparison, Study, from_json, study_from_json
+from monstera.measure.result import FORMAT as COMPARISON
+from monstera.measure.study import FORMAT as STUDY
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What lies under benchmarks/results and recipes/results of `root`, by path, in the order of the names."""
+
+    root: Path
+    comparisons: dict[Path, Comparison]
+    studies: dict[Path, Study]
+    recipes: tuple[Path, ...]
+
+    def studied(self, name: str) -> dict[Path, Study]:
+        """Return the studies of one script."""
+        return {path: study for path, study in self.studies.items() if study.name == name}
+
+
+def read_results(root: Path) -> Results:
+    """Read every result file below `root`; recipes are left to be read by who shows them.
+
+    Raises:
+        ValueError: a file is damaged, or of a format that nobody here knows; the message names it.
+    """
+    comparisons: dict[Path, Comparison] = {}
+    studies: dict[Path, Study] = {}
+    for path in sorted((root / "benchmarks" / "results").glob("*.json")):
+        result = _read(path)
+        if isinstance(result, Comparison):
+            comparisons[path] = result
+        else:
+            studies[path] = result
+    return Results(root, comparisons, studies, tuple(sorted((root / "recipes" / "results").glob("*.json"))))
+
+
+def _read(path: Path) -> Comparison | Study:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        form = data.get("format") if isinstance(data, dict) else None
+        if form == COMPARISON:
+            return from_json(data)
+        if form == STUDY:
+            return study_from_json(data)
+        raise ValueError(f"expected a result of format {COMPARISON!r} or {STUDY!r}, got {form!r}")
+    except ValueError as reason:
+        raise ValueError(f"{path}: {reason}") from reason
