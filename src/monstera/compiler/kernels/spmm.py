@@ -98,19 +98,18 @@ class _Part:
         return "load" if self.kind == "v" else "load_half"
 
 
-def spmm_source(name: str, rows: int, widths: Iterable[int], narrow: bool, activation: str, unroll: int = 1) -> str:
+def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, unroll: int = 1) -> str:
     """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every width.
 
     Args:
         name: the kernel's name in C.
         rows: rows of a block.
         widths: tile widths that occur, in half vectors.
-        narrow: build tiles of half vectors alone.
         activation: the C function applied at the last store.
         unroll: columns done in one turn of the loop over columns.
     """
     ordered = sorted(widths)
-    parts = [_tile(name, rows, _parts(width, narrow), width, activation, unroll) for width in ordered]
+    parts = [_tile(name, rows, _parts(width), width, activation, unroll) for width in ordered]
     call = "{name}_{w}(x + at, offset, w, block[2], a, row, bias, start, last, at); break;"
     cases = "\n".join(f"                        case {w}: " + call.format(name=name, w=w) for w in ordered)
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
@@ -136,9 +135,7 @@ def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str,
     )
 
 
-def _parts(width: int, narrow: bool) -> list[_Part]:
-    if narrow:
-        return [_Part("h", f"{i} * (VL / 2)") for i in range(width)]
+def _parts(width: int) -> list[_Part]:
     whole = [_Part("v", f"{i} * VL") for i in range(width // 2)]
     return [*whole, *([_Part("h", f"{width // 2} * VL")] if width % 2 else [])]
 
@@ -167,8 +164,5 @@ def _stores(accumulators: list[str], parts: list[_Part], activation: str) -> lis
             done.append(f"store(y + {p.place}, keep({activation}({a}), mask[{index}]));")
             continue
         raw.append(f"store_half(y + {p.place}, {a});")
-        mask = (
-            f"mask[{index}]" if p.place.endswith("* VL") else f"mask[{int(index) // 2}] >> {int(index) % 2} * (VL / 2)"
-        )
-        done.append(f"store_half(y + {p.place}, narrow(keep({activation}(widen({a})), {mask})));")
+        done.append(f"store_half(y + {p.place}, narrow(keep({activation}(widen({a})), mask[{index}])));")
     return [f"      if (last) {{ {' '.join(done)} }}", f"      else {{ {' '.join(raw)} }} }}"]

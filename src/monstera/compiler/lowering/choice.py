@@ -64,7 +64,7 @@ class Choice:
 
     `tile` vectors at most are summed up at once and `chunk` vectors are done for all blocks before the next ones (0: as
     the model of the cost has it); the loop over columns is unrolled `unroll` times; columns are taken in so many
-    `groups`, so that the inputs of one stay in the first-level cache.
+    `groups`, so that the inputs of one stay in the first-level cache (0: as the model has it).
     """
 
     order: Order
@@ -72,7 +72,7 @@ class Choice:
     tile: int = 0
     chunk: int = 0
     unroll: int = 1
-    groups: int = 1
+    groups: int = 0
 
     def among(self, candidates: Sequence[Candidate]) -> Candidate:
         """The candidate that is meant; the best one if a table names another."""

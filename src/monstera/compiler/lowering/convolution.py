@@ -11,7 +11,7 @@ from monstera.compiler.grids import Taps, taps_of
 from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
 from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
 from monstera.compiler.kernels.spmm import Run
-from monstera.compiler.layout import Flat, Planes
+from monstera.compiler.layout import LINE, Flat, Planes
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates, spmv_candidates
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.depthwise import lower_depthwise
@@ -22,6 +22,9 @@ from monstera.runtime import PackingSpec
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
+# Cache lines that single rows read over and over (some leave the first-level cache, rarely), and the planes worth it.
+GROUP_LINES = 600
+GROUPED_FLOATS = 640
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ def _spmm(
     blocks = pack(matrix.values, matrix.holes, part.rows)
     channels = np.unique(blocks.columns // prod(low.graph.params[op.weight].shape[2:])).size * op.groups
     fields = common | _block_tables(low, matrix, blocks)
+    if not choice.groups:
+        choice = _in_groups(low, node, part.size, choice)
     fields |= _column_groups(low, matrix, blocks, choice.groups)
     fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
     fields["row"] = low.table(blocks.row)
@@ -208,6 +213,26 @@ def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, F
         "bias": low.table(matrix.bias[blocks.row]),
         "blocks": blocks.count,
     }
+
+
+def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
+    """The choice with as many column groups as keep what single rows read of a tile in the first-level cache.
+
+    Single rows load a vector for each multiply-add. Pointwise layers have too few columns a group, and small planes too
+    few pixels, to pay for coming back to their sums.
+    """
+    op, layout = node.op, low.layout(node.name)
+    assert isinstance(op, Conv)
+    assert isinstance(layout, Planes)
+    channels, height, width = low.graph.params[op.weight].shape[1:]
+    if size > 1 or height * width == 1 or layout.run() < GROUPED_FLOATS:
+        return replace(choice, groups=1)
+    tile = low.target.tiles[size]
+    floats = tile * low.target.lanes
+    together = -(-((height - 1) * layout.grid.pitch + width - 1 + floats) // LINE) + 1
+    lines = min(together, height * (floats // LINE + 1))
+    groups = -(-channels // max(1, GROUP_LINES // lines))
+    return replace(choice, groups=groups, tile=tile, chunk=tile) if groups > 1 else replace(choice, groups=1)
 
 
 def _column_groups(low: Lowering, matrix: _Matrix, blocks: Blocks, groups: int) -> dict[str, Field]:
