@@ -54,26 +54,51 @@ INLINE void pool_line(pooling kind, const float *x, int w, int rows, long step, 
     for (long i = last < first ? first : last; i < end; i++) line[i - begin] = outside;
 }
 
-INLINE void pool_row(pooling kind, const pool_args *a, const float *image, int r, float *line, float *out,
-    int kernel_w, int stride_w, int dilation_w) {
-    const int iy = r * a->stride_h - a->top, d = a->dilation_h;
+/* A stretch of an output row: which, and its columns [begin, end), of which [begin, begin + pixels) are no gap. */
+typedef struct { long row, begin, end, pixels; } stretch;
+
+INLINE stretch stretch_of(const pool_args *a, range rows, long i) {
+    const long width = a->y.tail < 0 ? a->y.w : a->y.row; /* the gap behind a row is written with it */
+    const long count = (width + POOL_COLUMNS - 1) / POOL_COLUMNS, begin = i % count * POOL_COLUMNS;
+    const long end = begin + POOL_COLUMNS < width ? begin + POOL_COLUMNS : width;
+    return (stretch){rows.begin + i / count, begin, end, (end < a->y.w ? end : a->y.w) - begin};
+}
+
+INLINE void pool_lines(pooling kind, const pool_args *a, const float *image, stretch s, float *line, int kernel_w,
+    int stride_w, int dilation_w) {
+    const int d = a->dilation_h;
+    const long iy = s.row * a->stride_h - a->top;
     int from = 0, to = a->kernel_h;
     while (from < to && iy + from * d < 0) from++;
     while (to > from && iy + (to - 1) * d >= a->x.h) to--;
     const float *x = image + (iy + (long)from * d) * a->x.row;
-    const long width = a->y.tail < 0 ? a->y.w : a->y.row; /* the gap behind a row is written with it */
-    for (long q0 = 0; q0 < width; q0 += POOL_COLUMNS) {
-        const long q1 = q0 + POOL_COLUMNS < width ? q0 + POOL_COLUMNS : width;
-        const long pixels = (q1 < a->y.w ? q1 : a->y.w) - q0, begin = q0 * stride_w - a->left;
-        const long length = (pixels - 1) * stride_w + (kernel_w - 1) * dilation_w + 1;
-        pool_line(kind, x, a->x.w, to - from, (long)d * a->x.row, line, begin, begin + length);
-        for (long q = 0; q < q1 - q0; q += VL) {
-            vf s = load_step(line + q * stride_w, stride_w, 0);
-            for (int k = 1; k < kernel_w; k++)
-                s = join(kind, s, load_step(line + q * stride_w, stride_w, k * dilation_w));
-            if (kind == SUM) s = s * load_some(a->factor + (long)r * a->y.w + q0 + q, pixels - q);
-            store_some(out + q0 + q, keep_first(s, pixels - q), q1 - q0 - q);
-        }
+    const long begin = s.begin * stride_w - a->left;
+    const long length = (s.pixels - 1) * stride_w + (kernel_w - 1) * dilation_w + 1;
+    pool_line(kind, x, a->x.w, to - from, (long)d * a->x.row, line, begin, begin + length);
+}
+
+INLINE void pool_columns(pooling kind, const pool_args *a, stretch s, const float *line, float *out, int kernel_w,
+    int stride_w, int dilation_w) {
+    for (long q = 0; q < s.end - s.begin; q += VL) {
+        vf v = load_step(line + q * stride_w, stride_w, 0);
+        for (int k = 1; k < kernel_w; k++)
+            v = join(kind, v, load_step(line + q * stride_w, stride_w, k * dilation_w));
+        if (kind == SUM) v = v * load_some(a->factor + s.row * a->y.w + s.begin + q, s.pixels - q);
+        store_some(out + s.row * a->y.row + s.begin + q, keep_first(v, s.pixels - q), s.end - s.begin - q);
+    }
+}
+
+/* Every line is made while the one before is read: what was just stored cannot be loaded at other places at once. */
+INLINE void pool_image(pooling kind, const pool_args *a, const float *image, float *out, range rows, float *lines,
+    long room, int kernel_w, int stride_w, int dilation_w) {
+    const long width = a->y.tail < 0 ? a->y.w : a->y.row;
+    const long count = (rows.end - rows.begin) * ((width + POOL_COLUMNS - 1) / POOL_COLUMNS);
+    for (long i = 0; i <= count; i++) {
+        if (i < count)
+            pool_lines(kind, a, image, stretch_of(a, rows, i), lines + i % 2 * room, kernel_w, stride_w, dilation_w);
+        if (i)
+            pool_columns(kind, a, stretch_of(a, rows, i - 1), lines + (i - 1) % 2 * room, out, kernel_w, stride_w,
+                dilation_w);
     }
 }
 
@@ -97,7 +122,8 @@ INLINE void pool_pairs(pooling kind, const pool_args *a, const float *image, int
 
 INLINE void pool(pooling kind, const pool_args *a, const float *x, float *y, part p) {
     const long columns = a->y.w < POOL_COLUMNS ? a->y.w : POOL_COLUMNS;
-    float line[(columns + 3 * VL) * a->stride_w + (long)a->kernel_w * a->dilation_w];
+    const long room = (columns + 3 * VL) * a->stride_w + (long)a->kernel_w * a->dilation_w;
+    float lines[2 * room];
     const piece mine = piece_of(&a->y, p);
     const int inside = a->top == 0 && a->left == 0 && 2 * a->y.w <= a->x.w
         && (a->y.h - 1) * a->stride_h + (a->kernel_h - 1) * a->dilation_h < a->x.h;
@@ -105,16 +131,14 @@ INLINE void pool(pooling kind, const pool_args *a, const float *x, float *y, par
     for (long c = mine.planes.begin; c < mine.planes.end; c++)
         for (int n = 0; n < a->y.n; n++) {
             const float *image = x + c * a->x.plane + n * a->x.image;
-            float *to = y + c * a->y.plane + n * a->y.image;
-            for (long r = mine.rows.begin; r < mine.rows.end; r++) {
-                float *out = to + r * a->y.row;
-                if (pairs) pool_pairs(kind, a, image, r, out);
-                /* the most common window with its numbers compiled in */
-                else if (a->stride_w == 2 && a->kernel_w == 3 && a->dilation_w == 1)
-                    pool_row(kind, a, image, r, line, out, 3, 2, 1);
-                else pool_row(kind, a, image, r, line, out, a->kernel_w, a->stride_w, a->dilation_w);
-            }
-            if (mine.rows.begin == 0) clear_below(to, &a->y, n);
+            float *out = y + c * a->y.plane + n * a->y.image;
+            if (pairs)
+                for (long r = mine.rows.begin; r < mine.rows.end; r++) pool_pairs(kind, a, image, r, out + r * a->y.row);
+            /* the most common window with its numbers compiled in */
+            else if (a->stride_w == 2 && a->kernel_w == 3 && a->dilation_w == 1)
+                pool_image(kind, a, image, out, mine.rows, lines, room, 3, 2, 1);
+            else pool_image(kind, a, image, out, mine.rows, lines, room, a->kernel_w, a->stride_w, a->dilation_w);
+            if (mine.rows.begin == 0) clear_below(out, &a->y, n);
         }
 }
 
