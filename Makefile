@@ -7,9 +7,10 @@ FULL   := tests/full-output.txt
 NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18
 THREADS  := 1 2
 TARGETS  := native avx2
+TUNE     := fast
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross check format bench bench-networks bench-kernels bench-scaling results lock clean
+.PHONY: help setup demo test test-full test-cross check format bench bench-networks bench-kernels bench-scaling bench-ablation results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -47,19 +48,22 @@ format: setup   ## apply the house format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: bench-networks bench-kernels bench-scaling results  ## every measurement of the README, hours on an idle machine; then the tables
+bench: bench-networks bench-kernels bench-scaling bench-ablation results  ## all of these, hours on an idle machine
 
 bench-networks: setup  ## every network against its peers, one thread and two; less with NETWORKS=resnet50 THREADS=1
 	set -e; for threads in $(THREADS); do for name in $(NETWORKS); do \
-		$(RUN) benchmarks/networks.py $$name --threads $$threads; done; \
-		$(RUN) benchmarks/networks.py resnet20 --trained recipes/results/cifar10_resnet20.safetensors --threads $$threads; done
+		$(RUN) benchmarks/networks.py $$name --threads $$threads --tune $(TUNE); done; \
+		$(RUN) benchmarks/networks.py resnet20 --trained recipes/results/cifar10_resnet20.safetensors --threads $$threads --tune $(TUNE); done
 
 bench-kernels: setup   ## every kernel against the machine's limits, for TARGETS="native avx2"
-	set -e; for target in $(TARGETS); do $(RUN) benchmarks/kernels.py --target $$target; done
+	set -e; for target in $(TARGETS); do $(RUN) benchmarks/kernels.py --target $$target --tune $(TUNE); done
 
 bench-scaling: setup   ## time against density, batch and threads
-	set -e; for name in resnet50 mobilenet_v2; do $(RUN) benchmarks/scaling.py $$name; done
-	set -e; for name in vgg16 c3d; do $(RUN) benchmarks/scaling.py $$name --axis threads; done
+	set -e; for name in resnet50 mobilenet_v2; do $(RUN) benchmarks/scaling.py $$name --tune $(TUNE); done
+	set -e; for name in vgg16 c3d; do $(RUN) benchmarks/scaling.py $$name --axis threads --tune $(TUNE); done
+
+bench-ablation: setup  ## what blocks, reordering, load elimination and tuning buy
+	$(RUN) benchmarks/ablation.py resnet50
 
 results: setup  ## write README, docs/results.md and figures from the committed JSON
 	$(RUN) -m monstera.report README.md

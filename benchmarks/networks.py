@@ -11,6 +11,7 @@ engines sit in one process and take turns, and each has to give the right answer
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from monstera import measure, zoo
 from monstera.compiler import BuildError, UnsupportedError
+from monstera.compiler.tuning import Effort
 from monstera.report import circumstances, comparison_table, terminal
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +40,7 @@ def main(
     threads: Annotated[int, typer.Option(help="Threads, and cores the process is kept on.")] = 1,
     shape: Annotated[str, typer.Option("--input", help="CxHxW or CxTxHxW; the usual size if left out.")] = "",
     batch: Annotated[int, typer.Option(help="Pictures or clips a call.")] = 1,
+    tune: Annotated[Effort, typer.Option(help="Effort of Monstera's tuner, as for monstera.compile.")] = "fast",
     rounds: Annotated[int, typer.Option(help="Interleaved rounds, at least 3.")] = 5,
     round_s: Annotated[float, typer.Option("--seconds", help="Seconds an engine has in a round.")] = 0.3,
     out: Annotated[Path, typer.Option(help="Folder of the JSON.")] = RESULTS,
@@ -52,11 +55,13 @@ def main(
     with console.status("making the networks") as status, torch.random.fork_rng():
         torch.manual_seed(0)
         pictures, example = torch.randn(2, *size), torch.randn(batch, *size)
-        entries = contestants(name, pictures, ways, engines) + learned(name, trained or [])
+        ours = measure.monstera(tune)
+        entries = contestants(name, pictures, ways, engines, ours) + learned(name, trained or [], ours)
         result = measure.compare(
             name, entries, example, threads=threads, rounds=rounds, round_s=round_s, on_step=status.update
         )
     path = out / f"{name}-{'x'.join(map(str, size))}-b{batch}-t{threads}.json"
+    result = replace(result, tune=tune)
     measure.write(result, path)
     console.print(terminal(comparison_table(result)))
     console.print(circumstances(result), style="dim")
@@ -64,22 +69,20 @@ def main(
 
 
 def contestants(
-    name: str, pictures: Tensor, ways: list[measure.Holes], peers: list[measure.Peer]
+    name: str, pictures: Tensor, ways: list[measure.Holes], peers: list[measure.Peer], ours: measure.Peer
 ) -> list[measure.Entry]:
     """Return the entries to measure: every peer on the dense network, Monstera on it and on each sparse copy."""
     dense = measure.dense_network(name, pictures)
     sparse = [(measure.sparse_copy(dense, way, pictures), str(way)) for way in ways]
     return [
-        *(measure.Entry(peer, dense) for peer in (*peers, measure.MONSTERA)),
-        *(measure.Entry(measure.MONSTERA, model, weights) for model, weights in sparse),
+        *(measure.Entry(peer, dense) for peer in (*peers, ours)),
+        *(measure.Entry(ours, model, weights) for model, weights in sparse),
     ]
 
 
-def learned(name: str, files: list[Path]) -> list[measure.Entry]:
+def learned(name: str, files: list[Path], ours: measure.Peer) -> list[measure.Entry]:
     """Return an entry of Monstera for each file of trained weights."""
-    return [
-        measure.Entry(measure.MONSTERA, measure.trained_network(name, file), f"trained, {file.stem}") for file in files
-    ]
+    return [measure.Entry(ours, measure.trained_network(name, file), f"trained, {file.stem}") for file in files]
 
 
 if __name__ == "__main__":

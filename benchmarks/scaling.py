@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from monstera import measure, zoo
 from monstera.compiler import BuildError, UnsupportedError
+from monstera.compiler.tuning import Effort
 from monstera.report import study_tables, terminal
 
 RESULTS = Path(__file__).parent / "results"
@@ -37,6 +38,7 @@ def main(
     batches: Annotated[list[int], typer.Option("--at-batch", help="Place on its axis.")] = BATCHES,
     threads: Annotated[list[int], typer.Option("--at-threads", help="Place on its axis.")] = THREADS,
     shape: Annotated[str, typer.Option("--input", help="CxHxW or CxTxHxW; the usual size if left out.")] = "",
+    tune: Annotated[Effort, typer.Option(help="Effort of the tuner, as for monstera.compile.")] = "fast",
     rounds: Annotated[int, typer.Option(help="Interleaved rounds, at least 3.")] = 5,
     round_s: Annotated[float, typer.Option("--seconds", help="Seconds a point has in a round.")] = 0.3,
     out: Annotated[Path, typer.Option(help="Folder of the JSON.")] = RESULTS,
@@ -50,7 +52,7 @@ def main(
     points: tuple[measure.Point, ...] = ()
     with console.status("making the networks") as status, torch.random.fork_rng():
         torch.manual_seed(0)
-        subject = Subject(name, size, pattern, density)
+        subject = Subject(name, size, pattern, density, tune)
         makers = {
             "threads": lambda: subject.over_threads(used),
             "density": lambda: subject.over_density(densities),
@@ -62,7 +64,7 @@ def main(
         for axis in (axis for axis in AXES if axis in axes):
             measure.pin(used[-1] if axis == "threads" else 1)
             points += measure.race_cases(list(makers[axis]()), rounds=rounds, round_s=round_s, on_step=status.update)
-    study = measure.make_study("scaling", name, points, peaks)
+    study = measure.make_study("scaling", name, points, peaks, tune)
     path = out / f"scaling-{name}.json"
     measure.write_study(study, path)
     for table in study_tables(study):
@@ -78,26 +80,28 @@ class Subject:
     size: tuple[int, ...]
     pattern: str
     density: float
+    tune: Effort
 
     def over_density(self, densities: list[float]) -> Iterator[measure.Case]:
         """Yield the network at each density; at density 1 it is the dense one."""
         dense, example = self.dense(), torch.randn(1, *self.size)
         for density in densities:
             model = self.sparse(dense, density) if density < 1 else dense
-            yield measure.Case("density", self.pattern, density, model, example)
+            yield measure.Case("density", self.pattern, density, model, example, options={"tune": self.tune})
 
     def over_batch(self, batches: list[int]) -> Iterator[measure.Case]:
         """Yield the network, dense and sparse, for several inputs a call."""
         for line, model in self.both():
             for batch in batches:
-                yield measure.Case("batch", line, batch, model, torch.randn(batch, *self.size), facts={"batch": batch})
+                example = torch.randn(batch, *self.size)
+                yield measure.Case("batch", line, batch, model, example, options={"tune": self.tune})
 
     def over_threads(self, threads: list[int]) -> Iterator[measure.Case]:
         """Yield the network, dense and sparse, on each number of threads."""
         for line, model in self.both():
             example = torch.randn(1, *self.size)
             for count in threads:
-                yield measure.Case("threads", line, count, model, example, count)
+                yield measure.Case("threads", line, count, model, example, count, {"tune": self.tune})
 
     def both(self) -> list[tuple[str, nn.Module]]:
         """Return the network dense and at the one density, with what each is called."""

@@ -155,6 +155,22 @@ def test_no_candidate_is_there_twice():
     assert all(cuts.count(cut) == 1 for cut in cuts)
 
 
+def test_a_tuner_may_take_neighbours_in_blocks_of_any_size_however_dear():
+    holes = _matrix(np.random.default_rng(0), 64, 200, 1, 0.1) == 0
+    candidates = spmm_candidates(holes, 1, 49, AVX512)
+    for size in (2, 4, 8):
+        (plain,) = (c for c in candidates if (c.order, c.sizes) == ("natural", (size,)))
+        assert plain.parts[0].rows.reshape(-1).tolist() == list(range(64))
+        assert plain.flop > candidates[0].flop
+
+
+def test_a_candidate_is_known_by_its_order_and_sizes():
+    for rows in (12, 13, 64):
+        holes = _matrix(np.random.default_rng(0), rows, 100, 2, 0.2) == 0
+        candidates = spmm_candidates(holes, 1, 49, AVX512)
+        assert len({(c.order, c.sizes) for c in candidates}) == len(candidates)
+
+
 def test_each_part_is_priced_and_a_candidate_is_their_sum():
     holes = _matrix(np.random.default_rng(0), 36, 100, 4, 0.2) == 0
     for candidate in spmm_candidates(holes, 1, 49, AVX512):

@@ -17,7 +17,20 @@ def benchmark(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_benchmark_writes_a_row_for_every_peer_and_for_every_pattern_and_density(tmp_path: Path):
     holes = ["--pattern", "4x1/16x1", "--pattern", "2:4", "--density", "0.25", "--density", "0.1", "--uneven", "0.1"]
-    where = ["--input", "1x12x10", "--batch", "2", "--rounds", "3", "--seconds", "0.01", "--out", str(tmp_path)]
+    where = [
+        "--input",
+        "1x12x10",
+        "--batch",
+        "2",
+        "--rounds",
+        "3",
+        "--seconds",
+        "0.01",
+        "--tune",
+        "none",
+        "--out",
+        str(tmp_path),
+    ]
     done = benchmark("digits_cnn", *holes, "--peer", "torch eager", "--peer", "ncnn", *where)
     assert done.returncode == 0, done.stderr
     result = read(tmp_path / "digits_cnn-1x12x10-b2-t1.json")
@@ -31,6 +44,7 @@ def test_a_benchmark_writes_a_row_for_every_peer_and_for_every_pattern_and_densi
         ("monstera", "4x1/16x1 uneven at density 0.1"),
     ]
     assert result.inputs == ((2, 1, 12, 10),)
+    assert result.tune == "none"
     assert all(row.timing is not None for row in result.rows)
     dense, quarter = result.row("monstera").macs, result.row("monstera", "4x1/16x1 at density 0.25").macs
     assert 0.25 < quarter.surviving / dense.dense < 0.3
@@ -43,7 +57,9 @@ def test_trained_weights_are_one_row_more(tmp_path: Path):
     where = ["--trained", str(trained), "--rounds", "3", "--seconds", "0.01", "--out", str(tmp_path)]
     done = benchmark("resnet20", *nothing_else, *where)
     assert done.returncode == 0, done.stderr
-    rows = read(tmp_path / "resnet20-3x32x32-b1-t1.json").rows
+    result = read(tmp_path / "resnet20-3x32x32-b1-t1.json")
+    assert result.tune == "fast"
+    rows = result.rows
     assert [row.weights for row in rows] == ["dense", "dense", "4x1 at density 0.25", "trained, cifar10_resnet20"]
     assert rows[3].macs == rows[2].macs
     assert rows[3].macs.surviving < 0.27 * rows[3].macs.dense

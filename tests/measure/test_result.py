@@ -46,6 +46,14 @@ def test_a_result_with_a_field_missing_says_which():
         from_json(data)
 
 
+def test_files_from_before_there_was_a_choice_are_read_as_untuned_fp32():
+    data = to_json(COMPARISON)
+    del data["tune"]
+    for row in data["rows"]:
+        del row["precision"]
+    assert from_json(data) == COMPARISON
+
+
 def test_a_row_has_a_time_or_a_reason():
     with pytest.raises(ValueError, match="either a timing or a note"):
         Row("engine", "dense", Macs(1, 1))

@@ -16,7 +16,9 @@ def scaling(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_network_is_measured_along_each_axis(tmp_path: Path):
     places = ["--at-density", "1", "--at-density", "0.1", "--at-batch", "1", "--at-batch", "3", "--at-threads", "1"]
-    done = scaling("digits_cnn", *places, "--rounds", "3", "--seconds", "0.01", "--out", str(tmp_path))
+    done = scaling(
+        "digits_cnn", *places, "--rounds", "3", "--seconds", "0.01", "--tune", "none", "--out", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     study = read_study(tmp_path / "scaling-digits_cnn.json")
     assert study.peak_gflops.keys() == {1}

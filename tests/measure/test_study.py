@@ -24,7 +24,11 @@ WORK = Macs(100_000_000, 25_000_000)
 FAST = Point("density", "4x1", 0.25, WORK, 1e-6, Timing((1.0, 1.0, 1.0), 0.9, 60), facts={"kernel": "k", "bytes": 100})
 ABSENT = Point("density", "4x1", 0.1, WORK, note="not measured")
 OTHER = Point("threads", "dense", 2, WORK, 1e-6, Timing((2.0, 2.0, 2.0), 1.9, 60), threads=2)
-LEVELS = (Bandwidth("L1", 16_000, 200.0), Bandwidth("L2", 500_000, 100.0), Bandwidth("DRAM", 10**9, 10.0))
+LEVELS = (
+    Bandwidth("L1", 32_000, 16_000, 200.0),
+    Bandwidth("L2", 1_000_000, 128_000, 100.0),
+    Bandwidth("DRAM", 10**9, 10**9, 10.0),
+)
 STUDY = Study("scaling", "tiny", "2026-01-01", this_machine(), {1: 100.0, 2: 200.0}, LEVELS, (FAST, ABSENT, OTHER))
 
 

@@ -40,10 +40,10 @@ def test_the_terminal_shows_every_point_with_its_kernel_where_it_is_known():
 
 
 def test_a_study_says_what_the_machine_could_do_on_each_number_of_threads():
-    two = replace(STUDY, peak_gflops={1: 100.0, 2: 190.0})
+    two = replace(STUDY, peak_gflops={1: 100.0, 2: 190.0}, tune="fast")
     assert circumstances(two) == (
         "Some CPU (avx2, fma), FMA peak 100 GFLOP/s on 1 thread, FMA peak 190 GFLOP/s on 2 threads, "
-        "reading L1 200 GB/s; torch 2.13.0; 2026-01-01"
+        "reading L1 200 GB/s; torch 2.13.0; tune=fast; 2026-01-01"
     )
 
 

@@ -93,13 +93,19 @@ def clustered(holes: np.ndarray, groups: int, largest: int, price: Price) -> For
     return _grow(holes, groups, largest, match)
 
 
-def cut(forest: Forest, price: Price, sizes: Sequence[int]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def cut(
+    forest: Forest, price: Price, sizes: Sequence[int], at_any_price: bool = False
+) -> list[tuple[int, np.ndarray, np.ndarray]]:
     """Cut a forest into the cheapest blocks of the given sizes, one of which is 1; of equal prices the larger block.
+
+    With `at_any_price` into the largest blocks instead.
 
     Returns (size, rows `[blocks, size]`, columns of each block `[blocks]`), large sizes first and only those that have
     blocks; rows ascend within a block, and blocks by their first row.
     """
     best, whole = _choose(forest, price, sizes)
+    if at_any_price:
+        whole = [np.full(len(node), 2**level in sizes) for level, node in enumerate(whole)]
     blocks = []
     inside = np.zeros(0, int)
     for level in reversed(range(len(best))):

@@ -3,6 +3,7 @@
 from monstera.measure.answers import Inputs, WrongAnswerError, max_error
 from monstera.measure.bandwidth import Bandwidth, read_bandwidths
 from monstera.measure.cases import Case, profile_cases, race_cases
+from monstera.measure.choices import fastest_of, held_to, in_blocks
 from monstera.measure.comparison import Entry, compare
 from monstera.measure.machine import Machine, pin, this_machine
 from monstera.measure.macs import Macs, count_macs
@@ -18,6 +19,7 @@ from monstera.measure.peers import (
     OPENVINO_DEFAULT,
     PEERS,
     Peer,
+    monstera,
     peer,
 )
 from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write, write_json
@@ -70,13 +72,17 @@ __all__ = [
     "count_macs",
     "dense_network",
     "fastest",
+    "fastest_of",
     "fma_peak_gflops",
     "fma_peaks",
     "from_json",
+    "held_to",
     "holes",
+    "in_blocks",
     "input_size",
     "make_study",
     "max_error",
+    "monstera",
     "peer",
     "pin",
     "profile_cases",

@@ -25,18 +25,21 @@ _TRIALS = 10
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """How fast `threads` threads together read a working set of `bytes` bytes, of which each has a part, in GB/s."""
+    """How fast data comes from one level, in GB/s of all threads together: the level's size (of one processor's cache;
+    for memory what was read), and how many bytes were read over and over.
+    """
 
     level: str
-    bytes: int
+    size_bytes: int
+    read_bytes: int
     gbytes_per_s: float
 
 
 def read_bandwidths(threads: int = 1) -> tuple[Bandwidth, ...]:
     """Measure reading from L1, L2, L3 and memory ("DRAM"); nothing without a working C compiler.
 
-    The working set is half of each cache (a share of it for each thread where it is the last level), and for memory at
-    least four times the last one. The best of ten trials.
+    What is read is four times the level below, so that little of it comes from there, but at most half of the level
+    itself; all threads share the last level and memory. The best of ten trials, so no kernel should come out faster.
 
     Raises:
         ValueError: fewer than 1 thread.
@@ -49,7 +52,11 @@ def read_bandwidths(threads: int = 1) -> tuple[Bandwidth, ...]:
     read = library.monstera_read_probe
     read.restype = ctypes.c_double
     read.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_long]
-    return tuple(_measured(read, level, size, threads) for level, size in working_sets(cache_bytes(), threads).items())
+    caches = cache_bytes()
+    sets = working_sets(caches, threads)
+    return tuple(
+        _measured(read, level, caches.get(level, part * threads), part, threads) for level, part in sets.items()
+    )
 
 
 def cache_bytes() -> dict[str, int]:
@@ -65,16 +72,20 @@ def cache_bytes() -> dict[str, int]:
 def working_sets(caches: dict[str, int], threads: int) -> dict[str, int]:
     """Return how many bytes each thread reads to meet each level, a multiple of 512."""
     last = max(caches)
-    sets = {level: size // (2 * threads if level == last else 2) for level, size in caches.items()}
+    below, sets = 0, {}
+    for level, size in caches.items():
+        sharing = threads if level == last else 1
+        sets[level] = min(4 * below or size, size // (2 * sharing))
+        below = size
     sets["DRAM"] = max(_MEMORY_BYTES, 4 * caches[last]) // threads
     return {level: size // _STEP * _STEP for level, size in sets.items()}
 
 
-def _measured(read: Callable[..., float], level: str, size: int, threads: int) -> Bandwidth:
-    buffers = [_aligned(size) for _ in range(threads)]
-    passes = max(1, _TRIAL_BYTES // size)
-    runs = [partial(read, buffer.ctypes.data, size, passes) for buffer in buffers]
-    return Bandwidth(level, size * threads, best_rate(runs, _TRIALS))
+def _measured(read: Callable[..., float], level: str, size: int, part: int, threads: int) -> Bandwidth:
+    buffers = [_aligned(part) for _ in range(threads)]
+    passes = max(1, _TRIAL_BYTES // part)
+    runs = [partial(read, buffer.ctypes.data, part, passes) for buffer in buffers]
+    return Bandwidth(level, size, part * threads, best_rate(runs, _TRIALS))
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -39,7 +39,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What one run measured, on which machine, when, and with how many threads; `inputs` are the input shapes."""
+    """What one run measured, on which machine, when, and with how many threads; `inputs` are the input shapes.
+
+    `tune` is the effort with which Monstera's engines were tuned; before there was a choice it was "none".
+    """
 
     network: str
     inputs: tuple[tuple[int, ...], ...]
@@ -48,6 +51,7 @@ class Comparison:
     machine: Machine
     peak_gflops: float | None
     rows: tuple[Row, ...]
+    tune: str = "none"
 
     def row(self, engine: str, weights: str = "dense") -> Row:
         """Return the row of that engine and those weights.
@@ -96,6 +100,7 @@ def from_json(data: dict[str, Any]) -> Comparison:
             machine=Machine(**data["machine"]),
             peak_gflops=data["peak_gflops"],
             rows=tuple(_row(row) for row in data["rows"]),
+            tune=data.get("tune", "none"),
         )
     except (KeyError, TypeError) as reason:
         raise ValueError(f"a result of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason

@@ -49,7 +49,8 @@ class Point:
 class Study:
     """Points that were measured in one run of a script on `subject`, and what the machine could do meanwhile.
 
-    `peak_gflops` is the FMA peak by number of threads; `bandwidths` are those of one thread.
+    `peak_gflops` is the FMA peak by number of threads; `bandwidths` are those of one thread; `tune` is the effort with
+    which engines were tuned where their points do not say otherwise.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Study:
     peak_gflops: dict[int, float]
     bandwidths: tuple[Bandwidth, ...]
     points: tuple[Point, ...]
+    tune: str = "none"
 
     def sweep(self, name: str) -> dict[str, tuple[Point, ...]]:
         """Return the points of one sweep by line, in order; nothing where it was not measured."""
@@ -81,8 +83,7 @@ class Study:
         return None if bound is None or point.timing is None else bound / point.timing.median_ms
 
     def _reading_ms(self, count: int) -> float:
-        # A probe read half of each cache: what is larger than the whole cache comes from the next level.
-        fitting = [b for b in self.bandwidths if count <= 2 * b.bytes] or list(self.bandwidths[-1:])
+        fitting = [b for b in self.bandwidths if count <= b.size_bytes] or list(self.bandwidths[-1:])
         return count / (fitting[0].gbytes_per_s * 1e6) if fitting else 0.0
 
 
@@ -91,10 +92,12 @@ def fma_peaks(threads: Iterable[int]) -> dict[int, float]:
     return {count: peak for count in threads if (peak := fma_peak_gflops(count)) is not None}
 
 
-def make_study(name: str, subject: str, points: tuple[Point, ...], peak_gflops: dict[int, float]) -> Study:
+def make_study(
+    name: str, subject: str, points: tuple[Point, ...], peak_gflops: dict[int, float], tune: str = "none"
+) -> Study:
     """Put a study together, dated today; the bandwidths of one thread are measured now."""
     today = datetime.now(timezone.utc).date().isoformat()
-    return Study(name, subject, today, this_machine(), peak_gflops, read_bandwidths(), points)
+    return Study(name, subject, today, this_machine(), peak_gflops, read_bandwidths(), points, tune)
 
 
 def study_to_json(study: Study) -> dict[str, Any]:
@@ -120,6 +123,7 @@ def study_from_json(data: Mapping[str, Any]) -> Study:
             peak_gflops={int(threads): peak for threads, peak in data["peak_gflops"].items()},
             bandwidths=tuple(Bandwidth(**bandwidth) for bandwidth in data["bandwidths"]),
             points=tuple(_point(point) for point in data["points"]),
+            tune=data["tune"],
         )
     except (KeyError, TypeError) as reason:
         raise ValueError(f"a result of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason

@@ -97,7 +97,8 @@ def circumstances(result: Comparison | Study) -> str:
     flags = f" ({', '.join(machine.flags)})" if machine.flags else ""
     limits = "".join(f", {limit}" for limit in _limits(result))
     versions = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name != "numpy")
-    return f"{machine.cpu}{flags}{limits}; {versions}; {result.date}"
+    tuned = f"; tune={result.tune}" if result.tune != "none" else ""
+    return f"{machine.cpu}{flags}{limits}; {versions}{tuned}; {result.date}"
 
 
 def _limits(result: Comparison | Study) -> list[str]:

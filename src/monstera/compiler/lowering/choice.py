@@ -127,16 +127,24 @@ def _candidates(holes: np.ndarray, groups: int, sizes: Sequence[int], price: Pri
 def _cuts(forest: Forest, order: Order, sizes: Sequence[int], price: Price) -> list[Candidate]:
     """The cheapest cut for every set of sizes that includes 1, which is always there for what is left over.
 
-    A cut that does without one of its sizes is the cut of the set without it, and left out.
+    A cut that does without one of its sizes is the cut of the set without it, and left out. Neighbours in blocks of one
+    size at any price are offered as well: a tuner may know better.
     """
     larger = sorted((size for size in sizes if size > 1), reverse=True)
-    found = []
     # Single rows are the same in every order.
     fewest = 0 if order == "natural" else 1
-    for subset in (s for count in range(fewest, len(larger) + 1) for s in combinations(larger, count)):
-        blocks = cut(forest, price, (*subset, 1))
-        if {size for size, _, _ in blocks}.issuperset(subset):
-            flop = (price.flop * (price.call + float(price.of(size, lengths).sum())) for size, _, lengths in blocks)
-            parts = (Part(order, size, rows, cost) for (size, rows, _), cost in zip(blocks, flop, strict=True))
-            found.append(Candidate(order, tuple(parts)))
+    sets = [subset for count in range(fewest, len(larger) + 1) for subset in combinations(larger, count)]
+    found = [_priced(order, cut(forest, price, (*subset, 1)), price) for subset in sets]
+    found = [c for c, subset in zip(found, sets, strict=True) if set(c.sizes).issuperset(subset)]
+    for size in larger if order == "natural" else ():
+        plain = _priced(order, cut(forest, price, (size, 1), at_any_price=True), price)
+        if plain.sizes not in (c.sizes for c in found):
+            found.append(plain)
     return found
+
+
+def _priced(order: Order, blocks: Sequence[tuple[int, np.ndarray, np.ndarray]], price: Price) -> Candidate:
+    flop = [price.flop * (price.call + float(price.of(size, lengths).sum())) for size, _, lengths in blocks]
+    return Candidate(
+        order, tuple(Part(order, size, rows, cost) for (size, rows, _), cost in zip(blocks, flop, strict=True))
+    )

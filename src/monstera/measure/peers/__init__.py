@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from monstera.measure.peers.ncnn_engine import NCNN
 from monstera.measure.peers.onnx_engines import ONNX_RUNTIME, OPENVINO, OPENVINO_DEFAULT
-from monstera.measure.peers.ours import MONSTERA
+from monstera.measure.peers.ours import MONSTERA, monstera
 from monstera.measure.peers.peer import FP32, FP32_TOLERANCE, Call, Peer, torch_threads
 from monstera.measure.peers.torch_engines import EAGER, INDUCTOR
 
@@ -25,6 +25,7 @@ __all__ = [
     "PEERS",
     "Call",
     "Peer",
+    "monstera",
     "peer",
     "torch_threads",
 ]
