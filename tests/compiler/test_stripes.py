@@ -26,7 +26,7 @@ from monstera.compiler.targets import native
 def _longest_groups(pieces: int):
     """As many neighbours as can be done together in this many stripes, whether it pays or not."""
 
-    def choose(program: Program) -> list[Group]:
+    def choose(program: Program, _threads: int) -> list[Group]:
         groups: list[Group] = []
         for i, step in enumerate(program.steps):
             together = groups and groups[-1].stripes > 1 and step.sweep is not None and step.sweep.units > 1

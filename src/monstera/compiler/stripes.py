@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from monstera.compiler.kernels import run_of
 from monstera.compiler.program import Program, Step, Sweep, Turn
 
-# What a stripe and its weights may take of a second-level cache of 1 MiB.
+# What a stripe and its weights may take of a second-level cache of 1 MiB; every thread has one.
 STRIPE_BYTES = 640 * 1024
 # Larger buffers come from memory, at so many nanoseconds a byte; the way from the last-level cache is hidden by work.
 _LAST_LEVEL_BYTES = 4 * 1024 * 1024
@@ -37,7 +37,7 @@ class Group:
 
 def in_stripes(program: Program, threads: int) -> Program:
     """The program with its turns in stripes where that saves traffic to the third-level cache."""
-    groups = choose_groups(program)
+    groups = choose_groups(program, threads)
     steps = list(program.steps)
     turns: list[Turn] = []
     for group in groups:
@@ -80,9 +80,9 @@ def stripe_windows(steps: Sequence[Step], stripes: int) -> list[list[int]]:
     return windows
 
 
-def choose_groups(program: Program) -> list[Group]:
+def choose_groups(program: Program, threads: int) -> list[Group]:
     """Cut the steps into groups so that the least is moved between the caches."""
-    steps, sizes = program.steps, _Sizes(program)
+    steps, sizes = program.steps, _Sizes(program, threads * STRIPE_BYTES)
     best: list[tuple[float, list[Group]]] = [(0.0, [])]
     for end in range(1, len(steps) + 1):
         options = []
@@ -100,8 +100,8 @@ def choose_groups(program: Program) -> list[Group]:
 class _Sizes:
     """Bytes of everything a step touches."""
 
-    def __init__(self, program: Program) -> None:
-        self.steps = program.steps
+    def __init__(self, program: Program, stripe_bytes: int) -> None:
+        self.steps, self.stripe_bytes = program.steps, stripe_bytes
         self.bytes = {name: 4 * floats for name, floats in program.buffers.items()}
         self.weights = [
             sum(program.tables[r.name].nbytes for r in s.refs() if r.space == "weights") for s in program.steps
@@ -115,7 +115,7 @@ class _Sizes:
         buffers = set().union(*self.touched[begin:end])
         total = sum(self.bytes[b] for b in buffers)
         weights = sum(self.weights[begin:end])
-        room = STRIPE_BYTES - weights - self.halos(begin, end)
+        room = self.stripe_bytes - weights - self.halos(begin, end)
         most = min(s.units // s.tile for s in map(_sweep, self.steps[begin:end]))
         if room <= 0 or total > room * most:
             return Group(begin, end), float("inf")
@@ -131,7 +131,7 @@ class _Sizes:
     def plain(self, i: int) -> float:
         """A step by itself: what does not fit the cache is fetched, and what is written is fetched before."""
         total = sum(self.bytes[b] for b in self.touched[i])
-        return sum(map(self.fetch, self.touched[i])) if total > STRIPE_BYTES else 0.0
+        return sum(map(self.fetch, self.touched[i])) if total > self.stripe_bytes else 0.0
 
     def fetch(self, buffer: str) -> float:
         """What it costs to bring a buffer in from where one of its size lies, in nanoseconds."""
