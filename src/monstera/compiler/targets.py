@@ -18,7 +18,7 @@ class Target:
 
     `features` is all that `flags` let the compiler use, so a processor that has them runs the code; `tiles[R]` is the
     widest tile, in vectors, that keeps R rows of accumulators in registers; `halves` says that half a vector costs half
-    as much.
+    as much, `broadcasts` that a multiply-add takes a float from memory for all lanes.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Target:
     features: tuple[str, ...]
     tiles: dict[int, int]
     halves: bool = False
+    broadcasts: bool = False
 
 
 TARGETS = {
@@ -41,6 +42,7 @@ TARGETS = {
             features=(*_SKYLAKE, *_HASWELL),
             tiles={8: 3, 4: 7, 2: 8, 1: 8},
             halves=True,
+            broadcasts=True,
         ),
         Target(
             name="avx2",
@@ -48,7 +50,7 @@ TARGETS = {
             lanes=8,
             flags=("-march=haswell",),
             features=_HASWELL,
-            tiles={8: 1, 4: 3, 2: 4, 1: 6},
+            tiles={8: 1, 4: 3, 2: 6, 1: 8},
         ),
         Target(
             name="neon",

@@ -102,7 +102,8 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
     for kernel in used:
         if kernel.rows:
             activation = activation_name(kernel.activation)
-            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, activation, kernel.unroll))
+            by_rows = not target.broadcasts
+            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, activation, kernel.unroll, by_rows))
         elif kernel.window:
             parts.append(depthwise_source(kernel.name, *kernel.window, activation_name(kernel.activation)))
         elif kernel.macro:

@@ -8,6 +8,7 @@
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
+#define TILE static __attribute__((noinline)) /* its registers are for its loop, not for constants of loops around it */
 #define EXPORT __attribute__((visibility("default")))
 
 /* aligned(4): a load may start at any float, because a convolution tap is any offset. */
@@ -40,6 +41,15 @@ INLINE range share(long total, part p) {
     const long length = all.end - all.begin;
     return (range){all.begin + length * p.id / p.count, all.begin + length * (p.id + 1) / p.count};
 }
+
+/* A constant to be made here, not kept in a register through the loops around: tiles need them all. */
+#if defined(__SSE__)
+#define HERE(v) __asm__ volatile("" : "+x"(v))
+#elif defined(__aarch64__)
+#define HERE(v) __asm__ volatile("" : "+w"(v))
+#else
+#define HERE(v) (void)(v)
+#endif
 
 INLINE vf load(const float *p) { return *(const vf *)p; }
 INLINE void store(float *p, vf v) { *(vf *)p = v; }
@@ -124,8 +134,9 @@ INLINE vf keep_first(vf v, long count) { return keep(v, first_lanes(count)); }
 #define LANE_BITS {1, 2, 4, 8}
 #endif
 INLINE vf keep(vf v, unsigned bits) {
-    const vi lanes = LANE_BITS;
-    return (vf)((vi)v & ((((int)bits - (vi){0}) & lanes) != 0));
+    vi lanes = LANE_BITS;
+    HERE(lanes);
+    return (vf)((vi)v & ((((int)bits - (vi){0}) & lanes) == lanes));
 }
 INLINE vf keep_first(vf v, long count) {
     return count >= VL ? v : keep(v, count > 0 ? (1u << count) - 1 : 0);

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _TILE = """\
-INLINE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
+TILE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
     const int *row, const float *bias, const float *start, int last, long at) {{
 {declare}
     if (start) {{
@@ -98,7 +98,7 @@ class _Part:
         return "load" if self.kind == "v" else "load_half"
 
 
-def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, unroll: int = 1) -> str:
+def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, unroll: int, by_rows: bool) -> str:
     """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every width.
 
     Args:
@@ -107,15 +107,16 @@ def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, un
         widths: tile widths that occur, in half vectors.
         activation: the C function applied at the last store.
         unroll: columns done in one turn of the loop over columns.
+        by_rows: take a column's weights one by one, not its vectors.
     """
     ordered = sorted(widths)
-    parts = [_tile(name, rows, _parts(width), width, activation, unroll) for width in ordered]
+    parts = [_tile(name, rows, _parts(width), width, activation, (unroll, by_rows)) for width in ordered]
     call = "{name}_{w}(x + at, offset, w, block[2], a, row, bias, start, last, at); break;"
     cases = "\n".join(f"                        case {w}: " + call.format(name=name, w=w) for w in ordered)
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
 
 
-def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str, unroll: int) -> str:
+def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str, loop: tuple[int, bool]) -> str:
     names = [[f"a{r}_{p}" for p in range(len(parts))] for r in range(rows)]
     begin, finish = [], []
     for r, accumulators in enumerate(names):
@@ -129,8 +130,8 @@ def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str,
         R=rows,
         declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
         begin="\n".join(begin),
-        unroll=f"#pragma GCC unroll {unroll}\n" if unroll > 1 else "",
-        multiply="\n".join(_multiply(names, parts, rows)),
+        unroll=f"#pragma GCC unroll {loop[0]}\n" if loop[0] > 1 else "",
+        multiply="\n".join((_multiply_by_rows if loop[1] else _multiply)(names, parts, rows)),
         finish="\n".join(finish),
     )
 
@@ -151,6 +152,15 @@ def _multiply(names: list[list[str]], parts: list[_Part], rows: int) -> list[str
     for i, part in enumerate(parts):
         updates = " ".join(f"{names[r][i]} += x{i} * w[{r}];" for r in range(rows))
         lines.append(f"        const {part.kind}f x{i} = {part.load}(xi + {part.place}); {updates}")
+    return lines
+
+
+def _multiply_by_rows(names: list[list[str]], parts: list[_Part], rows: int) -> list[str]:
+    """One column: all vectors first, then each weight spread over a register and used for all of them."""
+    lines = [f"        const {part.kind}f x{i} = {part.load}(xi + {part.place});" for i, part in enumerate(parts)]
+    for r in range(rows):
+        updates = " ".join(f"{names[r][i]} += x{i} * w{r};" for i in range(len(parts)))
+        lines.append(f"        {{ const vf w{r} = w[{r}] - (vf){{0}}; {updates} }}")
     return lines
 
 
