@@ -98,6 +98,9 @@ def run(
 def profile(
     program: Annotated[Path, typer.Argument(help="A .monstera file. It is executable code: trust it first.")],
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs; medians are shown.")] = 20,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show how the weights lie, too: blocks, zeros, predicted ms.")
+    ] = False,
 ) -> None:
     """Time every layer of a compiled PROGRAM on random inputs."""
     from monstera.runtime import load
@@ -106,7 +109,10 @@ def profile(
     console = Console()
     console.print(str(engine), highlight=False)
     console.print(str(engine.memory), highlight=False)
-    console.print(str(engine.profile(rounds=rounds)), highlight=False, soft_wrap=True, markup=False)
+    times = engine.profile(rounds=rounds)
+    console.print(str(times), highlight=False, soft_wrap=True, markup=False)
+    if plan:
+        console.print(f"\n{engine.plan(times)}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command("export-c")

@@ -32,6 +32,14 @@ def test_profile_shows_every_layer_of_a_saved_program(program: Path):
     assert "conv 3x3 3 to 8" in shown.stdout
     assert "one run:" in shown.stdout
     assert "memory: arena" in shown.stdout
+    assert "predicted" not in shown.stdout
+
+
+def test_profile_shows_how_the_weights_lie_when_asked(program: Path):
+    shown = CliRunner().invoke(app, ["profile", str(program), "--rounds", "2", "--plan"])
+    assert shown.exit_code == 0
+    assert "predicted ms  measured ms" in shown.stdout
+    assert "natural  8     2 of 4" in shown.stdout
 
 
 def test_a_file_that_is_no_program_is_named_without_a_traceback(tmp_path: Path):

@@ -15,10 +15,10 @@ from monstera.compiler.targets import Target
 # Share of the FMA peak that R rows reach while their columns pass: with fewer rows each loaded vector is used less
 # often, and with avx2 too few registers are left for wide tiles of 8.
 _SPMM_SHARE = {
-    "avx512": {1: 0.45, 2: 0.82, 4: 1.0, 8: 0.99, 16: 0.9},
+    "avx512": {1: 0.42, 2: 0.78, 4: 1.0, 8: 0.99, 16: 0.9},
     "avx2": {1: 0.45, 2: 0.57, 4: 0.8, 8: 0.6, 16: 0.6},
     # Not measured on a real machine yet.
-    "neon": {1: 0.45, 2: 0.82, 4: 1.0, 8: 1.0, 16: 0.9},
+    "neon": {1: 0.42, 2: 0.78, 4: 1.0, 8: 1.0, 16: 0.9},
 }
 # What a finished row costs beside its columns (bias, activation, store), in vector multiply-adds.
 _SPMM_STORE = 2.5

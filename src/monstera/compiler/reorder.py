@@ -5,12 +5,12 @@ blocks with the lowest price. `natural` joins neighbours as they stand. `cluster
 first, however far apart they stand, and the rest by what the joint block saves; nodes of different convolution groups
 are never joined. Neither depends on chance: the same mask gives the same order.
 
-Source: GRIM (Niu et al., TPAMI 2022), matrix reorder and the BCRC format. How we differ: GRIM makes groups of rows with
-equal column lists and unrolls over each; a row that differs in one column falls out of its group, so reordering serves
-masks pruned for it. Here a block stores the union of its rows' columns and its price counts the zeros this carries, so
-any mask can gain. As there, the order lives in the table of output rows: no data moves at run time. Permuting rows or
-columns so that pruning keeps more (matrix pivoting, Sredojevic et al. 2017) changes which weights live and is not done
-here: the compiler takes the holes as they are.
+Source: the matrix reorder of GRIM (Niu et al., TPAMI 2022), whose details are not public. How we differ from it as we
+understand it: there rows with equal column lists form a group, and a row that differs in one column falls out of it, so
+reordering serves masks pruned for it. Here a block stores the union of its rows' columns and its price counts the zeros
+this carries, so any mask can gain. The order lives in the table of output rows: no data moves at run time. Permuting
+rows or columns so that pruning keeps more (matrix pivoting, Sredojevic et al. 2017) changes which weights live and is
+not done here: the compiler takes the holes as they are.
 """
 
 from __future__ import annotations
