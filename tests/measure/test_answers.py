@@ -3,8 +3,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from monstera.measure import WrongAnswerError, max_error
+from monstera.measure import WrongAnswerError, max_error, reference
 
 
 def test_the_error_is_relative_to_the_largest_magnitude_of_the_reference():
@@ -15,6 +16,21 @@ def test_every_part_of_a_nested_answer_counts_and_the_worst_decides():
     reference = {"a": torch.ones(2), "b": [torch.ones(3), (torch.ones(1),)]}
     answer = {"a": np.ones(2), "b": [np.ones(3), (np.full(1, 1.5),)]}
     assert max_error(answer, reference) == pytest.approx(0.5)
+
+
+def test_the_right_answer_is_computed_in_float64_and_the_model_stays_as_it_was():
+    model = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0**-30, -1.0]]))
+    # In fp32 the middle term is lost in the sum.
+    assert reference(model, torch.ones(1, 3)).item() == 2.0**-30
+    assert model.weight.dtype == torch.float32
+    assert reference(model, {"input": torch.ones(2, 3)}).dtype == torch.float64
+
+
+def test_inputs_that_are_no_numbers_with_a_point_are_left_alone():
+    table = nn.Embedding(5, 2)
+    assert torch.equal(reference(table, torch.tensor([3, 1])), table.weight[[3, 1]].double())
 
 
 def test_nan_in_an_answer_is_an_infinite_error():

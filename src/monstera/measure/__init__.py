@@ -1,6 +1,6 @@
 """Measures engines against each other: the same network, answers compared first, then interleaved rounds."""
 
-from monstera.measure.answers import Inputs, WrongAnswerError, max_error
+from monstera.measure.answers import Inputs, WrongAnswerError, max_error, reference
 from monstera.measure.bandwidth import Bandwidth, read_bandwidths
 from monstera.measure.cases import Case, profile_cases, race_cases
 from monstera.measure.choices import fastest_of, held_to, in_blocks
@@ -92,6 +92,7 @@ __all__ = [
     "read",
     "read_bandwidths",
     "read_study",
+    "reference",
     "sparse_copy",
     "study_from_json",
     "study_to_json",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from monstera.compiler import compile as compile_native
-from monstera.measure.answers import Inputs, WrongAnswerError, arguments, max_error
+from monstera.measure.answers import Inputs, WrongAnswerError, max_error, reference
 from monstera.measure.macs import Macs, count_macs
 from monstera.measure.peers import FP32_TOLERANCE
 from monstera.measure.peers.peer import as_numpy
@@ -98,9 +98,7 @@ def _prepare(cases: Iterable[Case], on_step: Callable[[str], None]) -> list[_Rea
     for case in cases:
         on_step(f"preparing {case.label}")
         engine = compile_native(case.model, case.example, threads=case.threads, **case.options)
-        args, kwargs = arguments(case.example)
-        with torch.inference_mode():
-            error = max_error(_call(engine, (args, kwargs)), case.model(*args, **kwargs))
+        error = max_error(_call(engine, as_numpy(case.example)), reference(case.model, case.example))
         if not error <= FP32_TOLERANCE:
             raise WrongAnswerError(f"{case.label}: off by {error:.1e} of the largest output")
         ready.append(_Ready(case, engine, count_macs(case.model, case.example), error))

@@ -6,11 +6,11 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Any
 
-import torch
 from torch import nn
 
-from monstera.measure.answers import Inputs, WrongAnswerError, arguments, arrays, max_error
+from monstera.measure.answers import Inputs, WrongAnswerError, arguments, arrays, max_error, reference
 from monstera.measure.machine import this_machine
 from monstera.measure.macs import Macs, count_macs
 from monstera.measure.peak import fma_peak_gflops
@@ -45,7 +45,7 @@ def compare(
 ) -> Comparison:
     """Measure every entry on `example`, batch as given, on `threads` threads.
 
-    Every engine first answers, and its answer is compared with that of torch eager on the same weights; the peer's
+    Every engine first answers, and its answer is compared with that of torch in float64 on the same weights; the peer's
     own tolerance bounds the difference, relative to the largest magnitude of the output. A guest that is absent, fails,
     takes too long or answers wrongly keeps its row, with a note in place of a time; Monstera's own failures are raised.
     Then all the others run in interleaved rounds (see `race`). `on_step(text)` is told what happens next. The models
@@ -56,11 +56,14 @@ def compare(
         WrongAnswerError: Monstera's answer is off by more than its tolerance.
     """
     _check(entries)
+    models = {id(entry.model): entry.model for entry in entries}
     with torch_threads(threads):
+        on_step("computing the right answers")
+        answers = {key: reference(model, example) for key, model in models.items()}
         seats = []
         for entry in entries:
             on_step(f"preparing {entry.label}")
-            seats.append(_seat(entry, example, threads))
+            seats.append(_seat(entry, example, threads, answers[id(entry.model)]))
         gc.collect()
         peak_gflops = fma_peak_gflops(threads)
         timings = race(
@@ -69,7 +72,6 @@ def compare(
             round_s=round_s,
             on_round=lambda done: on_step(f"round {done} of {rounds} timed"),
         )
-    models = {id(entry.model): entry.model for entry in entries}
     macs = {key: count_macs(model, example) for key, model in models.items()}
     return Comparison(
         network=network,
@@ -109,14 +111,14 @@ def _check(entries: Sequence[Entry]) -> None:
         raise ValueError(f"in training mode: {training}; call model.eval() first")
 
 
-def _seat(entry: Entry, example: Inputs, threads: int) -> _Seat:
+def _seat(entry: Entry, example: Inputs, threads: int, answer: Any) -> _Seat:
     peer = entry.peer
     lacks = peer.missing()
     if lacks:
         return _Seat(entry, note=lacks)
     try:
         call = peer.prepare(entry.model, example, threads)
-        error = max_error(call(), _reference(entry.model, example))
+        error = max_error(call(), answer)
         if not error <= peer.tolerance:
             raise WrongAnswerError(f"off by {error:.1e} of the largest output, at most {peer.tolerance:.0e} expected")
         return _Seat(entry, call, error, precision=peer.precision())
@@ -125,9 +127,3 @@ def _seat(entry: Entry, example: Inputs, threads: int) -> _Seat:
             raise
         first_line = (str(reason).strip() or "no message").splitlines()[0]
         return _Seat(entry, note=f"{type(reason).__name__}: {first_line}")
-
-
-def _reference(model: nn.Module, example: Inputs) -> object:
-    args, kwargs = arguments(example)
-    with torch.inference_mode():
-        return model(*args, **kwargs)

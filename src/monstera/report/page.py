@@ -20,7 +20,7 @@ Networks: *ms* is the median over rounds, *spread* the largest minus the smalles
 faster than that engine (the fastest of the others with dense weights in fp32, and OpenVINO left to choose its type):
 the median of the ratios within each round. *of FMA peak* is the arithmetic of surviving weights per second, as a part
 of what the cores reached in a probe in the same run; engines that need fewer multiplications than the textbook may
-exceed 100%. *error* is the largest difference to torch eager, relative to the largest output.
+exceed 100%. *error* is the largest difference to torch's answer, relative to the largest output.
 
 Weights: "4x1/16x1" is blocks of 4 filters that share their holes in convolutions, and of 16 rows in linear layers; the
 first convolution, depthwise convolutions and the last linear layer stay dense. "uneven": the same, but some rows and

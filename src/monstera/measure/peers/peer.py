@@ -27,8 +27,8 @@ class Peer:
     `prepare(model, example, threads)` returns a call that runs the network once on `example` and returns its answer;
     `missing()` says in a few words why that would fail on this machine, and nothing if it would not. A guest that
     fails all the same is excused with a note; an engine that is no guest is ours, and its failures are raised.
-    `tolerance` bounds its error against torch eager, relative to the largest output; `precision()` names the type it
-    computes in on this machine ("fp32", "bf16", "fp16"), and is asked only where nothing is missing.
+    `tolerance` bounds its error against torch in float64, relative to the largest output; `precision()` names the type
+    it computes in on this machine ("fp32", "bf16", "fp16"), and is asked only where nothing is missing.
     torch has one thread count for the whole process, so calls of its engines run inside `torch_threads(threads)`.
     """
 
