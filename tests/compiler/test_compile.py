@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -99,21 +98,20 @@ def test_unsupported_operators_are_all_listed_with_their_layer():
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape", "message"),
+    ("layer", "shape"),
     [
-        (
-            nn.Conv1d(4, 2, 3),
-            (1, 4, 9),
-            r"Conv in model, of shape \(1, 4, 9\): expected \[batch, channels, height, width",
-        ),
-        (nn.MaxPool3d(2), (1, 4, 9, 9, 9), "MaxPool in model, of shape"),
-        (nn.PixelShuffle(2), (1, 4, 9, 9), "DepthToSpace in model"),
+        (nn.Conv1d(4, 2, 3, padding=1), (1, 4, 9)),
+        (nn.Conv3d(4, 8, 3, stride=(2, 1, 2), padding=1), (2, 4, 5, 6, 7)),
+        (nn.MaxPool3d(2), (1, 4, 8, 9, 9)),
+        (nn.ConvTranspose2d(4, 6, 3, 2, 1, 1, groups=2), (1, 4, 9, 5)),
+        (nn.ConvTranspose3d(4, 2, 2, 2), (1, 4, 3, 4, 5)),
+        (nn.PixelShuffle(2), (1, 4, 9, 9)),
     ],
 )
-def test_operators_without_a_kernel_are_named_with_their_layer(layer, shape, message):
-    model = nn.Sequential(OrderedDict(model=layer))
-    with pytest.raises(UnsupportedError, match=f"no kernels for these operators of the graph:\n  {message}"):
-        ms.compile(model.eval(), torch.zeros(shape))
+def test_layers_of_one_to_three_dimensions_and_transposed_ones_answer_as_in_torch(layer, shape):
+    x = torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(ms.compile(layer.eval(), x)(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["sse2", "", None, "NEON"])

@@ -13,7 +13,7 @@ from compiler.graphs import imported, random_inputs, random_model
 from monstera.compiler.targets import TARGETS, Target, native
 
 BATCH = 25
-# Shrinking would compile again and again; a failure names its seed: `random_model(np.random.default_rng(seed))`.
+# Shrinking would compile again; a failure names its seed: `random_model(np.random.default_rng(seed), spatial)`.
 COMMON = {
     "deadline": None,
     "phases": (Phase.explicit, Phase.generate),
@@ -22,16 +22,19 @@ COMMON = {
 seeds = st.lists(st.integers(0, 2**32 - 1), min_size=BATCH, max_size=BATCH, unique=True)
 
 
-def check(batch: list[int], threads: int = 1, target: Target | None = None) -> None:
-    """Compile the models of these seeds together and compare each, twice, as the second run finds a used arena."""
-    models = {seed: random_model(np.random.default_rng(seed)) for seed in batch}
+def check(batch: list[int], threads: int = 1, target: Target | None = None, spatial: int | None = None) -> None:
+    """Compile the models of these seeds together and compare each, twice, as the second run finds a used arena.
+
+    `spatial` chooses the pool that they are drawn from.
+    """
+    models = {seed: random_model(np.random.default_rng(seed), spatial) for seed in batch}
     graphs = [imported(model) for model in models.values()]
     runners = compile_batch(graphs, threads, target)
     for (seed, model), graph, runner in zip(models.items(), graphs, runners, strict=True):
         inputs = random_inputs(graph.graph, seed)
         theirs = torch_answers(model, graph, inputs)
         for _ in range(2):
-            compare(f"seed {seed}", graph.graph, inputs, run(runner, graph, inputs), theirs)
+            compare(f"seed {seed}, spatial {spatial}", graph.graph, inputs, run(runner, graph, inputs), theirs)
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +59,37 @@ def test_random_networks_agree_on_two_threads(batch):
 @given(seeds)
 def test_random_networks_agree_on_the_narrower_instruction_set(batch):
     check(batch, target=TARGETS["avx2"])
+
+
+dimensions = pytest.mark.parametrize("spatial", [1, 2, 3])
+
+
+@dimensions
+@settings(max_examples=1, derandomize=True, **COMMON)
+@given(seeds)
+def test_random_networks_over_one_two_and_three_dimensions_agree(spatial, batch):
+    check(batch, spatial=spatial)
+
+
+@settings(max_examples=1, derandomize=True, **COMMON)
+@given(seeds)
+def test_random_networks_over_three_dimensions_agree_on_two_threads(batch):
+    check(batch, threads=2, spatial=3)
+
+
+@pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+@settings(max_examples=1, derandomize=True, **COMMON)
+@given(seeds)
+def test_random_networks_over_three_dimensions_agree_on_the_narrower_instruction_set(batch):
+    check(batch, target=TARGETS["avx2"], spatial=3)
+
+
+@pytest.mark.full
+@dimensions
+@settings(max_examples=20, **COMMON)
+@given(seeds)
+def test_hundreds_of_random_networks_over_one_two_and_three_dimensions_agree(spatial, batch):
+    check(batch, spatial=spatial)
 
 
 @pytest.mark.full

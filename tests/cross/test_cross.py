@@ -81,6 +81,14 @@ def test_random_networks_agree_with_the_interpreter_and_with_torch(ours, batch, 
 
 
 @each_target
+@pytest.mark.parametrize(("spatial", "threads"), [(1, 1), (2, 1), (3, 1), (3, 2)])
+def test_random_networks_over_one_two_and_three_dimensions_agree(ours, spatial, threads, tmp_path):
+    models = [random_model(np.random.default_rng(seed), spatial) for seed in range(BATCH)]
+    names = [f"seed {seed} in {spatial} dimensions" for seed in range(BATCH)]
+    _check(ours, names, models, [imported(m) for m in models], threads, tmp_path)
+
+
+@each_target
 @pytest.mark.parametrize("name", NETWORKS)
 def test_whole_networks_agree_under_every_plan(ours, name, tmp_path):
     example = torch.randn(NETWORKS[name], generator=torch.Generator().manual_seed(1))

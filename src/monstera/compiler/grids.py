@@ -1,14 +1,17 @@
 """Chooses a layout for every value: joins tensors that must share a grid, then solves pitch, rows and pads per class.
 
 Joined are the input and output of a stride-1 convolution, the operands of elementwise operators, concatenations and
-residuals. Everything else (pooling, resizing, reductions) reads any layout, and strided convolutions read a private
-copy split into phases on their output's grid.
+residuals. Everything else (pooling, resizing, reductions) reads any layout, and convolutions with a stride in height or
+width read a private copy split into phases on their output's grid. A stride in depth asks for nothing: slices are done
+one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
+from math import prod
 
 import numpy as np
 
@@ -20,64 +23,50 @@ from monstera.compiler.ir import (
     AvgPool,
     Concat,
     Conv,
+    DepthToSpace,
     Graph,
     MaxPool,
     Mul,
     Node,
     Pad,
+    Permute,
     Shape,
     Slice,
     Upsample,
 )
-from monstera.compiler.layout import LINE, Flat, Grid, Layout, Planes, odd_lines
+from monstera.compiler.layout import LINE, Flat, Grid, Layout, Planes, odd_lines, three
+from monstera.compiler.taps import Taps, slabs_of, taps_of
 
-_PLANAR = (Conv, Affine, Activate, Add, Mul, Concat, MaxPool, AvgPool, AdaptivePool, Upsample, Pad, Slice)
-
-
-@dataclass(frozen=True, slots=True)
-class Taps:
-    """What a convolution reads, in input coordinates relative to `output * stride`: the rows and columns of its taps.
-
-    `dy[i]`, `dx[j]` belong to kernel row i and column j; taps that meet padding for every output are left out of
-    `rows` and `columns`, which index into them.
-    """
-
-    dy: tuple[int, ...]
-    dx: tuple[int, ...]
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-
-    @property
-    def extent(self) -> tuple[int, int, int, int]:
-        """Smallest and largest dy, smallest and largest dx among the taps that read anything (0 if none does)."""
-        dy = [self.dy[i] for i in self.rows] or [0]
-        dx = [self.dx[j] for j in self.columns] or [0]
-        return min(dy), max(dy), min(dx), max(dx)
+_IMAGES = (Conv, MaxPool, AvgPool, AdaptivePool, Upsample, DepthToSpace)
+_PLANAR = (*_IMAGES, Affine, Activate, Add, Mul, Concat, Pad, Slice)
 
 
-def taps_of(op: Conv, kernel: tuple[int, int], source: Shape, out: Shape) -> Taps:
-    """The taps of a convolution over images of shape `source`, giving `out`."""
-    dy = tuple(k * op.dilation[0] - op.padding[0] for k in range(kernel[0]))
-    dx = tuple(k * op.dilation[1] - op.padding[1] for k in range(kernel[1]))
-
-    def alive(offsets: tuple[int, ...], stride: int, count: int, size: int) -> tuple[int, ...]:
-        return tuple(i for i, d in enumerate(offsets) if any(0 <= o * stride + d < size for o in range(count)))
-
-    return Taps(dy, dx, alive(dy, op.stride[0], out[2], source[2]), alive(dx, op.stride[1], out[3], source[3]))
+def planar_values(graph: Graph) -> set[str]:
+    """The values that lie in planes: those of image operators, with more than one pixel."""
+    users, planar = graph.users(), set()
+    for node in graph.nodes:
+        if has_pixels(node.shape) and _is_planar(node, planar, users[node.name]):
+            planar.add(node.name)
+    return planar
 
 
-def is_planar(node: Node) -> bool:
-    """Whether a node's value lies in planes: an image operator with more than one pixel."""
-    return (
-        isinstance(node.op, _PLANAR)
-        and has_pixels(node.shape)
-        and not (isinstance(node.op, Concat) and node.op.dim != 1)
-    )
+def _is_planar(node: Node, planar: Collection[str], users: Iterable[Node]) -> bool:
+    match node.op:
+        case Permute():
+            return any(isinstance(user.op, _IMAGES) for user in users)
+        case Concat(dim) if dim != 1:
+            return False
+        case Conv() | MaxPool() | AvgPool() | AdaptivePool() | Upsample() | DepthToSpace():
+            return True
+        case _:
+            # Three dimensions may also be tokens of a sequence, which are better left alone.
+            image = len(node.shape) != 3 or any(i in planar for i in node.inputs)
+            return isinstance(node.op, _PLANAR) and image
 
 
 def has_pixels(shape: Shape) -> bool:
-    """Whether a shape is `[N, C, H, W]` with more than one pixel."""
-    return len(shape) == 4 and shape[2] * shape[3] > 1
+    """Whether a shape is `[N, C, *spatial]`, of one to three spatial dimensions, with more than one pixel."""
+    return 3 <= len(shape) <= 5 and prod(shape[2:]) > 1
 
 
 @dataclass(slots=True)
@@ -88,18 +77,32 @@ class _Class:
     rows: int = 1
     lead_rows: int = 0
     lead_columns: int = 0
+    height: int = 1
+    width: int = 1
+    apart: bool = False
 
     def need(self, pitch: int, rows: int, lead_rows: int = 0, lead_columns: int = 0) -> None:
         self.pitch, self.rows = max(self.pitch, pitch), max(self.rows, rows)
         self.lead_rows, self.lead_columns = max(self.lead_rows, lead_rows), max(self.lead_columns, lead_columns)
 
+    def hold(self, height: int, width: int) -> None:
+        """A tensor of this size belongs to the class."""
+        self.height, self.width = max(self.height, height), max(self.width, width)
+        self.need(width, height)
+
     def absorb(self, other: _Class) -> None:
         self.need(other.pitch, other.rows, other.lead_rows, other.lead_columns)
+        self.hold(other.height, other.width)
+        self.apart |= other.apart
 
-    def solve(self, images: int) -> Grid:
+    def solve(self, images: int, slices: int) -> Grid:
         lead = self.lead_rows * self.pitch + self.lead_columns
-        stride = odd_lines(images * self.rows * self.pitch)
-        return Grid(self.pitch, self.rows, stride, -(-lead // LINE) * LINE)
+        rows = self.rows
+        if self.apart:
+            # The last vector of a slab may reach beyond its last pixel, but never to a pixel of the next slab.
+            rows = max(rows, -(-((self.height - 1) * self.pitch + self.width + LINE - 1) // self.pitch))
+        stride = odd_lines(images * slices * rows * self.pitch)
+        return Grid(self.pitch, rows, stride, -(-lead // LINE) * LINE, slices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +153,25 @@ def is_direct(node: Node, graph: Graph, planar: Collection[str]) -> bool:
     op = node.op
     if not isinstance(op, Conv) or node.name not in planar or node.inputs[0] not in planar:
         return False
-    weight = graph.params[op.weight]
+    weight, image = graph.params[op.weight], len(node.shape) < 5
     depthwise = op.groups == len(weight) > 1 and weight.shape[1] == 1
     small = max(weight.shape[2:]) <= 7 and set(op.dilation) == {1} and min(op.padding) >= 0 and op.stride[-1] <= 2
     wide = node.shape[-1] >= 10 or is_strided(op)
-    return depthwise and small and wide and 2 * np.count_nonzero(weight) >= weight.size
+    return image and depthwise and small and wide and 2 * np.count_nonzero(weight) >= weight.size
 
 
 def _need_of_direct(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: _Class) -> None:
     """Pads for every tap of every output pixel, in the class of the input."""
     op = node.op
     assert isinstance(op, Conv)
-    size, out = shapes[node.inputs[0]][2:], node.shape[2:]
     pads = []
-    for axis, k in enumerate(_kernel(graph, op)):
-        before = op.padding[axis]
-        after = (out[axis] - 1) * op.stride[axis] - before + k - size[axis]
+    taps = _taps(node, graph, shapes)
+    for axis in (taps.y, taps.x):
+        before = -axis.offsets[0]
+        after = (axis.out - 1) * axis.stride - before + len(axis.offsets) - axis.size
         pads.append((before, max(0, before, after)))
     (top, height), (left, width) = pads
-    needs.need(size[1] + width, size[0] + height, top, left)
+    needs.need(taps.x.size + width, taps.y.size + height, top, left)
 
 
 def choose_layouts(graph: Graph) -> Layouts:
@@ -179,18 +182,18 @@ def choose_layouts(graph: Graph) -> Layouts:
     """
     shapes = graph.shapes()
     solver = _Solver()
-    planar = {n.name for n in graph.nodes if is_planar(n)}
+    planar = planar_values(graph)
     for node in graph.nodes:
         if node.name in planar:
-            solver.of(node.name).need(node.shape[3], node.shape[2])
+            solver.of(node.name).hold(*three(node.shape[2:], 1)[1:])
             solver.join([node.name, *_partners(node, planar, shapes)])
             if is_direct(node, graph, planar):
                 _need_of_direct(node, graph, shapes, solver.of(node.inputs[0]))
             elif isinstance(node.op, Conv):
                 _need_of_conv(node, graph, shapes, solver.of(node.name))
-    grids = {name: solver.of(name).solve(shapes[name][0]) for name in planar}
+    grids = {name: solver.of(name).solve(shapes[name][0], three(shapes[name][2:], 1)[0]) for name in planar}
     values: dict[str, Layout] = {
-        name: Planes(*_image(shape), grids[name]) if name in planar else Flat(shape) for name, shape in shapes.items()
+        name: planes_of(shape, grids[name]) if name in planar else Flat(shape) for name, shape in shapes.items()
     }
     inputs = {
         node.name: _conv_input(node, graph, shapes, grids[node.name], values)
@@ -202,14 +205,15 @@ def choose_layouts(graph: Graph) -> Layouts:
     return Layouts(values, inputs, direct)
 
 
-def _image(shape: Shape) -> tuple[int, int, int, int]:
-    n, c, h, w = shape
-    return n, c, h, w
+def planes_of(shape: Shape, grid: Grid) -> Planes:
+    """A tensor of shape `[N, C, *spatial]` on a grid."""
+    depth, height, width = three(shape[2:], 1)
+    return Planes(shape[0], shape[1], height, width, grid, d=depth, rank=len(shape))
 
 
 def is_strided(op: Conv) -> bool:
     """Whether a convolution reads phase planes."""
-    return op.stride != (1, 1)
+    return three(op.stride, 1)[1:] != (1, 1)
 
 
 def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list[str]:
@@ -228,25 +232,25 @@ def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list
 
 
 def _need_of_conv(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: _Class) -> None:
-    op, source = node.op, node.inputs[0]
+    op = node.op
     assert isinstance(op, Conv)
-    height, width = node.shape[2:]
-    taps = taps_of(op, _kernel(graph, op), shapes[source], node.shape)
-    top, bottom, left, right = taps.extent
+    taps = _taps(node, graph, shapes)
+    (top, bottom), (left, right) = taps.y.reach, taps.x.reach
+    needs.apart |= len(slabs_of(taps.z)) > 1 or (node.shape[0] > 1 and taps.z.size != taps.z.out)
     if is_strided(op):
         origin = (max(0, -top), max(0, -left))
-        rows = (bottom + origin[0]) // op.stride[0] + height
-        needs.need((right + origin[1]) // op.stride[1] + width, rows)
+        rows = (bottom + origin[0]) // taps.y.stride + taps.y.out
+        needs.need((right + origin[1]) // taps.x.stride + taps.x.out, rows)
         return
-    in_height, in_width = shapes[source][2:]
-    pitch = max(width + max(right, 0), in_width + max(-left, 0))
-    rows = max(height + max(bottom, 0), in_height + max(-top, 0))
+    pitch = max(taps.x.out + max(right, 0), taps.x.size + max(-left, 0))
+    rows = max(taps.y.out + max(bottom, 0), taps.y.size + max(-top, 0))
     needs.need(pitch, rows, max(-top, 0), max(-left, 0))
 
 
-def _kernel(graph: Graph, op: Conv) -> tuple[int, int]:
-    h, w = graph.params[op.weight].shape[2:]
-    return h, w
+def _taps(node: Node, graph: Graph, shapes: Mapping[str, Shape]) -> Taps:
+    op = node.op
+    assert isinstance(op, Conv)
+    return taps_of(op, graph.params[op.weight].shape[2:], shapes[node.inputs[0]], node.shape)
 
 
 def _conv_input(
@@ -255,20 +259,19 @@ def _conv_input(
     """Where the convolution wants its input: in place on its own grid, or as phases."""
     op, source = node.op, node.inputs[0]
     assert isinstance(op, Conv)
-    n, c, h, w = _image(shapes[source])
+    taps, own = _taps(node, graph, shapes), values[source]
+    if not is_strided(op) and isinstance(own, Planes):
+        return own
+    # The output's grid, but with the input's own depth.
+    stride = odd_lines(node.shape[0] * taps.z.size * grid.slice)
     if not is_strided(op):
-        own = values[source]
-        return own if isinstance(own, Planes) else Planes(n, c, h, w, grid)
-    taps = taps_of(op, _kernel(graph, op), shapes[source], node.shape)
-    top, _, left, _ = taps.extent
-    origin = (max(0, -top), max(0, -left))
-    kept = tuple(
-        sorted(
-            {
-                ((taps.dy[i] + origin[0]) % op.stride[0], (taps.dx[j] + origin[1]) % op.stride[1])
-                for i in taps.rows
-                for j in taps.columns
-            }
-        )
-    ) or ((0, 0),)
-    return Planes(n, c, h, w, Grid(grid.pitch, grid.rows, grid.stride, 0), (op.stride[0], op.stride[1]), origin, kept)
+        return planes_of(shapes[source], replace(grid, stride=stride, slices=taps.z.size))
+    origin = (max(0, -taps.y.reach[0]), max(0, -taps.x.reach[0]))
+    step = (taps.y.stride, taps.x.stride)
+    rows, columns = (
+        {(axis.offsets[i] + first) % axis.stride for i in axis.alive}
+        for axis, first in zip((taps.y, taps.x), origin, strict=True)
+    )
+    kept = tuple(sorted(product(rows, columns))) or ((0, 0),)
+    plain = planes_of(shapes[source], replace(grid, stride=stride, slices=taps.z.size, lead=0))
+    return replace(plain, step=step, origin=origin, kept=kept)

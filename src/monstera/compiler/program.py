@@ -32,9 +32,11 @@ class GridArgs:
 
     n: int
     c: int
+    d: int
     h: int
     w: int
     row: int
+    slice: int
     image: int
     plane: int
     tail: int = -1

@@ -24,10 +24,14 @@ from monstera.compiler.targets import Target
 POOLS = {
     "max": Kernel("pool_max", "pool.h"),
     "mean": Kernel("pool_mean", "pool.h"),
+    "deep max": Kernel("pool_max_deep", "pool.h"),
+    "deep mean": Kernel("pool_mean_deep", "pool.h"),
     "adaptive": Kernel("adaptive_pool", "pool.h"),
     "space": Kernel("mean", "pool.h"),
+    "dimensions": Kernel("mean_over", "pool.h"),
 }
 RESIZE = Kernel("resize", "resize.h")
+WEAVE = Kernel("weave", "weave.h")
 SOFTMAX = Kernel("softmax", "softmax.h")
 
 _MAPS = {

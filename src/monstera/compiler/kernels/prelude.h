@@ -30,8 +30,9 @@ typedef struct {
 #define TABLE(bytes) ((const void *)(c->weights + (bytes)))
 #define ARENA(floats) (c->arena + (floats))
 
-/* Strides in floats. `tail` is where a plane's values end for good and zeros begin, -1 in a dense tensor. */
-typedef struct { int n, c, h, w; long row, image, plane, tail; } grid;
+/* Strides in floats. `tail` is where a plane's values end for good and zeros begin, -1 in a dense tensor; in all others
+ * the slices of an image and the images of a plane follow each other. */
+typedef struct { int n, c, d, h, w; long row, slice, image, plane, tail; } grid;
 
 INLINE range window_of(long total, part p) {
     return (range){p.window.begin, p.window.end < total ? p.window.end : total};
@@ -121,6 +122,20 @@ INLINE vf load_lanes(const float *p, lanes m) {
 INLINE vf even(vf low, vf high) { return __builtin_shufflevector(low, high, EVEN); }
 INLINE vf odd(vf low, vf high) { return __builtin_shufflevector(low, high, ODD); }
 
+/* The floats of two vectors in turn: the first halves, and the second. */
+#if VL == 16
+#define LOW_PAIRS 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH_PAIRS 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif VL == 8
+#define LOW_PAIRS 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_PAIRS 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define LOW_PAIRS 0, 4, 1, 5
+#define HIGH_PAIRS 2, 6, 3, 7
+#endif
+INLINE vf low_pairs(vf a, vf b) { return __builtin_shufflevector(a, b, LOW_PAIRS); }
+INLINE vf high_pairs(vf a, vf b) { return __builtin_shufflevector(a, b, HIGH_PAIRS); }
+
 /* Zero the lanes whose bit is clear. A select, not a product: pad columns may hold NaN or Inf before. */
 #if defined(__AVX512F__) && VL == 16
 INLINE vf keep(vf v, unsigned bits) { return (vf)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)v); }
@@ -169,21 +184,21 @@ INLINE void clear(float *p, long count) {
     else memset(p, 0, 4 * (size_t)count);
 }
 
-/* Zeros below image n, and behind the last one up to the end of the plane. */
-INLINE void clear_below(float *image, const grid *g, int n) {
+/* Zeros below slice s of a plane, counted through its images, and behind the last one up to the end of the plane. */
+INLINE void clear_below(float *slice, const grid *g, int s) {
     if (g->tail < 0) return;
-    const long end = n + 1 < g->n ? g->image : g->tail - n * g->image;
-    clear(image + g->h * g->row, end - g->h * g->row);
+    const long end = s + 1 < g->n * g->d ? g->slice : g->tail - s * g->slice;
+    clear(slice + g->h * g->row, end - g->h * g->row);
 }
 
-/* Zeros wherever a plane holds no pixel: right of the rows, between images, behind the last. */
+/* Zeros wherever a plane holds no pixel: right of the rows, between slices, behind the last. */
 static void clear_gaps(float *plane, const grid *g) {
     if (g->tail < 0) return;
-    for (int n = 0; n < g->n; n++) {
-        float *image = plane + n * g->image;
+    for (int s = 0; s < g->n * g->d; s++) {
+        float *slice = plane + s * g->slice;
         if (g->row > g->w)
-            for (int y = 0; y < g->h; y++) clear(image + y * g->row + g->w, g->row - g->w);
-        clear_below(image, g, n);
+            for (int y = 0; y < g->h; y++) clear(slice + y * g->row + g->w, g->row - g->w);
+        clear_below(slice, g, s);
     }
 }
 

@@ -2,8 +2,8 @@
 typedef struct {
     const float *x;
     float *y;                        /* the first phase plane of channel 0 */
-    long x_row, x_channel, x_image;
-    int h, w;                        /* of an input image */
+    long x_row, x_slice, x_channel, x_image;
+    int h, w;                        /* of an input slice */
     grid y_grid;                     /* of one phase plane: all its rows and columns are written */
     long y_channel;                  /* floats between channels: all phases of one */
     int step_h, step_w, origin_h, origin_w;
@@ -49,7 +49,7 @@ INLINE long phase_row(const split_args *a, int phase, long at, range rows) {
     return r < rows.begin ? rows.begin : r > rows.end ? rows.end : r;
 }
 
-static void split_image(const split_args *a, const float *x, float *y, range rows) {
+static void split_slice(const split_args *a, const float *x, float *y, range rows) {
     const grid *g = &a->y_grid;
     for (int p = 0; p < a->step_h; p++) {
         const long begin = phase_row(a, p, 0, rows), end = phase_row(a, p, a->h, rows);
@@ -76,10 +76,11 @@ static void split(const split_args *a, part p) {
     const grid *g = &a->y_grid;
     const piece mine = piece_of(g, p);
     for (long c = mine.planes.begin; c < mine.planes.end; c++)
-        for (int n = 0; n < g->n; n++) {
-            float *y = a->y + c * a->y_channel + n * g->image;
-            split_image(a, a->x + c * a->x_channel + n * a->x_image, y, mine.rows);
+        for (int s = 0; s < g->n * g->d; s++) {
+            const int n = s / g->d, z = s % g->d;
+            float *y = a->y + c * a->y_channel + s * g->slice;
+            split_slice(a, a->x + c * a->x_channel + n * a->x_image + z * a->x_slice, y, mine.rows);
             if (mine.rows.begin) continue;
-            for (long plane = 0; plane < a->y_channel; plane += g->plane) clear_below(y + plane, g, n);
+            for (long plane = 0; plane < a->y_channel; plane += g->plane) clear_below(y + plane, g, s);
         }
 }

@@ -12,14 +12,32 @@ typedef struct {
     long y_tail;         /* zeros follow the run up to here */
     const int *offset;   /* K offsets a block, blocks may share them */
     const float *weight; /* [K, R] a block */
-    const int *block;    /* (first offset, first weight / R, K, first float of its group's input) a group and block */
+    const int *block;    /* (first offset, first weight / R, K, first float of its group's input) a group and block; a
+                          * table of them for each range of taps in depth */
     const int *row;      /* R output planes a block */
     const float *bias;   /* R a block */
     const uint16_t *mask; /* valid lanes of each vector of the run */
+    const int *stretch;  /* (x, y, tail, vectors, half, table of blocks) each; NULL if the run is all there is */
+    int stretches;
     int blocks, groups, vectors, chunk, tile; /* chunk and tile in vectors */
     int half;            /* the run's last vector is a half */
     int by_blocks;       /* threads split the blocks, not the pixels */
 } spmm_args;
+
+/* A stretch as a run of its own, x and y floats behind the first pixels: slices that read the same taps in depth. */
+INLINE spmm_args spmm_stretch(const spmm_args *a, int i) {
+    spmm_args s = *a;
+    if (!a->stretch) return s;
+    const int *t = a->stretch + 6 * i;
+    s.x += t[0];
+    s.y += t[1];
+    if (a->res) s.res += t[1];
+    s.y_tail = t[2];
+    s.vectors = t[3];
+    s.half = t[4];
+    s.block += 4L * t[5] * a->groups * a->blocks;
+    return s;
+}
 
 /* What later groups of columns start from beside the sums of the earlier ones. */
 static const float no_bias[16];

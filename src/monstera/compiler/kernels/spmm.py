@@ -27,7 +27,7 @@ TILE void {name}_{width}(const float *x, const int *offset, const float *w, long
 """
 
 _DRIVER = """\
-static void {name}(const spmm_args *a, part p) {{
+static void {name}_run(const spmm_args *a, part p) {{
     const range blocks = a->by_blocks ? spmm_blocks(a, p) : (range){{0, a->blocks}};
     const range run = a->by_blocks ? window_of(a->vectors, p) : share(a->vectors, p);
     for (long from = run.begin; from < run.end; from += a->chunk)
@@ -51,6 +51,13 @@ static void {name}(const spmm_args *a, part p) {{
                 if (last && from == 0) spmm_tail(a, row, {R});
             }}
         }}
+}}
+
+static void {name}(const spmm_args *a, part p) {{
+    for (int i = 0; i < a->stretches; i++) {{
+        const spmm_args s = spmm_stretch(a, i);
+        {name}_run(&s, p);
+    }}
 }}
 """
 

@@ -16,6 +16,7 @@ from monstera.compiler.ir import (
     Concat,
     Constant,
     Conv,
+    DepthToSpace,
     Graph,
     Linear,
     MaxPool,
@@ -23,6 +24,7 @@ from monstera.compiler.ir import (
     Mul,
     Node,
     Pad,
+    Permute,
     Reshape,
     Slice,
     Softmax,
@@ -33,8 +35,14 @@ from monstera.compiler.lowering.choice import Case, Choice
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.convolution import lower_conv, lower_linear
 from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
-from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_slice, lower_softmax
-from monstera.compiler.lowering.spatial import lower_adaptive, lower_mean, lower_pool, lower_upsample
+from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_permute, lower_slice, lower_softmax
+from monstera.compiler.lowering.spatial import (
+    lower_adaptive,
+    lower_depth_to_space,
+    lower_mean,
+    lower_pool,
+    lower_upsample,
+)
 from monstera.compiler.lowering.windows import RankError
 from monstera.compiler.program import Program, Ref, Turn
 from monstera.compiler.stripes import in_stripes
@@ -54,35 +62,18 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
     Concat: lower_concat,
     Constant: _nothing,
     Conv: lower_conv,
+    DepthToSpace: lower_depth_to_space,
     Linear: lower_linear,
     MaxPool: lower_pool,
     Mean: lower_mean,
     Mul: lower_mul,
     Pad: lower_pad,
+    Permute: lower_permute,
     Reshape: _nothing,
     Slice: lower_slice,
     Softmax: lower_softmax,
     Upsample: lower_upsample,
 }
-
-
-_IMAGES = (AdaptivePool, AvgPool, Conv, MaxPool, Mean, Upsample)
-
-
-def _check_kernels(graph: Graph) -> None:
-    """Raise one error that lists every operator without a kernel."""
-    shapes = graph.shapes()
-    problems = []
-    for node in graph.nodes:
-        name, where = type(node.op).__name__, node.layer or node.name
-        if type(node.op) not in _RULES:
-            problems.append(f"  {name} in {where}")
-        elif isinstance(node.op, _IMAGES) and len(shape := shapes[node.inputs[0]]) != 4:
-            problems.append(f"  {name} in {where}, of shape {shape}: expected [batch, channels, height, width]")
-        elif isinstance(node.op, Mean) and node.op.dims != (2, 3):
-            problems.append(f"  {name} in {where} over dimensions {node.op.dims}: expected 2 and 3")
-    if problems:
-        raise UnsupportedError("the compiler has no kernels for these operators of the graph:\n" + "\n".join(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +104,8 @@ def lower_with(
         stripes: let layers share stripes (see `stripes.py`).
 
     Raises:
-        UnsupportedError: an operator has no kernel, or a tensor has a form that no kernel takes (five dimensions where
-            it must be copied).
+        UnsupportedError: a tensor has a form that no kernel takes (six dimensions where it must be copied).
     """
-    _check_kernels(graph)
     low = Lowering(graph, choose_layouts(graph), target, threads, choices)
     for node in graph.nodes:
         try:

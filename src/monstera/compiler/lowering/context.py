@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -13,7 +13,7 @@ from monstera.compiler.grids import Layouts
 from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Reshape, Shape
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
 from monstera.compiler.lowering.choice import Candidate, Case, Choice
-from monstera.compiler.lowering.windows import as_four, grid_args, windows
+from monstera.compiler.lowering.windows import as_five, grid_args, windows
 from monstera.compiler.program import Field, GridArgs, Kernel, Read, Ref, Step, Sweep, Work
 from monstera.compiler.targets import Target
 
@@ -204,25 +204,36 @@ class Lowering:
         *,
         start: tuple[int, ...] = (),
         step: tuple[int, ...] = (),
+        dims: tuple[int, ...] = (),
+        seen_as: Flat | None = None,
         clears: tuple[tuple[Ref, int], ...] = (),
         layer: str = "",
     ) -> None:
-        """Append the steps that fill all of a layout with a value, broadcast, or with a strided slice of it."""
-        if not start and self.layout(value) == into and isinstance(into, Flat):
+        """Append the steps that fill all of a layout with a value, broadcast, or with a strided slice of it.
+
+        `dims` says which dimension of the value each dimension of the layout is (default: the same); a dense value may
+        be seen as one of another shape before.
+        """
+        if not start and not dims and self.layout(value) == into and isinstance(into, Flat):
             # The same order on both sides: one row, whatever the number of dimensions.
-            into, source, strides = Flat((into.size,)), self.own(value), (0, 0, 0, 1)
+            into, source, strides = Flat((into.size,)), self.own(value), (1,)
+        elif dims:
+            source = self.own(value) if seen_as is None else self.flat(value)
+            own = strides_of(seen_as or self.layout(value))
+            strides = tuple(own[d] for d in dims)
         else:
             source, strides = self.source(value, into.shape)
-        source += sum(s * t for s, t in zip(as_four(start, 0), strides, strict=True))
-        strides = tuple(s * t for s, t in zip(as_four(step, 1), strides, strict=True))
-        n, c, _, _ = as_four(into.shape, 1)
+        source += sum(s * t for s, t in zip(start, strides, strict=bool(start)))
+        strides = tuple(s * t for s, t in zip(step, strides, strict=True)) if step else strides
+        image, channel, depth, row, column = as_five(strides, 0)
+        n, c, d, _, _ = as_five(into.shape, 1)
         for phase, window in enumerate(windows(into)):
             (y0, x0), (sy, sx) = window.pixel, window.step
-            fields = _copy_fields((*strides[:2], strides[2] * sy, strides[3] * sx), (n, c, *window.count), window.grid)
+            fields = _copy_fields((image, channel, depth, row * sy, column * sx), (n, c, d, *window.count), window.grid)
             fields |= {"y_channel": window.channel, "whole": int(isinstance(into, Planes))}
             plane = to + window.offset
-            operands = (source + (y0 * strides[2] + x0 * strides[3]), plane + window.first, window.first, plane)
-            work = Work(bytes=8 * n * c * window.count[0] * window.count[1])
+            operands = (source + (y0 * row + x0 * column), plane + window.first, window.first, plane)
+            work = Work(bytes=8 * n * c * d * window.count[0] * window.count[1])
             pads = clears if phase == 0 else ()
             self.steps.append(
                 Step(layer, title, COPY, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
@@ -231,20 +242,21 @@ class Lowering:
     def _split(self, value: str, into: Planes, to: Ref) -> None:
         """Append the step that splits a value into phase planes."""
         x, strides = self.source(value, into.shape)
+        image, channel, depth, row_stride, _ = as_five(strides, 0)
         grid, (step_h, step_w) = into.grid, into.step
         phase = np.full(step_h * step_w, -1, np.int32)
         for plane, (row, column) in enumerate(into.kept):
             phase[row * step_w + column] = plane
-        image = grid.rows * grid.pitch
         fields: dict[str, Field] = {
             "x": x,
             "y": to,
-            "x_row": strides[2],
-            "x_channel": strides[1],
-            "x_image": strides[0],
+            "x_row": row_stride,
+            "x_slice": depth,
+            "x_channel": channel,
+            "x_image": image,
             "h": into.h,
             "w": into.w,
-            "y_grid": GridArgs(into.n, into.c, grid.rows, grid.pitch, grid.pitch, image, grid.stride, grid.stride),
+            "y_grid": replace(grid_args(into), h=grid.rows, w=grid.pitch),
             "y_channel": into.plane(1),
             "step_h": step_h,
             "step_w": step_w,
@@ -263,10 +275,11 @@ class Lowering:
     def reads_rows(self, value: str, step: int, first: int, past: int) -> tuple[Read, ...] | None:
         """What a sweep over rows reads of a value: output row r needs rows from `r * step + first` to `+ past`.
 
-        None if rows do not follow each other: a batch. An input of the program is always there.
+        None if rows do not follow each other: a batch, or several slices. An input of the program is always there.
         """
         layout, ref = self.layout(value), self.own(value)
-        if layout.shape[0] != 1:
+        n, _, depth, _, _ = as_five(layout.shape, 1)
+        if n * depth != 1:
             return None
         if ref.space != "arena":
             return ()
@@ -280,33 +293,36 @@ class Lowering:
     ) -> None:
         """Append a step that copies `count` elements of a value, from `start` on, to `at` in a node's own layout."""
         source, strides = self.source(value, self.shape(value))
-        source += sum(s * t for s, t in zip(as_four(start, 0), strides, strict=True))
+        source += sum(s * t for s, t in zip(start, strides, strict=True))
         into = self.layout(node.name)
         grid = grid_args(into)
-        own = (grid.image, grid.plane, grid.row, 1)
-        to = self.result(node)[0] + sum(s * t for s, t in zip(as_four(at, 0), own, strict=True))
-        fields = _copy_fields(strides, as_four(count, 1), grid) | {"y_channel": grid.plane, "whole": 0}
+        to = self.result(node)[0] + sum(s * t for s, t in zip(at, strides_of(into), strict=True))
+        fields = _copy_fields(as_five(strides, 0), as_five(count, 1), grid) | {"y_channel": grid.plane, "whole": 0}
         title = f"{value} into {node.name}"
         layer, work = node.layer or node.name, Work(bytes=8 * prod(count))
         operands = (source, to, 0, to)
         self.steps.append(Step(layer, title, COPY, "copy_args", fields, operands, writes=(node.name,), work=work))
 
     def source(self, value: str, shape: Shape) -> tuple[Ref, tuple[int, ...]]:
-        """Pointer and strides over (n, c, y, x) of a value broadcast to `shape` (rank <= 4)."""
+        """Pointer to a value and its strides over the dimensions of `shape`, to which it is broadcast."""
         layout = self.layout(value)
-        sizes = as_four(layout.shape, 1)
-        if isinstance(layout, Planes):
-            own: tuple[int, ...] = (layout.grid.rows * layout.grid.pitch, layout.grid.stride, layout.grid.pitch, 1)
-        else:
-            own = tuple(prod(sizes[i + 1 :]) for i in range(4))
-        wanted = as_four(shape, 1)
-        strides = tuple(0 if size == 1 and want > 1 else s for s, size, want in zip(own, sizes, wanted, strict=True))
+        missing = len(shape) - len(layout.shape)
+        sizes, own = (1,) * missing + layout.shape, (0,) * missing + strides_of(layout)
+        strides = tuple(0 if size == 1 and want > 1 else s for s, size, want in zip(own, sizes, shape, strict=True))
         return self.own(value), strides
 
 
-def _copy_fields(strides: tuple[int, ...], extent: tuple[int, int, int, int], grid: GridArgs) -> dict[str, Field]:
-    names = ("x_image", "x_channel", "x_row", "x_column")
-    return {**dict(zip(names, strides, strict=True)), **dict(zip("nchw", extent, strict=True)), "y": grid}
+def strides_of(layout: Layout) -> tuple[int, ...]:
+    """Floats between neighbours in each dimension of the tensor."""
+    if isinstance(layout, Planes):
+        g = layout.grid
+        return (g.image, g.stride, *(g.slice, g.pitch, 1)[5 - layout.rank :])
+    return tuple(prod(layout.shape[i + 1 :]) for i in range(len(layout.shape)))
+
+
+def _copy_fields(strides: Sequence[int], extent: Sequence[int], grid: GridArgs) -> dict[str, Field]:
+    names = ("x_image", "x_channel", "x_slice", "x_row", "x_column")
+    return {**dict(zip(names, strides, strict=True)), **dict(zip("ncdhw", extent, strict=True)), "y": grid}
 
 
 def concat_slots(graph: Graph, layouts: Layouts) -> dict[str, tuple[str, int]]:

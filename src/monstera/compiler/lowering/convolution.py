@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 import numpy as np
 
-from monstera.compiler.grids import Taps, taps_of
 from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
 from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
 from monstera.compiler.kernels.spmm import Run
-from monstera.compiler.layout import LINE, Flat, Planes
+from monstera.compiler.layout import LINE, Flat, Planes, three
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates, spmv_candidates
-from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.pointwise import lower_add
+from monstera.compiler.lowering.stretches import Stretch, stretch_table, stretches_of, tap_ranges
+from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep, Work
+from monstera.compiler.taps import Taps, taps_of
 from monstera.runtime import PackingSpec
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
@@ -32,7 +36,8 @@ class _Matrix:
     """A weight as the kernels see it: `[rows, columns]`, and for each column where it reads, in floats from `x`.
 
     `holes` are read off the model's own weight, before any scale; columns count within a convolution group, and
-    `group_stride` floats lie between the inputs of two groups.
+    `group_stride` floats lie between the inputs of two groups. Over planes, each tap in depth has `deep` neighbouring
+    columns.
     """
 
     values: np.ndarray
@@ -42,6 +47,7 @@ class _Matrix:
     x: Ref
     groups: int = 1
     group_stride: int = 0
+    deep: int = 0
 
 
 def lower_conv(low: Lowering, node: Node) -> None:
@@ -62,10 +68,10 @@ def lower_linear(low: Lowering, node: Node) -> None:
     images = prod(node.shape[:-1])
     source = low.unreshaped(node.inputs[0])
     layout = low.layout(source)
-    if isinstance(layout, Planes) and (layout.n, layout.c * layout.h * layout.w) == (images, weight.shape[1]):
-        c, y, x = np.indices(layout.shape[1:]).reshape(3, -1)
-        offsets = layout.plane(1) * c + layout.grid.pitch * y + x
-        ref, image = low.own(source), layout.grid.rows * layout.grid.pitch
+    if isinstance(layout, Planes) and (layout.n, prod(layout.shape[1:])) == (images, weight.shape[1]):
+        image, *strides = strides_of(layout)
+        offsets = np.tensordot(strides, np.indices(layout.shape[1:]), 1).reshape(-1)
+        ref = low.own(source)
     else:
         offsets, ref, image = np.arange(weight.shape[1]), low.flat(node.inputs[0]), weight.shape[1]
     matrix = _Matrix(_scaled(low, op), weight == 0, offsets.astype(np.int32), low.bias(op), ref)
@@ -78,7 +84,9 @@ def _over_planes(low: Lowering, node: Node) -> None:
     layout, inside = low.layout(node.name), low.layouts.inputs[node.name]
     assert isinstance(layout, Planes)
     matrix = _conv_matrix(low, node, inside)
-    vectors = -(-layout.run() // low.target.lanes)
+    stretches, lanes = stretches_of(_taps(low, node).z, inside, layout), low.target.lanes
+    longest = max(stretches, key=lambda stretch: stretch.run)
+    vectors = longest.vectors(lanes)
     residual = low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None
     over = residual if residual is not None and residual.name != matrix.x.name else None
     common: dict[str, Field] = {
@@ -89,15 +97,17 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "y_tail": layout.grid.stride,
         "mask": low.mask(layout.pixels()),
         "vectors": vectors,
-        "half": int(low.target.halves and 0 < layout.run() % low.target.lanes <= low.target.lanes // 2),
+        "half": int(low.target.halves and longest.ends_in_half(lanes)),
         "groups": 1,
+        "stretch": stretch_table(low, stretches),
+        "stretches": len(stretches),
     }
     case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target), vectors)
-    shape = (common["half"], residual is None, op.groups, matrix.group_stride, op.activation, vectors)
+    shape = (common["half"], residual is None, op.groups, matrix.group_stride, op.activation, vectors, *stretches[1:])
     key = low.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape)
     for choice, candidate in low.each_choice(key, case):
         for part in candidate.parts:
-            _spmm(low, node, matrix, part, choice, common, over)
+            _spmm(low, node, matrix, part, choice, common, over, stretches)
 
 
 def _spmm(
@@ -108,44 +118,68 @@ def _spmm(
     choice: Choice,
     common: dict[str, Field],
     over: Ref | None,
+    stretches: Sequence[Stretch],
 ) -> None:
     """Append the step that computes the rows of one part."""
-    op, inside = node.op, low.layouts.inputs[node.name]
+    op = node.op
     assert isinstance(op, Conv)
     blocks = pack(matrix.values, matrix.holes, part.rows)
-    channels = np.unique(blocks.columns // prod(low.graph.params[op.weight].shape[2:])).size * op.groups
+    # A channel counts as often as slices of it are read.
+    channels = np.unique(blocks.columns // prod(_kernel(low, op)[1:])).size * op.groups
     fields = common | _block_tables(low, matrix, blocks)
     if not choice.groups:
         choice = _in_groups(low, node, part.size, choice)
-    fields |= _column_groups(low, matrix, blocks, choice.groups)
+    fields |= _cut_tables(low, matrix, blocks, choice.groups, stretches)
     fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
     fields["row"] = low.table(blocks.row)
     work = _work(matrix, part, blocks, prod(node.shape) // node.shape[1])
     work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
     run = run_of(fields)
-    widths = run.widths([(0, run.vectors)], low.threads)
+    widths = {width for stretch in stretches for width in _widths(low, run, stretch)}
     kernel = spmm_kernel(part.size, widths, op.activation, low.target, choice.unroll)
-    sweep = _sweep(low, node, inside, matrix.x, common["res"], run, blocks.count)
+    sweep = _sweep(low, node, matrix.x, common["res"], run, blocks.count) if len(stretches) == 1 else None
     low.add(node, _title(low, node, blocks), kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
 
 
+def _widths(low: Lowering, run: Run, stretch: Stretch) -> set[int]:
+    """The tile widths that one stretch of a run needs."""
+    vectors = stretch.vectors(low.target.lanes)
+    half = low.target.halves and stretch.ends_in_half(low.target.lanes)
+    return replace(run, vectors=vectors, half=half).widths([(0, vectors)], low.threads)
+
+
+def _kernel(low: Lowering, op: Conv) -> tuple[int, int, int]:
+    """The extent of a kernel in depth, height and width."""
+    return three(low.graph.params[op.weight].shape[2:], 1)
+
+
 def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
-    """A convolution's weight on the layout of its input; taps that meet padding for every output are holes."""
+    """A convolution's weight on the layout of its input; taps that meet padding for every output are holes.
+
+    Columns are ordered by the tap's depth, then as the weight has them.
+    """
     op = node.op
     assert isinstance(op, Conv)
-    weight = low.graph.params[op.weight]
-    taps = _taps(low, node)
-    live = np.zeros(weight.shape[2:], bool)
-    offsets = np.zeros(weight.shape[1:], np.int32)
-    channels = np.arange(weight.shape[1]) * inside.plane(1)
-    for i in taps.rows:
-        for j in taps.columns:
-            live[i, j] = True
-            offsets[:, i, j] = channels + inside.tap(0, taps.dy[i], taps.dx[j])
-    holes = ((weight == 0) | ~live).reshape(len(weight), -1)
+    weight, taps, kernel = low.graph.params[op.weight], _taps(low, node), _kernel(low, op)
+    channels = weight.shape[1]
+    live = np.zeros((kernel[0], 1, *kernel[1:]), bool)
+    offsets = np.zeros((kernel[0], channels, *kernel[1:]), np.int32)
+    planes = np.arange(channels) * inside.plane(1)
+    for k, i, j in product(taps.z.alive, taps.y.alive, taps.x.alive):
+        live[k, 0, i, j] = True
+        offsets[k, :, i, j] = planes + inside.tap(0, taps.y.offsets[i], taps.x.offsets[j], taps.z.offsets[k])
+
+    def by_depth(matrix: np.ndarray) -> np.ndarray:
+        return matrix.reshape(len(weight), channels, kernel[0], -1).swapaxes(1, 2).reshape(len(weight), -1)
+
+    holes = by_depth(weight == 0) | ~np.broadcast_to(live, offsets.shape).reshape(1, -1)
     x = low.planes(node.inputs[0], inside)
-    group = inside.plane(weight.shape[1])
-    return _Matrix(_scaled(low, op), holes, offsets.reshape(-1), low.bias(op), x, op.groups, group)
+    return _Matrix(
+        *(by_depth(_scaled(low, op)), holes, offsets.reshape(-1), low.bias(op), x),
+        groups=op.groups,
+        group_stride=inside.plane(channels),
+        deep=prod(offsets.shape[1:]),
+    )
 
 
 def _one_pixel(low: Lowering, node: Node) -> None:
@@ -153,25 +187,23 @@ def _one_pixel(low: Lowering, node: Node) -> None:
     op = node.op
     assert isinstance(op, Conv)
     source = node.inputs[0]
-    weight = low.graph.params[op.weight]
-    taps = _taps(low, node)
-    n, c, h, w = low.shape(source)
-    layout = low.layout(source)
-    strides = (h * w, w, c * h * w)
-    if isinstance(layout, Planes):
-        strides = (layout.grid.stride, layout.grid.pitch, layout.grid.rows * layout.grid.pitch)
-    live = np.zeros(weight.shape[2:], bool)
-    live[np.ix_(taps.rows, taps.columns)] = True
-    k, i, j = np.indices(weight.shape[1:])
-    offsets = k * strides[0] + np.array(taps.dy)[i] * strides[1] + np.array(taps.dx)[j]
+    weight, taps = low.graph.params[op.weight], _taps(low, node)
+    image, channel, *spatial = as_five(strides_of(low.layout(source)), 0)
+    live = np.zeros(_kernel(low, op), bool)
+    live[np.ix_(*(axis.alive for axis in taps))] = True
+    channels, *kernel = np.indices((weight.shape[1], *live.shape))
+    offsets = channels * channel
+    for axis, places, stride in zip(taps, kernel, spatial, strict=True):
+        offsets = offsets + np.array(axis.offsets)[places] * stride
     offsets = np.where(live, offsets, 0).astype(np.int32).reshape(-1)
-    holes = ((weight == 0) | ~live).reshape(len(weight), -1)
-    group = weight.shape[1] * strides[0]
+    holes = (weight == 0).reshape(len(weight), -1) | ~np.broadcast_to(live, channels.shape).reshape(1, -1)
+    group = weight.shape[1] * channel
     matrix = _Matrix(_scaled(low, op), holes, offsets, low.bias(op), low.own(source), op.groups, group)
+    images = (node.shape[0], image)
     if len(node.inputs) == 1:
-        _product(low, node, matrix, (n, strides[2]), op.activation)
+        _product(low, node, matrix, images, op.activation)
         return
-    _product(low, node, matrix, (n, strides[2]), None)
+    _product(low, node, matrix, images, None)
     lower_add(low, replace(node, op=Add(op.activation), inputs=(node.name, node.inputs[1])))
 
 
@@ -224,7 +256,8 @@ def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
     op, layout = node.op, low.layout(node.name)
     assert isinstance(op, Conv)
     assert isinstance(layout, Planes)
-    channels, height, width = low.graph.params[op.weight].shape[1:]
+    depth, height, width = _kernel(low, op)
+    channels = low.graph.params[op.weight].shape[1] * depth
     if size > 1 or height * width == 1 or layout.run() < GROUPED_FLOATS:
         return replace(choice, groups=1)
     tile = low.target.tiles[size]
@@ -235,20 +268,28 @@ def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
     return replace(choice, groups=groups, tile=tile, chunk=tile) if groups > 1 else replace(choice, groups=1)
 
 
-def _column_groups(low: Lowering, matrix: _Matrix, blocks: Blocks, groups: int) -> dict[str, Field]:
-    """The table of blocks with the columns of each in so many groups of neighbours, the first group of all first."""
-    if groups == 1:
+def _cut_tables(
+    low: Lowering, matrix: _Matrix, blocks: Blocks, groups: int, stretches: Sequence[Stretch]
+) -> dict[str, Field]:
+    """The table of blocks with the columns of each in so many groups of neighbours, the first group of all first.
+
+    With several stretches, a table for each range of taps in depth, and in it only their columns.
+    """
+    if groups == len(stretches) == 1:
         return {}
-    cuts = np.arange(groups + 1) * matrix.holes.shape[1] // groups
+    columns = matrix.holes.shape[1]
+    ranges = [(b * matrix.deep, e * matrix.deep) for b, e in tap_ranges(stretches)]
+    cuts = np.array([np.clip(np.arange(groups + 1) * columns // groups, *r) for r in ranges])
     at = np.stack(
         [
             np.searchsorted(blocks.columns[start : start + length], cuts)
             for start, length in zip(blocks.start, blocks.length, strict=True)
-        ]
+        ],
+        axis=-1,
     )
-    first, length = at[:, :-1].T, np.diff(at).T
-    base = _group_offsets(matrix, blocks)
-    table = np.stack([blocks.start + first, blocks.first + first, length, np.broadcast_to(base, first.shape)], 2)
+    first, length = at[:, :-1], np.diff(at, axis=1)
+    base = np.broadcast_to(_group_offsets(matrix, blocks), first.shape)
+    table = np.stack([blocks.start + first, blocks.first + first, length, base], -1)
     return {"block": low.table(table.astype(np.int32)), "groups": groups}
 
 
@@ -266,11 +307,11 @@ def _tiling(low: Lowering, channels: int, vectors: int, size: int, choice: Choic
     return {"chunk": chunk, "tile": tile, "by_blocks": int(vectors < 2 * low.threads * tile)}
 
 
-def _sweep(low: Lowering, node: Node, inside: Planes, x: Ref, residual: Field, run: Run, blocks: int) -> Sweep:
+def _sweep(low: Lowering, node: Node, x: Ref, residual: Field, run: Run, blocks: int) -> Sweep:
     """The run vector by vector: each reads as far around itself as the taps reach."""
-    lanes = low.target.lanes
-    taps = _taps(low, node)
-    at = [inside.tap(0, taps.dy[i], taps.dx[j]) for i in taps.rows for j in taps.columns] or [0]
+    lanes, inside, taps = low.target.lanes, low.layouts.inputs[node.name], _taps(low, node)
+    alive = product(*([axis.offsets[i] for i in axis.alive] for axis in taps))
+    at = [inside.tap(0, dy, dx, dz) for dz, dy, dx in alive] or [0]
     if inside.step != (1, 1):
         at = [offset % inside.grid.stride for offset in at]
     reads = [Read(x.name, lanes, min(at), max(at) + lanes)]
@@ -282,8 +323,7 @@ def _sweep(low: Lowering, node: Node, inside: Planes, x: Ref, residual: Field, r
 def _taps(low: Lowering, node: Node) -> Taps:
     op = node.op
     assert isinstance(op, Conv)
-    height, width = low.graph.params[op.weight].shape[2:]
-    return taps_of(op, (height, width), low.shape(node.inputs[0]), node.shape)
+    return taps_of(op, low.graph.params[op.weight].shape[2:], low.shape(node.inputs[0]), node.shape)
 
 
 def _work(matrix: _Matrix, part: Part, blocks: Blocks, pixels: int) -> Work:
@@ -302,7 +342,7 @@ def _work(matrix: _Matrix, part: Part, blocks: Blocks, pixels: int) -> Work:
 def _title(low: Lowering, node: Node, blocks: Blocks) -> str:
     assert isinstance(node.op, Conv | Linear)
     shape = low.graph.params[node.op.weight].shape
-    kind = "linear" if isinstance(node.op, Linear) else f"conv {shape[2]}x{shape[3]}"
+    kind = "linear" if isinstance(node.op, Linear) else f"conv {'x'.join(map(str, shape[2:]))}"
     share = blocks.stored / max(1, blocks.row.size * prod(shape[1:]))
     return f"{kind} {shape[1]} to {blocks.row.size} of {shape[0]}, blocks of {blocks.rows}, {share:.3f} stored"
 

@@ -44,8 +44,8 @@ def _binary(low: Lowering, node: Node, kind: str) -> None:
     a, b = node.inputs
     if low.shape(a) != node.shape:
         a, b = b, a
-    other = _padded(low.shape(b), 4)
-    scalar_like = len(node.shape) == 4 and other[2:] == (1, 1) and low.shape(b) != node.shape
+    other = _padded(low.shape(b), len(node.shape))
+    scalar_like = len(node.shape) > 2 and prod(other[2:]) == 1 and low.shape(b) != node.shape
     if not scalar_like or low.shape(a) != node.shape:
         fields = _whole(low, node)
         image = {"b_channel": fields["a_channel"], "b_image": fields["a_image"]}
@@ -95,7 +95,7 @@ def _per_channel(low: Lowering, node: Node, *, images: bool) -> dict[str, Field]
         n, c, length = node.shape[0], node.shape[1], prod(node.shape[2:])
         return _runs((c, n), (length, length), (length, c * length), None)
     grid = layout.grid
-    image = grid.rows * grid.pitch
+    image = grid.image
     if not images or layout.n == 1:
         return _runs((layout.c, 1), (grid.stride, grid.stride), (grid.stride, 0), low.mask(layout.pixels()))
     last = grid.stride - (layout.n - 1) * image

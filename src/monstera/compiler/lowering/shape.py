@@ -1,4 +1,4 @@
-"""Operators that only move values: concatenation, padding, slicing; and softmax, which works on dense tensors."""
+"""Operators that only move values: joins, pads, cuts, permutations; and softmax, which works on dense tensors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
-from monstera.compiler.ir import Concat, Node, Pad, Slice, Softmax
+from monstera.compiler.ir import Concat, Node, Pad, Permute, Slice, Softmax
 from monstera.compiler.kernels import SOFTMAX
-from monstera.compiler.layout import Planes
+from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.context import COPY, Lowering
 from monstera.compiler.lowering.windows import grid_args
 from monstera.compiler.program import Field, Step, Work
@@ -64,8 +64,8 @@ def _fill(low: Lowering, node: Node, value: float) -> None:
     """Every element of a node's value the same, gaps zero."""
     to, clears = low.result(node)
     grid = grid_args(low.layout(node.name))
-    strides: dict[str, Field] = dict.fromkeys(("x_image", "x_channel", "x_row", "x_column"), 0)
-    extent: dict[str, Field] = {"n": grid.n, "c": grid.c, "h": grid.h, "w": grid.w}
+    strides: dict[str, Field] = dict.fromkeys(("x_image", "x_channel", "x_slice", "x_row", "x_column"), 0)
+    extent: dict[str, Field] = {"n": grid.n, "c": grid.c, "d": grid.d, "h": grid.h, "w": grid.w}
     whole: dict[str, Field] = {"y": grid, "y_channel": grid.plane, "whole": int(grid.tail >= 0)}
     operands = (low.table(np.array([value], np.float32)), to, 0, to)
     work = Work(bytes=4 * prod(node.shape))
@@ -93,6 +93,31 @@ def lower_slice(low: Lowering, node: Node) -> None:
     layout = low.layout(node.name)
     layer = node.layer or node.name
     low.copy("slice", node.inputs[0], layout, to, start=op.start, step=op.step, clears=clears, layer=layer)
+
+
+def lower_permute(low: Lowering, node: Node) -> None:
+    """The dimensions of the source in another order."""
+    op = node.op
+    assert isinstance(op, Permute)
+    to, clears = low.result(node)
+    layer, value, into = node.layer or node.name, node.inputs[0], low.layout(node.name)
+    if len(node.shape) <= 5:
+        low.copy("permute", value, into, to, dims=op.dims, clears=clears, layer=layer)
+        return
+    shape, dims = merged_dims(low.shape(value), op.dims)
+    low.copy("permute", value, Flat(tuple(shape[d] for d in dims)), to, dims=dims, seen_as=Flat(shape), layer=layer)
+
+
+def merged_dims(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The same permutation of fewer dimensions: those that stay together are one, those of extent one go."""
+    groups: list[list[int]] = []
+    for d in (d for d in dims if shape[d] != 1):
+        if groups and all(shape[e] == 1 for e in range(groups[-1][-1] + 1, d)) and groups[-1][-1] < d:
+            groups[-1].append(d)
+        else:
+            groups.append([d])
+    order = sorted(groups)
+    return tuple(prod(shape[d] for d in g) for g in order), tuple(order.index(g) for g in groups)
 
 
 def lower_softmax(low: Lowering, node: Node) -> None:

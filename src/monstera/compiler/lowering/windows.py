@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from monstera.compiler.layout import Flat, Layout, Planes
 from monstera.compiler.program import GridArgs
 
 
 class RankError(ValueError):
-    """A tensor has more dimensions than the kernels can copy."""
+    """A tensor has more dimensions than the kernels can take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ def _phase(layout: Planes, index: int) -> Window:
     # Rows and columns beyond the grid are read by nobody.
     rows = max(0, min(-(-(layout.h - y) // sy), grid.rows - row))
     columns = max(0, min(-(-(layout.w - x) // sx), grid.pitch - column))
-    image = grid.rows * grid.pitch
     empty = rows * columns == 0
     return Window(
         offset=index * grid.stride,
@@ -49,7 +49,7 @@ def _phase(layout: Planes, index: int) -> Window:
         pixel=(0, 0) if empty else (y, x),
         step=layout.step,
         count=(0, 0) if empty else (rows, columns),
-        grid=GridArgs(layout.n, layout.c, rows, columns, grid.pitch, image, grid.stride, grid.stride),
+        grid=replace(grid_args(layout), h=rows, w=columns),
     )
 
 
@@ -60,21 +60,26 @@ def _first_pixel(phase: int, origin: int, step: int) -> tuple[int, int]:
 
 
 def grid_args(layout: Layout) -> GridArgs:
-    """The C view of an unphased layout; a dense tensor counts as `[n, c, h, w]` with leading ones."""
+    """The C view of an unphased layout; a dense tensor counts as `[n, c, d, h, w]` (see `as_five`)."""
     if isinstance(layout, Planes):
         g = layout.grid
-        return GridArgs(layout.n, layout.c, layout.h, layout.w, g.pitch, g.rows * g.pitch, g.stride, g.stride)
-    n, c, h, w = as_four(layout.shape, 1)
-    return GridArgs(n, c, h, w, w, c * h * w, h * w)
+        extent = (layout.n, layout.c, layout.d, layout.h, layout.w)
+        return GridArgs(*extent, g.pitch, g.slice, g.image, g.stride, g.stride)
+    n, c, d, h, w = as_five(layout.shape, 1)
+    return GridArgs(n, c, d, h, w, w, h * w, c * d * h * w, d * h * w)
 
 
-def as_four(values: tuple[int, ...], fill: int) -> tuple[int, int, int, int]:
-    """The values as four dimensions, missing leading ones filled.
+def as_five(values: Sequence[int], fill: int) -> tuple[int, int, int, int, int]:
+    """Numbers for (n, c, d, h, w) from those for the dimensions of a tensor.
+
+    From three on they are `[N, C, *spatial]`, and depth or height may be missing; one or two are the last ones.
 
     Raises:
-        RankError: there are more than four.
+        RankError: there are more than five.
     """
-    if len(values) > 4:
-        raise RankError(f"cannot copy or broadcast a tensor of more than 4 dimensions; got {list(values)}")
-    n, c, h, w = (fill,) * (4 - len(values)) + tuple(values)
-    return n, c, h, w
+    missing = 5 - len(values)
+    if missing < 0:
+        raise RankError(f"cannot take a tensor of more than 5 dimensions; got {list(values)}")
+    at = 2 if len(values) > 2 else 0
+    n, c, d, h, w = *values[:at], *(fill,) * missing, *values[at:]
+    return n, c, d, h, w
