@@ -241,7 +241,7 @@ def show_stripes() -> str:
     lines = []
     for stripe in range(3):
         pieces = [
-            f"layer {step.layer}, vectors {w[stripe]} up to {w[stripe + 1]}"
+            f"layer {step.layer}, vectors {w[stripe]} to {w[stripe + 1]}"
             for step, w in zip(steps, windows, strict=True)
         ]
         lines.append(f"stripe {stripe}:  " + ";  ".join(pieces))
