@@ -72,7 +72,7 @@ STAGES: dict[str, Callable[[Layer], Choice] | None] = {
 
 def main(
     name: Annotated[str, typer.Argument(metavar="NETWORK", help=f"One of {', '.join(zoo.NETWORKS)}.")] = "resnet50",
-    pattern: Annotated[str, typer.Option(help="CONV[/LINEAR], as for networks.py.")] = "4x1/16x1",
+    pattern: Annotated[str, typer.Option(help="CONV or CONV/LINEAR, as for networks.py.")] = "4x1/16x1",
     density: Annotated[float, typer.Option(help="Kept fraction.")] = 0.1,
     shape: Annotated[str, typer.Option("--input", help="CxHxW or CxTxHxW; the usual size if left out.")] = "",
     effort: Annotated[Effort, typer.Option("--tune", help="Effort of the last stage.")] = "full",

@@ -32,7 +32,9 @@ GUESTS = [name for name, peer in measure.PEERS.items() if peer.guest]
 
 def main(
     name: Annotated[str, typer.Argument(metavar="NETWORK", help=f"One of {', '.join(zoo.NETWORKS)}.")],
-    patterns: Annotated[list[str], typer.Option("--pattern", help="CONV[/LINEAR][=DENSITY]; repeatable.")] = PATTERNS,
+    patterns: Annotated[
+        list[str], typer.Option("--pattern", help="CONV or CONV/LINEAR, and =DENSITY; repeatable.")
+    ] = PATTERNS,
     densities: Annotated[list[float], typer.Option("--density", help="Kept fraction; repeatable.")] = DENSITIES,
     uneven: Annotated[list[float], typer.Option(help="Density of uneven masks; 1 for none; repeatable.")] = UNEVEN,
     trained: Annotated[list[Path] | None, typer.Option(help="Safetensors of trained weights; repeatable.")] = None,

@@ -32,7 +32,7 @@ BATCHES, THREADS = [1, 2, 4, 8], [1, 2]
 def main(
     name: Annotated[str, typer.Argument(metavar="NETWORK", help=f"One of {', '.join(zoo.NETWORKS)}.")],
     axes: Annotated[list[str], typer.Option("--axis", help=f"Of {', '.join(AXES)}; repeatable.")] = AXES,
-    pattern: Annotated[str, typer.Option(help="CONV[/LINEAR], as for networks.py.")] = "4x1/16x1",
+    pattern: Annotated[str, typer.Option(help="CONV or CONV/LINEAR, as for networks.py.")] = "4x1/16x1",
     density: Annotated[float, typer.Option(help="Kept fraction on the axes of batch and threads.")] = 0.1,
     densities: Annotated[list[float], typer.Option("--at-density", help="Place on its axis.")] = DENSITIES,
     batches: Annotated[list[int], typer.Option("--at-batch", help="Place on its axis.")] = BATCHES,

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from monstera.measure import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,3 +72,10 @@ def test_an_unknown_network_is_answered_with_the_known_ones_and_nothing_is_writt
     assert done.returncode == 1
     assert done.stderr.startswith("error: no network is called 'resnet51'; known: c3d, digits_cnn")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda script: script.stem)
+def test_every_benchmark_prints_its_help(script: Path):
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--out" in done.stdout
