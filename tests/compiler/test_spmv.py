@@ -10,6 +10,8 @@ import pytest
 from monstera.compiler import kernels
 from monstera.compiler.build import build
 from monstera.compiler.ir import Activation
+from monstera.compiler.lowering import single_rows
+from monstera.compiler.lowering.single_rows import in_column_groups
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.targets import TARGETS
 from monstera.runtime import architecture, cpu_features
@@ -29,6 +31,7 @@ class Args(ctypes.Structure):
         ("y_image", ctypes.c_long),
         *((name, ctypes.c_void_p) for name in ("offset", "weight", "block", "bias", "row")),
         ("blocks", ctypes.c_int),
+        ("groups", ctypes.c_int),
         ("images", ctypes.c_int),
         ("first_row", ctypes.c_int),
     ]
@@ -45,14 +48,18 @@ def library(request) -> ctypes.CDLL:
 
 def _run(library: ctypes.CDLL, blocks: Blocks, bias: np.ndarray, x: np.ndarray, y: np.ndarray, **how) -> None:
     """y[image, row] of the rows in `blocks`, by `threads` threads one after the other."""
-    table = np.stack([blocks.start, blocks.first, blocks.length, 0 * blocks.start], 1).astype(np.int32)
+    base = 0 * blocks.start
+    groups, offset, weight = 1, blocks.columns, blocks.values
+    table = np.stack([blocks.start, blocks.first, blocks.length, base], 1).astype(np.int32)
+    if blocks.rows == 1:
+        cut = in_column_groups(blocks, np.arange(x.shape[1]), base, len(x))
+        groups, offset, weight, table = cut.count, cut.offset, cut.weight, cut.block
     row = np.ascontiguousarray(blocks.row)
-    held = [x, y, blocks.columns, blocks.values, table, bias[row].astype(np.float32), row]
-    x_, y_, offset, weight, block, bias_, row_ = (array.ctypes.data for array in held)
+    held = [x, y, offset, weight, table, bias[row].astype(np.float32), row]
+    x_, y_, offset_, weight_, block, bias_, row_ = (array.ctypes.data for array in held)
     scattered = row_ if how["scattered"] else None
-    args = Args(
-        x_, y_, x.shape[1], y.shape[1], offset, weight, block, bias_, scattered, blocks.count, len(x), int(row[0, 0])
-    )
+    sizes = (blocks.count, groups, len(x), int(row[0, 0]))
+    args = Args(x_, y_, x.shape[1], y.shape[1], offset_, weight_, block, bias_, scattered, *sizes)
     name = kernels.spmv_kernel(blocks.rows, how["activation"]).name
     for thread in range(how["threads"]):
         library[f"run_{name}"](ctypes.byref(args), thread, how["threads"])
@@ -76,6 +83,40 @@ def test_products_are_those_of_numpy(library, size, images, threads, columns, ac
         _run(library, blocks, bias, x, y, scattered=scattered, activation=activation, threads=threads)
         np.testing.assert_allclose(y[:, : len(matrix)], expected, rtol=1e-5, atol=1e-5)
         assert np.isnan(y[:, len(matrix) :]).all(), "written beyond the rows"
+
+
+@pytest.mark.parametrize(("images", "threads"), [(1, 1), (3, 2), (9, 1)])
+@pytest.mark.parametrize("scattered", [False, True])
+def test_single_rows_add_up_over_groups_of_columns(library, monkeypatch, images, threads, scattered):
+    monkeypatch.setattr(single_rows, "GROUP_FLOATS", 16)
+    monkeypatch.setattr(single_rows, "GROUP_COLUMNS", 1)
+    rng = np.random.default_rng(images)
+    matrix = rng.standard_normal((7, 101)).astype(np.float32)
+    matrix[rng.random(matrix.shape) < 0.8] = 0
+    matrix[3] = 0
+    bias, x = rng.standard_normal(7), rng.standard_normal((images, 101)).astype(np.float32)
+    rows = rng.permutation(7) if scattered else np.arange(7)
+    blocks = pack(matrix, matrix == 0, rows[:, None])
+    assert in_column_groups(blocks, np.arange(101), 0 * blocks.start, images).count > 4
+    y = np.full((images, 7), np.nan, np.float32)
+    _run(library, blocks, bias, x, y, scattered=scattered, activation=RELU, threads=threads)
+    np.testing.assert_allclose(y, np.maximum(x @ matrix.T + bias, 0), rtol=1e-5, atol=1e-5)
+
+
+def test_groups_of_columns_hold_every_weight_once_and_near_the_others():
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((5, 4000)).astype(np.float32)
+    matrix[rng.random(matrix.shape) < 0.7] = 0
+    matrix[4] = matrix[1]
+    blocks = pack(matrix, matrix == 0, np.arange(5)[:, None])
+    offsets, base = 50 * np.arange(4000) - 7, 1000 * np.arange(5)
+    groups = in_column_groups(blocks, offsets, base, images=1)
+    assert groups.count >= 200_000 // 65_536
+    found = np.zeros_like(matrix)
+    for i, (first, weight, length, start) in enumerate(groups.block):
+        at = start + groups.offset[first : first + length] - base[i % 5]
+        found[i % 5, (at + 7) // 50] += groups.weight[weight : weight + length]
+    np.testing.assert_array_equal(found, matrix)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -79,7 +79,8 @@ def spmv_price(images: int, weights: int, target: Target) -> Price:
 
     def column(size: int) -> float:
         cycles = fours * _SPMV_COLUMN_OF_FOUR[size] + ones * _SPMV_COLUMN[size]
-        return max(cycles, (fours + ones) * (4 * size + 4) / _STREAM[source])
+        offset = 4 if size > 1 else 2
+        return max(cycles, (fours + ones) * (4 * size + offset) / _STREAM[source])
 
     return Price(
         column={size: column(size) for size in _SPMV_COLUMN},

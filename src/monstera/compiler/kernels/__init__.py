@@ -68,9 +68,9 @@ def spmm_kernel(
 
 def run_of(fields: Mapping[str, Field]) -> Run:
     """How a call of an SpMM kernel with these fields cuts its pixels."""
-    names = ("vectors", "chunk", "tile", "half", "by_blocks")
-    vectors, chunk, tile, half, by_blocks = (value for n in names if isinstance(value := fields[n], int))
-    return Run(vectors, chunk, tile, bool(half), bool(by_blocks))
+    names = ("vectors", "chunk", "tile", "half", "by_blocks", "abreast")
+    vectors, chunk, tile, half, by_blocks, abreast = (value for n in names if isinstance(value := fields[n], int))
+    return Run(vectors, chunk, tile, bool(half), bool(by_blocks), bool(abreast))
 
 
 def depthwise_kernel(

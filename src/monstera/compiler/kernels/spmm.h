@@ -19,6 +19,8 @@ typedef struct {
     const uint16_t *mask; /* valid lanes of each vector of the run */
     const int *stretch;  /* (x, y, tail, vectors, half, table of blocks) each; NULL if the run is all there is */
     int stretches;
+    int far;             /* y is not in a cache */
+    int abreast;         /* stretches pass a chunk of each in turn: what they read lies side by side */
     int blocks, groups, vectors, chunk, tile; /* chunk and tile in vectors */
     int half;            /* the run's last vector is a half */
     int by_blocks;       /* threads split the blocks, not the pixels */
@@ -37,6 +39,12 @@ INLINE spmm_args spmm_stretch(const spmm_args *a, int i) {
     s.half = t[4];
     s.block += 4L * t[5] * a->groups * a->blocks;
     return s;
+}
+
+/* Have the lines that a tile will be stored to brought in while its columns are summed up. */
+INLINE void spmm_fetch(const spmm_args *a, const int *row, int rows, long at, long vectors) {
+    for (int r = 0; r < rows; r++)
+        for (long i = 0; i < vectors; i++) __builtin_prefetch(a->y + row[r] * a->y_plane + at + i * VL, 1);
 }
 
 /* What later groups of columns start from beside the sums of the earlier ones. */

@@ -13,6 +13,7 @@ _TILE = """\
 TILE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
     const int *row, const float *bias, const float *start, int last, long at) {{
 {declare}
+    if (a->far) spmm_fetch(a, row, {R}, at, {vectors});
     if (start) {{
 {begin}
     }}
@@ -54,10 +55,13 @@ static void {name}_run(const spmm_args *a, part p) {{
 }}
 
 static void {name}(const spmm_args *a, part p) {{
-    for (int i = 0; i < a->stretches; i++) {{
-        const spmm_args s = spmm_stretch(a, i);
-        {name}_run(&s, p);
-    }}
+    const long all = a->abreast ? (long)a->chunk * p.count : INT32_MAX;
+    for (long from = 0; from < a->vectors; from += all)
+        for (int i = 0; i < a->stretches; i++) {{
+            const spmm_args s = spmm_stretch(a, i);
+            if (a->abreast) p.window = (range){{from, from + all}};
+            {name}_run(&s, p);
+        }}
 }}
 """
 
@@ -71,11 +75,15 @@ class Run:
     tile: int
     half: bool
     by_blocks: bool
+    abreast: bool = False
 
     def widths(self, windows: Iterable[tuple[int, int]], threads: int) -> set[int]:
         """The tile widths, in half vectors, that occur while these windows of the run are done."""
         shares = 1 if self.by_blocks else threads
         found: set[int] = set()
+        if self.abreast:
+            piece = self.chunk * threads
+            windows = [(at, min(at + piece, end)) for begin, end in windows for at in range(begin, end, piece)]
         for begin, end in windows:
             for t in range(shares):
                 first, last = (begin + (end - begin) * i // shares for i in (t, t + 1))
@@ -134,6 +142,7 @@ def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str,
     return _TILE.format(
         name=name,
         width=width,
+        vectors=len(parts),
         R=rows,
         declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
         begin="\n".join(begin),

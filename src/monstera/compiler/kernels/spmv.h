@@ -1,18 +1,25 @@
 /* Sparse matrix times a few vectors: R rows share their columns, weights are streamed once for up to four images.
  *
- * x[image * x_image + offset[k]]: offsets reach into planes as well, so flattening costs nothing.
+ * x[image * x_image + offset[k]]: offsets reach into planes as well, so flattening costs nothing. The columns of single
+ * rows are all over x; they come in groups, so that the part of x that a group reads stays in the first-level cache and
+ * an offset within it takes two bytes. A later group starts from the sums that the earlier ones left in y.
  */
 typedef struct {
     const float *x;
     float *y;            /* dense, y_image floats between images */
     long x_image, y_image;
-    const int *offset;
+    const void *offset;  /* int; uint16_t for single rows */
     const float *weight; /* [K, R] a block */
-    const int *block;    /* (first offset, first weight / R, K, first float of its group's input) a block */
+    const int *block;    /* (first offset, first weight / R, K, first float of what it reads) a group and block */
     const float *bias;   /* R a block */
     const int *row;      /* R output rows a block; NULL where blocks cover the rows in order, from first_row on */
-    int blocks, images, first_row;
+    int blocks, groups, images, first_row; /* one group, but of single rows */
 } spmv_args;
+
+#define SPMV_OFFSET_16 int
+#define SPMV_OFFSET_8 int
+#define SPMV_OFFSET_4 int
+#define SPMV_OFFSET_1 uint16_t
 
 /* Rows are summed in vectors that the processor has: wider ones the compilers take apart through memory. */
 #if VL >= 16
@@ -36,7 +43,7 @@ typedef struct {
     V s[N][U][H]; \
     for (int n = 0; n < N; n++) \
         for (int u = 0; u < U; u++) \
-            for (int h = 0; h < H; h++) s[n][u][h] = u ? (V){0} : ((const V *)bias)[h]; \
+            for (int h = 0; h < H; h++) s[n][u][h] = u ? (V){0} : ((const V *)start)[h]; \
     long i = 0; \
     for (; i + U <= k; i += U) \
         for (int u = 0; u < U; u++) \
@@ -61,7 +68,7 @@ typedef struct {
     long i = 0; \
     for (; i + 4 * U <= k; i += 4 * U) \
         for (int u = 0; u < U; u++) { \
-            const int *o = offset + i + 4 * u; \
+            const uint16_t *o = offset + i + 4 * u; \
             const v4 wu = *(const v4 *)(w + i + 4 * u); \
             for (int n = 0; n < N; n++) { \
                 const float *xn = x + n * x_image; \
@@ -70,7 +77,7 @@ typedef struct {
         } \
     for (int n = 0; n < N; n++) { \
         for (int u = 1; u < U; u++) s[n][0] += s[n][u]; \
-        float sum = *bias + ((s[n][0][0] + s[n][0][1]) + (s[n][0][2] + s[n][0][3])); \
+        float sum = start[n * start_image] + ((s[n][0][0] + s[n][0][1]) + (s[n][0][2] + s[n][0][3])); \
         for (long j = i; j < k; j++) sum += w[j] * x[n * x_image + offset[j]]; \
         y[n * y_image] = sum; \
     }
@@ -81,20 +88,22 @@ INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
 /* Sums go right to y where rows are in order or alone, else over the stack, and are activated when all blocks are done:
  * a vector at a time, which scattered rows are gathered into. */
 #define SPMV(NAME, R, ACTIVATION) \
-    INLINE void NAME##_1(const float *x, long x_image, const int *offset, const float *w, long k, const float *bias, \
-        float *y, long y_image) { SPMV_SUM_##R(1, 4) } \
-    INLINE void NAME##_4(const float *x, long x_image, const int *offset, const float *w, long k, const float *bias, \
-        float *y, long y_image) { SPMV_SUM_##R(4, 1) } \
-    INLINE void NAME##_block(const spmv_args *a, long b, long image, int images) { \
-        const int *block = a->block + 4 * b, *row = a->row ? a->row + R * b : 0, *offset = a->offset + block[0]; \
-        const float *x = a->x + block[3] + image * a->x_image, *bias = a->bias + R * b; \
+    INLINE void NAME##_1(const float *x, long x_image, const SPMV_OFFSET_##R *offset, const float *w, long k, \
+        const float *start, long start_image, float *y, long y_image) { (void)start_image; SPMV_SUM_##R(1, 4) } \
+    INLINE void NAME##_4(const float *x, long x_image, const SPMV_OFFSET_##R *offset, const float *w, long k, \
+        const float *start, long start_image, float *y, long y_image) { (void)start_image; SPMV_SUM_##R(4, 1) } \
+    INLINE void NAME##_block(const spmv_args *a, int group, long b, long image, int images) { \
+        const int *block = a->block + 4 * ((long)group * a->blocks + b), *row = a->row ? a->row + R * b : 0; \
+        const SPMV_OFFSET_##R *offset = (const SPMV_OFFSET_##R *)a->offset + block[0]; \
+        const float *x = a->x + block[3] + image * a->x_image; \
         const float *w = a->weight + (long)block[1] * R; \
         float sums[4 * R], *first = a->y + image * a->y_image; \
         const int over_stack = row && R > 1; \
         float *y = over_stack ? sums : first + (row ? row[0] : a->first_row + R * b); \
-        const long y_image = over_stack ? R : a->y_image; \
-        if (images == 4) NAME##_4(x, a->x_image, offset, w, block[2], bias, y, y_image); \
-        else NAME##_1(x, a->x_image, offset, w, block[2], bias, y, y_image); \
+        const long y_image = over_stack ? R : a->y_image, start_image = group ? y_image : 0; \
+        const float *start = group ? y : a->bias + R * b; \
+        if (images == 4) NAME##_4(x, a->x_image, offset, w, block[2], start, start_image, y, y_image); \
+        else NAME##_1(x, a->x_image, offset, w, block[2], start, start_image, y, y_image); \
         for (int n = 0; over_stack && n < images; n++) \
             for (int r = 0; r < R; r++) put(first + n * a->y_image + row[r], sums[n * R + r]); \
     } \
@@ -110,11 +119,12 @@ INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
     } \
     static void NAME(const spmv_args *a, part p) { \
         const range mine = share(a->blocks, p); \
-        for (long b = mine.begin; b < mine.end; b++) { \
-            int n = 0; \
-            for (; n + 4 <= a->images; n += 4) NAME##_block(a, b, n, 4); \
-            for (; n < a->images; n++) NAME##_block(a, b, n, 1); \
-        } \
+        for (int group = 0; group < a->groups; group++) \
+            for (long b = mine.begin; b < mine.end; b++) { \
+                int n = 0; \
+                for (; n + 4 <= a->images; n += 4) NAME##_block(a, group, b, n, 4); \
+                for (; n < a->images; n++) NAME##_block(a, group, b, n, 1); \
+            } \
         const long rows = R * (mine.end - mine.begin); \
         for (int n = 0; n < a->images; n++) { \
             float *y = a->y + n * a->y_image; \

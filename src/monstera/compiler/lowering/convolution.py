@@ -17,15 +17,18 @@ from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidate
 from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.pointwise import lower_add
+from monstera.compiler.lowering.single_rows import OFFSET_BYTES, in_column_groups
 from monstera.compiler.lowering.stretches import Stretch, stretch_table, stretches_of, tap_ranges
 from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep, Work
-from monstera.compiler.taps import Taps, taps_of
+from monstera.compiler.taps import Axis, Taps, taps_of
 from monstera.runtime import PackingSpec
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
+# Larger tensors come from memory.
+FAR_BYTES = 4 * 1024 * 1024
 # Cache lines that single rows read over and over (some leave the first-level cache, rarely), and the planes worth it.
 GROUP_LINES = 600
 GROUPED_FLOATS = 640
@@ -84,7 +87,9 @@ def _over_planes(low: Lowering, node: Node) -> None:
     layout, inside = low.layout(node.name), low.layouts.inputs[node.name]
     assert isinstance(layout, Planes)
     matrix = _conv_matrix(low, node, inside)
-    stretches, lanes = stretches_of(_taps(low, node).z, inside, layout), low.target.lanes
+    depth, lanes = _taps(low, node).z, low.target.lanes
+    abreast = _abreast(depth, inside)
+    stretches = stretches_of(depth, inside, layout, apart=abreast)
     longest = max(stretches, key=lambda stretch: stretch.run)
     vectors = longest.vectors(lanes)
     residual = low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None
@@ -101,9 +106,20 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "groups": 1,
         "stretch": stretch_table(low, stretches),
         "stretches": len(stretches),
+        "abreast": int(abreast),
+        "far": int(4 * layout.size > FAR_BYTES),
     }
     case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target), vectors)
-    shape = (common["half"], residual is None, op.groups, matrix.group_stride, op.activation, vectors, *stretches[1:])
+    shape = (
+        common["half"],
+        abreast,
+        residual is None,
+        op.groups,
+        matrix.group_stride,
+        op.activation,
+        vectors,
+        *stretches[1:],
+    )
     key = low.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape)
     for choice, candidate in low.each_choice(key, case):
         for part in candidate.parts:
@@ -139,6 +155,12 @@ def _spmm(
     kernel = spmm_kernel(part.size, widths, op.activation, low.target, choice.unroll)
     sweep = _sweep(low, node, matrix.x, common["res"], run, blocks.count) if len(stretches) == 1 else None
     low.add(node, _title(low, node, blocks), kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
+
+
+def _abreast(depth: Axis, inside: Planes) -> bool:
+    """Whether slices take turns, a chunk of pixels each: where they share input that outgrows the cache meanwhile."""
+    shares = depth.out > 1 and len(depth.alive) > 1
+    return shares and 4 * len(depth.alive) * inside.c * inside.grid.slice > CHUNK_BYTES
 
 
 def _widths(low: Lowering, run: Run, stretch: Stretch) -> set[int]:
@@ -216,7 +238,7 @@ def _product(
     for _, candidate in low.each_choice(key, case):
         for part in candidate.parts:
             blocks = pack(matrix.values, matrix.holes, part.rows)
-            fields = _block_tables(low, matrix, blocks) | {
+            fields = _product_tables(low, matrix, blocks, images[0]) | {
                 "x": matrix.x,
                 "y": low.result(node)[0],
                 "x_image": images[1],
@@ -226,6 +248,8 @@ def _product(
                 "first_row": int(blocks.row[0, 0]),
             }
             kernel, work = spmv_kernel(part.size, activation), _work(matrix, part, blocks, images[0])
+            if part.size == 1:
+                work = replace(work, bytes=(4 + OFFSET_BYTES) * blocks.stored)
             low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=work)
 
 
@@ -245,6 +269,15 @@ def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, F
         "bias": low.table(matrix.bias[blocks.row]),
         "blocks": blocks.count,
     }
+
+
+def _product_tables(low: Lowering, matrix: _Matrix, blocks: Blocks, images: int) -> dict[str, Field]:
+    if blocks.rows > 1:
+        return _block_tables(low, matrix, blocks) | {"groups": 1}
+    groups = in_column_groups(blocks, matrix.offsets, _group_offsets(matrix, blocks), images)
+    tables = {"offset": groups.offset, "weight": groups.weight, "block": groups.block}
+    bias: dict[str, Field] = {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count}
+    return bias | {name: low.table(array) for name, array in tables.items()} | {"groups": groups.count}
 
 
 def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,9 +37,11 @@ class Stretch:
         return 0 < self.run % lanes <= lanes // 2
 
 
-def stretches_of(depth: Axis, inside: Planes, layout: Planes) -> list[Stretch]:
-    """Cut a plane of the output into the runs that one table of offsets serves, in order."""
+def stretches_of(depth: Axis, inside: Planes, layout: Planes, *, apart: bool = False) -> list[Stretch]:
+    """Cut a plane of the output into the runs that one table of offsets serves, in order; `apart` every slice alone."""
     slabs = slabs_of(depth)
+    if apart:
+        slabs = [replace(slab, first=z, past=z + 1) for slab in slabs for z in range(slab.first, slab.past)]
     # Images that lie alike follow each other like slices do.
     if len(slabs) == 1 and (layout.n == 1 or inside.grid.image == layout.grid.image):
         return [Stretch(0, 0, layout.run(), layout.grid.stride, slabs[0].begin, slabs[0].end)]
