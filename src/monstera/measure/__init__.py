@@ -7,7 +7,7 @@ from monstera.measure.choices import fastest_of, held_to, in_blocks
 from monstera.measure.comparison import Entry, compare
 from monstera.measure.machine import Machine, pin, this_machine
 from monstera.measure.macs import Macs, count_macs
-from monstera.measure.peak import fma_peak_gflops
+from monstera.measure.peak import Pace, fma_peak_gflops
 from monstera.measure.peers import (
     EAGER,
     FP32,
@@ -33,7 +33,7 @@ from monstera.measure.study import (
     study_to_json,
     write_study,
 )
-from monstera.measure.timing import Timing, race, ratio
+from monstera.measure.timing import Timing, race, ratio, undisturbed
 from monstera.measure.workloads import (
     Holes,
     dense_network,
@@ -62,6 +62,7 @@ __all__ = [
     "Inputs",
     "Machine",
     "Macs",
+    "Pace",
     "Peer",
     "Point",
     "Row",
@@ -99,6 +100,7 @@ __all__ = [
     "this_machine",
     "to_json",
     "trained_network",
+    "undisturbed",
     "uneven_scores",
     "write",
     "write_json",

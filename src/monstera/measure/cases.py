@@ -14,10 +14,11 @@ from torch import nn
 from monstera.compiler import compile as compile_native
 from monstera.measure.answers import Inputs, WrongAnswerError, max_error, reference
 from monstera.measure.macs import Macs, count_macs
+from monstera.measure.peak import Pace
 from monstera.measure.peers import FP32_TOLERANCE
 from monstera.measure.peers.peer import as_numpy
 from monstera.measure.study import Fact, Point
-from monstera.measure.timing import MIN_ROUNDS, Timing, race
+from monstera.measure.timing import MIN_ROUNDS, Timing, race, undisturbed
 from monstera.runtime import Engine, LayerProfile
 
 # Runs of which the profile of a kernel takes the median, in each round.
@@ -64,7 +65,11 @@ def race_cases(
     ready = _prepare(cases, on_step)
     calls = {str(index): partial(_call, r.engine, as_numpy(r.case.example)) for index, r in enumerate(ready)}
     timings = race(
-        calls, rounds=rounds, round_s=round_s, on_round=lambda done: on_step(f"round {done} of {rounds} timed")
+        calls,
+        rounds=rounds,
+        round_s=round_s,
+        pace=Pace(max((case.threads for case in cases), default=1)),
+        on_round=lambda done: on_step(f"round {done} of {rounds} timed"),
     )
     return tuple(_point(r, timings[str(index)], r.case.facts) for index, r in enumerate(ready))
 
@@ -85,12 +90,16 @@ def profile_cases(
     if rounds < MIN_ROUNDS:
         raise ValueError(f"expected at least {MIN_ROUNDS} rounds, got {rounds}")
     ready = _prepare(cases, on_step)
+    pace = Pace(max((case.threads for case in cases), default=1))
     seen: list[list[tuple[LayerProfile, ...]]] = [[] for _ in ready]
+    disturbed = [0] * len(ready)
     for done in range(1, rounds + 1):
-        for r, profiles in zip(ready, seen, strict=True):
-            profiles.append(_weighted(r.engine))
+        for i, r in enumerate(ready):
+            profiles, calm = undisturbed(partial(_weighted, r.engine), pace)
+            seen[i].append(profiles)
+            disturbed[i] += not calm
         on_step(f"round {done} of {rounds} timed")
-    return tuple(_profiled(r, profiles) for r, profiles in zip(ready, seen, strict=True))
+    return tuple(map(_profiled, ready, seen, disturbed))
 
 
 def _prepare(cases: Iterable[Case], on_step: Callable[[str], None]) -> list[_Ready]:
@@ -115,9 +124,9 @@ def _weighted(engine: Engine) -> tuple[LayerProfile, ...]:
     return tuple(layer for layer in engine.profile(rounds=_PROFILE_RUNS).layers if layer.dense_macs)
 
 
-def _profiled(ready: _Ready, profiles: Sequence[tuple[LayerProfile, ...]]) -> Point:
+def _profiled(ready: _Ready, profiles: Sequence[tuple[LayerProfile, ...]], disturbed: int) -> Point:
     times_ms = tuple(sum(layer.ms for layer in layers) for layers in profiles)
-    timing = Timing(times_ms, min(times_ms), _PROFILE_RUNS * len(times_ms))
+    timing = Timing(times_ms, min(times_ms), _PROFILE_RUNS * len(times_ms), disturbed)
     kernels = ", ".join(dict.fromkeys(layer.kernel for layer in profiles[0]))
     return _point(ready, timing, {**ready.case.facts, "kernel": kernels, "bytes": _least_bytes(ready)})
 

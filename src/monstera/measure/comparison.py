@@ -13,7 +13,7 @@ from torch import nn
 from monstera.measure.answers import Inputs, WrongAnswerError, arguments, arrays, max_error, reference
 from monstera.measure.machine import this_machine
 from monstera.measure.macs import Macs, count_macs
-from monstera.measure.peak import fma_peak_gflops
+from monstera.measure.peak import Pace
 from monstera.measure.peers import Call, Peer, torch_threads
 from monstera.measure.result import Comparison, Row
 from monstera.measure.timing import Timing, race
@@ -48,8 +48,8 @@ def compare(
     Every engine first answers, and its answer is compared with that of torch in float64 on the same weights; the peer's
     own tolerance bounds the difference, relative to the largest magnitude of the output. A guest that is absent, fails,
     takes too long or answers wrongly keeps its row, with a note in place of a time; Monstera's own failures are raised.
-    Then all the others run in interleaved rounds (see `race`). `on_step(text)` is told what happens next. The models
-    are left as they were.
+    Then all the others run in interleaved rounds while the machine keeps its pace (see `race`). `on_step(text)` is told
+    what happens next. The models are left as they were.
 
     Raises:
         ValueError: a model in training mode, or two entries with the same engine and weights.
@@ -65,11 +65,12 @@ def compare(
             on_step(f"preparing {entry.label}")
             seats.append(_seat(entry, example, threads, answers[id(entry.model)]))
         gc.collect()
-        peak_gflops = fma_peak_gflops(threads)
+        pace = Pace(threads)
         timings = race(
             {seat.entry.label: seat.call for seat in seats if seat.call is not None},
             rounds=rounds,
             round_s=round_s,
+            pace=pace,
             on_round=lambda done: on_step(f"round {done} of {rounds} timed"),
         )
     macs = {key: count_macs(model, example) for key, model in models.items()}
@@ -79,7 +80,7 @@ def compare(
         threads=threads,
         date=datetime.now(timezone.utc).date().isoformat(),
         machine=this_machine(),
-        peak_gflops=peak_gflops,
+        peak_gflops=pace.peak_gflops,
         rows=tuple(_row(seat, macs[id(seat.entry.model)], timings) for seat in seats),
     )
 

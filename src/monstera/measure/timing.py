@@ -1,4 +1,7 @@
-"""Times several calls against each other: interleaved rounds, so that a slow minute of the machine meets them all."""
+"""Times several calls against each other: interleaved rounds, so that a slow minute of the machine meets them all.
+
+Where the machine itself changes its pace (see `Pace`), a turn that it disturbed is taken again, whosever it is.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,30 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from monstera.measure.peak import Pace
 
 MIN_ROUNDS = 3
+# How often a turn is taken again before it counts as it is.
+_TRIES = 20
 
 Call = Callable[[], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long one call took: the median of each round, the fastest single run, and how many runs there were."""
+    """How long one call took: the median of each round, the fastest single run, and how many runs there were.
+
+    In `disturbed` rounds the machine never kept its full pace for a whole turn.
+    """
 
     rounds_ms: tuple[float, ...]
     min_ms: float
     runs: int
+    disturbed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rounds_ms", tuple(self.rounds_ms))
@@ -53,13 +67,15 @@ def race(
     *,
     rounds: int = 5,
     round_s: float = 0.3,
+    pace: Pace | None = None,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Timing]:
     """Time every call in each of `rounds` rounds and return a Timing by name.
 
     In a round a call runs once untimed (caches, clocks, idle thread pools of the one before it), then for about
     `round_s` seconds, 3 to 100 times. The order is reversed every other round, so that no call always follows the
-    same neighbour. `on_round(done)` is told of every finished round.
+    same neighbour. With a `pace`, a turn counts if the machine was at full pace before and after it; else it is taken
+    again, up to twenty times. `on_round(done)` is told of every finished round.
 
     Raises:
         ValueError: fewer than 3 rounds.
@@ -70,13 +86,28 @@ def race(
         call()
     repeats = {name: _repeats(call, round_s) for name, call in calls.items()}
     samples: dict[str, list[list[float]]] = {name: [] for name in calls}
+    disturbed = dict.fromkeys(calls, 0)
     order = list(calls)
     for done in range(1, rounds + 1):
         for name in order:
-            samples[name].append(_block(calls[name], repeats[name]))
+            block, calm = undisturbed(partial(_block, calls[name], repeats[name]), pace)
+            samples[name].append(block)
+            disturbed[name] += not calm
         order.reverse()
         on_round(done)
-    return {name: _timing(blocks) for name, blocks in samples.items()}
+    return {name: _timing(blocks, disturbed[name]) for name, blocks in samples.items()}
+
+
+def undisturbed(turn: Callable[[], T], pace: Pace | None) -> tuple[T, bool]:
+    """Take a turn, again while the machine does not keep its pace; return what came, and whether it was calm then."""
+    if pace is None:
+        return turn(), True
+    for _ in range(_TRIES):
+        calm = pace.wait()
+        came = turn()
+        if calm and pace.is_full():
+            return came, True
+    return turn(), False
 
 
 def _repeats(call: Call, round_s: float) -> int:
@@ -94,9 +125,10 @@ def _block(call: Call, repeats: int) -> list[float]:
     return times_ms
 
 
-def _timing(blocks: list[list[float]]) -> Timing:
+def _timing(blocks: list[list[float]], disturbed: int) -> Timing:
     return Timing(
         rounds_ms=tuple(statistics.median(block) for block in blocks),
         min_ms=min(min(block) for block in blocks),
         runs=sum(len(block) for block in blocks),
+        disturbed=disturbed,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from monstera.measure import FP32, MONSTERA, OPENVINO_DEFAULT, Comparison, Row, Study, fastest, ratio
+from monstera.measure import FP32, MONSTERA, OPENVINO_DEFAULT, Comparison, Row, Study, Timing, fastest, ratio
 
 Cell = Callable[[Row], str]
 
@@ -56,12 +56,17 @@ def columns(comparison: Comparison) -> dict[str, Cell]:
         "MMAC left": lambda row: f"{row.macs.surviving / 1e6:.1f}",
         "ms": lambda row: milliseconds(row.timing.median_ms) if row.timing else row.note,
         "min": lambda row: milliseconds(row.timing.min_ms) if row.timing else "",
-        "spread": lambda row: f"{row.timing.spread:.0%}" if row.timing else "",
+        "spread": lambda row: spread(row.timing) if row.timing else "",
         **({f"against {guest.engine}": lambda row: speed(guest, row)} if guest else {}),
         **({f"against {free.engine}": lambda row: speed(free, row)} if free else {}),
         "of FMA peak": efficiency,
         "error": lambda row: "" if row.error is None else f"{row.error:.0e}",
     }
+
+
+def spread(timing: Timing) -> str:
+    """Return the largest minus the smallest round as text, with the number of rounds that the machine disturbed."""
+    return f"{timing.spread:.0%}" + (f" ({timing.disturbed} disturbed)" if timing.disturbed else "")
 
 
 def speed(guest: Row, row: Row) -> str:
