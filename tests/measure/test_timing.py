@@ -1,11 +1,10 @@
 import time
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monstera.measure import Pace, Timing, race, ratio, undisturbed
+from monstera.measure import Pace, Timing, race, ratio
 
 rounds = st.lists(st.floats(0.5, 2.0), min_size=3, max_size=7)
 
@@ -62,38 +61,42 @@ def test_the_first_call_of_a_turn_is_not_timed():
     assert (timing.runs, len(calls)) == (9, 1 + 2 + 3 * (1 + 3))
 
 
-@dataclass
 class Fitful(Pace):
     """A machine that is at full pace as the script says, one look after another, and then for good."""
 
-    script: list[bool]
+    def __init__(self, script: list[bool]) -> None:
+        self.script: list[bool] = []
+        super().__init__(planned_s=0.001)
+        self.script = script
 
     def is_full(self) -> bool:
         return self.script.pop(0) if self.script else True
 
 
 def test_a_turn_that_the_machine_disturbed_is_taken_again():
-    # Looks come before and after a turn: calm before, slow after; then slow before; then calm for good.
+    # Calm before, slow after; slow before; then calm before and after.
+    pace = Fitful([True, False, False, True, True])
     turns = iter("abcd")
-    assert undisturbed(lambda: next(turns), Fitful([True, False, False, True, True])) == ("b", True)
+    assert pace.undisturbed(lambda: next(turns)) == ("b", True)
 
 
 def test_a_machine_that_never_keeps_its_pace_is_said_to_be_disturbed(monkeypatch):
-    monkeypatch.setattr(Fitful, "wait", lambda _: False)
-    timing = race({"a": lambda: None}, rounds=3, round_s=0.0, pace=Fitful([False] * 1000))["a"]
+    pace = Pace(planned_s=0.001)
+    monkeypatch.setattr(Pace, "is_full", lambda _: False)
+    timing = race({"a": lambda: None}, rounds=3, round_s=0.0, pace=pace)["a"]
     assert timing.disturbed == 3
     assert race({"a": lambda: None}, rounds=3, round_s=0.0)["a"].disturbed == 0
 
 
-def test_the_peak_is_the_best_that_was_ever_seen_and_waiting_for_more_ends():
-    pace = Pace(look_s=0.0)
+def test_the_peak_is_the_best_that_was_ever_seen():
+    pace = Pace(planned_s=0.0)
     first = pace.peak_gflops
     assert first is not None
     assert first > 0
     pace.is_full()
     assert pace.peak_gflops >= first
     pace.peak_gflops = 1e9
-    assert not pace.wait(patience_s=0.05)
+    assert not pace.is_full()
 
 
 def test_every_finished_round_is_told():

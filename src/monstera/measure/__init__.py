@@ -33,7 +33,7 @@ from monstera.measure.study import (
     study_to_json,
     write_study,
 )
-from monstera.measure.timing import Timing, race, ratio, undisturbed
+from monstera.measure.timing import Timing, race, ratio
 from monstera.measure.workloads import (
     Holes,
     dense_network,
@@ -100,7 +100,6 @@ __all__ = [
     "this_machine",
     "to_json",
     "trained_network",
-    "undisturbed",
     "uneven_scores",
     "write",
     "write_json",

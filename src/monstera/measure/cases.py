@@ -18,11 +18,13 @@ from monstera.measure.peak import Pace
 from monstera.measure.peers import FP32_TOLERANCE
 from monstera.measure.peers.peer import as_numpy
 from monstera.measure.study import Fact, Point
-from monstera.measure.timing import MIN_ROUNDS, Timing, race, undisturbed
+from monstera.measure.timing import MIN_ROUNDS, Timing, race
 from monstera.runtime import Engine, LayerProfile
 
 # Runs of which the profile of a kernel takes the median, in each round.
 _PROFILE_RUNS = 20
+# About what they take, for a layer.
+_PROFILE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def race_cases(
         calls,
         rounds=rounds,
         round_s=round_s,
-        pace=Pace(max((case.threads for case in cases), default=1)),
+        pace=_pace(cases, rounds * round_s),
         on_round=lambda done: on_step(f"round {done} of {rounds} timed"),
     )
     return tuple(_point(r, timings[str(index)], r.case.facts) for index, r in enumerate(ready))
@@ -90,16 +92,20 @@ def profile_cases(
     if rounds < MIN_ROUNDS:
         raise ValueError(f"expected at least {MIN_ROUNDS} rounds, got {rounds}")
     ready = _prepare(cases, on_step)
-    pace = Pace(max((case.threads for case in cases), default=1))
+    pace = _pace(cases, rounds * _PROFILE_S)
     seen: list[list[tuple[LayerProfile, ...]]] = [[] for _ in ready]
     disturbed = [0] * len(ready)
     for done in range(1, rounds + 1):
         for i, r in enumerate(ready):
-            profiles, calm = undisturbed(partial(_weighted, r.engine), pace)
+            profiles, calm = pace.undisturbed(partial(_weighted, r.engine))
             seen[i].append(profiles)
             disturbed[i] += not calm
         on_step(f"round {done} of {rounds} timed")
     return tuple(map(_profiled, ready, seen, disturbed))
+
+
+def _pace(cases: Sequence[Case], case_s: float) -> Pace:
+    return Pace(max((case.threads for case in cases), default=1), len(cases) * case_s)
 
 
 def _prepare(cases: Iterable[Case], on_step: Callable[[str], None]) -> list[_Ready]:

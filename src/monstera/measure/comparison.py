@@ -65,7 +65,7 @@ def compare(
             on_step(f"preparing {entry.label}")
             seats.append(_seat(entry, example, threads, answers[id(entry.model)]))
         gc.collect()
-        pace = Pace(threads)
+        pace = Pace(threads, len(seats) * rounds * round_s)
         timings = race(
             {seat.entry.label: seat.call for seat in seats if seat.call is not None},
             rounds=rounds,

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from monstera.measure.probe import best_rate, probe
+
+T = TypeVar("T")
 
 _SOURCE = Path(__file__).with_name("peak.c")
 # Trials are short, so that some of them meet no other program even on a machine that is not idle.
@@ -16,9 +19,10 @@ _STEPS = 200_000
 _TRIALS = 5
 # Which part of the peak is full pace.
 _FULL = 0.93
-# Who shares a processor core may be busy for seconds: how long the peak is looked for at first, and waited for.
+# Who shares a processor core may be busy for seconds: how long the peak is looked for at first, at most.
 _LOOK_S = 4.0
-_PATIENCE_S = 20.0
+# Calm turns may take so many times as long as they would without waiting.
+_PATIENCE = 10
 
 
 def fma_peak_gflops(threads: int = 1) -> float | None:
@@ -38,14 +42,20 @@ class Pace:
     On a virtual machine whose cores somebody else uses as well, speed falls to a half for seconds at a time. Times
     taken then say nothing about engines, so they are taken while the machine keeps its full pace.
 
+    Args:
+        threads: how many threads the probe runs on at once.
+        planned_s: how long the turns will take if none is disturbed; bounds the search for the peak, and ten times as
+            long is waited for calm ones.
+
     Raises:
         ValueError: fewer than 1 thread.
     """
 
-    def __init__(self, threads: int = 1, look_s: float = _LOOK_S) -> None:
+    def __init__(self, threads: int = 1, planned_s: float = _LOOK_S) -> None:
         self._threads, self._run = threads, _probe(threads)
         self.peak_gflops: float | None = None if self._run is None else 0.0
-        end = time.perf_counter() + look_s
+        self._patience_s = _PATIENCE * planned_s
+        end = time.perf_counter() + min(_LOOK_S, planned_s)
         while self._run is not None:
             self.is_full()
             if time.perf_counter() >= end:
@@ -59,14 +69,20 @@ class Pace:
         self.peak_gflops = max(self.peak_gflops, rate)
         return rate >= _FULL * self.peak_gflops
 
-    def wait(self, patience_s: float = _PATIENCE_S) -> bool:
-        """Wait until the pace is full, and return whether it was before patience ended."""
-        end = time.perf_counter() + patience_s
-        while not self.is_full():
-            if time.perf_counter() >= end:
-                return False
-            time.sleep(0.02)
-        return True
+    def undisturbed(self, turn: Callable[[], T]) -> tuple[T, bool]:
+        """Take a turn, again if the machine was slow before or after it and there is patience left.
+
+        Return what came at last, and whether that was at full pace.
+        """
+        while True:
+            start = time.perf_counter()
+            if self.is_full():
+                came = turn()
+                if self.is_full():
+                    return came, True
+            self._patience_s -= time.perf_counter() - start
+            if self._patience_s <= 0:
+                return turn(), False
 
 
 def _probe(threads: int) -> Callable[[], float] | None:

@@ -10,16 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from monstera.measure.peak import Pace
 
 MIN_ROUNDS = 3
-# How often a turn is taken again before it counts as it is.
-_TRIES = 20
 
 Call = Callable[[], object]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +70,8 @@ def race(
 
     In a round a call runs once untimed (caches, clocks, idle thread pools of the one before it), then for about
     `round_s` seconds, 3 to 100 times. The order is reversed every other round, so that no call always follows the
-    same neighbour. With a `pace`, a turn counts if the machine was at full pace before and after it; else it is taken
-    again, up to twenty times. `on_round(done)` is told of every finished round.
+    same neighbour. With a `pace`, turns that the machine disturbed are
+    taken again. `on_round(done)` is told of every finished round.
 
     Raises:
         ValueError: fewer than 3 rounds.
@@ -90,24 +86,13 @@ def race(
     order = list(calls)
     for done in range(1, rounds + 1):
         for name in order:
-            block, calm = undisturbed(partial(_block, calls[name], repeats[name]), pace)
+            turn = partial(_block, calls[name], repeats[name])
+            block, calm = pace.undisturbed(turn) if pace else (turn(), True)
             samples[name].append(block)
             disturbed[name] += not calm
         order.reverse()
         on_round(done)
     return {name: _timing(blocks, disturbed[name]) for name, blocks in samples.items()}
-
-
-def undisturbed(turn: Callable[[], T], pace: Pace | None) -> tuple[T, bool]:
-    """Take a turn, again while the machine does not keep its pace; return what came, and whether it was calm then."""
-    if pace is None:
-        return turn(), True
-    for _ in range(_TRIES):
-        calm = pace.wait()
-        came = turn()
-        if calm and pace.is_full():
-            return came, True
-    return turn(), False
 
 
 def _repeats(call: Call, round_s: float) -> int:
