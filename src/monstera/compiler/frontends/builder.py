@@ -10,22 +10,29 @@ import numpy as np
 import torch
 
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Constant, Graph, Node, Op, Shape
+from monstera.compiler.ir import Constant, Graph, Node, Op, Reshape, Shape
 from monstera.compiler.ir.ops import Sizes
 
 Value: TypeAlias = "str | torch.Tensor"
 """What a torch value has become: the name of a value of the graph, or a tensor known at compile time."""
 
 _SPATIAL = ("depth", "height", "width")
+# fp32 holds all whole numbers up to here.
+_WHOLE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results."""
+    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results.
+
+    `dtype` is that of the first result, `dtypes` has those of the arguments that are tensors.
+    """
 
     op: str
     args: Mapping[str, Any]
     shapes: tuple[Shape, ...]
+    dtype: torch.dtype = torch.float32
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     @property
     def shape(self) -> Shape:
@@ -43,10 +50,14 @@ class Call:
 
 @dataclass(slots=True)
 class Builder:
-    """Collects nodes and parameters. Names of tensors that the model holds are kept as parameter keys."""
+    """Collects nodes and parameters. Names of tensors that the model holds are kept as parameter keys.
+
+    `limits` says which inputs are rows of tables, and of how many rows.
+    """
 
     inputs: list[tuple[str, Shape]]
     keys: dict[int, str]
+    limits: dict[str, int] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     params: dict[str, np.ndarray] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
@@ -67,6 +78,8 @@ class Builder:
         else:
             key = _unused(f"{self.layer or 'graph'}:{hint}", self.params)
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > _WHOLE).any():
+            raise UnsupportedError(f"{hint} holds whole numbers beyond {_WHOLE}, which fp32 cannot tell apart")
         self.params[key] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
         return key
 
@@ -96,6 +109,14 @@ class Builder:
         if isinstance(value, torch.Tensor):
             return value
         raise UnsupportedError(f"{what} is computed from the input; it must be known at compile time")
+
+    def limit(self, value: Value, rows: int) -> None:
+        """Note that a value numbers the rows of a table, if it is an input of the graph as it is."""
+        made = {node.name: node for node in self.nodes}
+        while (node := made.get(str(value))) is not None and isinstance(node.op, Reshape):
+            value = node.inputs[0]
+        if isinstance(value, str) and value in dict(self.inputs):
+            self.limits[value] = min(rows, self.limits.get(value, rows))
 
     def stand_in(self, shape: Shape) -> str:
         """A name for a result that cannot be computed, so that the operators after it can still be looked at."""

@@ -18,15 +18,17 @@ _FRESH = (
     *("batch_norm", "linear", "add", "mul", "sub", "cat"),
 )
 _SHOWN = 10
+_INPUT_DTYPES = ("float32", "int64", "int32", "bool")
 
 
 def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Imported:
     """Turn a module in eval mode into a graph, for inputs of exactly the example's shapes.
 
-    `args` and `kwargs` are what one would call the model with: fp32 tensors. The model is not modified.
+    `args` and `kwargs` are what one would call the model with: tensors, fp32 or of whole numbers or truth values. The
+    model is not modified.
 
     Raises:
-        ValueError: the model is in training mode, or a weight is not finite fp32, or an input is not an fp32 tensor.
+        ValueError: the model is in training mode, or a weight is not finite fp32, or an input is something else.
         UnsupportedError: the model computes something that the IR has no operator for; all of it is listed.
     """
     _check_mode(model)
@@ -81,9 +83,10 @@ def _input(name: str, value: Any, positional: bool) -> Input:
         raise ValueError(
             f"input {name!r} is a {type(value).__name__}; expected a tensor (fix other arguments in a wrapper)"
         )
-    if value.dtype != torch.float32:
-        raise ValueError(f"input {name!r} is {str(value.dtype)[6:]}; expected float32")
-    return Input(name, tuple(value.shape), "float32", positional)
+    dtype = str(value.dtype)[6:]
+    if dtype not in _INPUT_DTYPES:
+        raise ValueError(f"input {name!r} is {dtype}; expected float32, or for numbers that count int64, int32 or bool")
+    return Input(name, tuple(value.shape), dtype, positional)
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
