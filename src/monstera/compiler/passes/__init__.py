@@ -17,6 +17,7 @@ from monstera.compiler.passes.fuse_formulas import fuse_formulas
 from monstera.compiler.passes.fuse_padding import fuse_padding
 from monstera.compiler.passes.fuse_residual import fuse_residual
 from monstera.compiler.passes.hoist_elementwise import hoist_elementwise
+from monstera.compiler.passes.merge_equal import merge_equal
 from monstera.compiler.passes.split_products import split_products
 
 Pass: TypeAlias = Callable[[Graph], Graph]
@@ -34,8 +35,10 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
     drop_dead_code,
     channels_first,
-    split_products,
     fold_constants,
+    drop_dead_code,
+    split_products,
+    merge_equal,
     drop_dead_code,
     *_FOLD,
     drop_dead_channels,
@@ -70,6 +73,7 @@ __all__ = [
     "fuse_padding",
     "fuse_residual",
     "hoist_elementwise",
+    "merge_equal",
     "optimize",
     "split_products",
 ]
