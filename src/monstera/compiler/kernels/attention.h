@@ -60,6 +60,7 @@ static void attention_softmax(float *scores, float *factor, long keys, int width
 }
 
 static void attention_strip(const attention_args *a, long image, const int *head, long number, range strip, float *scratch) {
+    if (head[5] == 0) return; /* nobody reads this head */
     const grid *g = &a->y_grid;
     const int width = (int)(strip.end - strip.begin);
     const long first = strip.begin * VL, valid = g->w - first, whole = (long)width * VL;
