@@ -62,6 +62,7 @@ class Builder:
     params: dict[str, np.ndarray] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     layer: str = ""
+    _numbers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shapes.update(self.inputs)
@@ -84,8 +85,13 @@ class Builder:
         return key
 
     def constant(self, value: torch.Tensor) -> str:
-        """A value of the graph that holds a tensor known at compile time."""
-        return self._append(Constant(self.param(value, "constant")), (), tuple(value.shape))
+        """A value of the graph that holds a tensor known at compile time; single numbers are held once."""
+        if value.ndim or id(value) in self.keys:
+            return self._append(Constant(self.param(value, "constant")), (), tuple(value.shape))
+        number = float(value).hex()
+        if number not in self._numbers:
+            self._numbers[number] = self._append(Constant(self.param(value, "constant")), (), ())
+        return self._numbers[number]
 
     def shape(self, value: Value) -> Shape:
         """The shape of a value, known at compile time or not."""
