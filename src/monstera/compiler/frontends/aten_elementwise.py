@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.builder import Builder, Call, Value, operand
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.ir import Activate, Activation, Add, Mul, Shape
 from monstera.compiler.ir.ops import ActivationKind
@@ -63,7 +63,7 @@ def _neg(build: Builder, call: Call) -> Value:
 
 
 def _mul(build: Builder, call: Call) -> Value:
-    return build.add(Mul(), (_tensor(call["self"]), _tensor(call["other"])), call.shape)
+    return build.add(Mul(), (operand(call["self"]), operand(call["other"])), call.shape)
 
 
 def _div(build: Builder, call: Call) -> Value:
@@ -71,7 +71,7 @@ def _div(build: Builder, call: Call) -> Value:
         raise UnsupportedError(f"division that rounds ({call['rounding_mode']!r})")
     if isinstance(call["other"], str):
         factor = build.add(Activate(Activation("reciprocal")), (call["other"],), build.shape(call["other"]))
-        return build.add(Mul(), (_tensor(call["self"]), factor), call.shape)
+        return build.add(Mul(), (operand(call["self"]), factor), call.shape)
     divisor = torch.as_tensor(call["other"], dtype=torch.float64)
     return build.add(Mul(), (call["self"], (1 / divisor).to(torch.float32)), call.shape)
 
@@ -106,17 +106,13 @@ _POWERS: Mapping[float, tuple[int, ActivationKind | None]] = {
 
 
 def _sum(build: Builder, a: Value | float, b: Value | float, shape: Shape) -> Value:
-    return build.add(Add(), (_tensor(a), _tensor(b)), shape)
+    return build.add(Add(), (operand(a), operand(b)), shape)
 
 
 def _times(build: Builder, x: Value | float, factor: float) -> Value:
     if not isinstance(x, str):
         return torch.as_tensor(x, dtype=torch.float32) * factor
     return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
-
-
-def _tensor(x: Value | float) -> Value:
-    return x if isinstance(x, str) else torch.as_tensor(x, dtype=torch.float32)
 
 
 ELEMENTWISE: Mapping[str, Callable[[Builder, Call], Value]] = {

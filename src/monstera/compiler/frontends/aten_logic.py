@@ -7,14 +7,14 @@ from typing import Literal
 
 import torch
 
-from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.builder import Builder, Call, Value, operand
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.ir import Activate, Activation, Add, Compare, Mul, Where
 
 
 def _compare(kind: Literal["eq", "lt", "le"], swapped: bool = False) -> Callable[[Builder, Call], Value]:
     def compare(build: Builder, call: Call) -> Value:
-        a, b = tensor(call["self"]), tensor(call["other"])
+        a, b = operand(call["self"]), operand(call["other"])
         return build.add(Compare(kind), (b, a) if swapped else (a, b), call.shape)
 
     return compare
@@ -59,12 +59,12 @@ def _negated(build: Builder, x: Value) -> Value:
 
 
 def _where(build: Builder, call: Call) -> Value:
-    operands = (call["condition"], tensor(call["self"]), tensor(call["other"]))
+    operands = (call["condition"], operand(call["self"]), operand(call["other"]))
     return build.add(Where(), operands, call.shape)
 
 
 def _masked_fill(build: Builder, call: Call) -> Value:
-    return build.add(Where(), (call["mask"], tensor(call["value"]), tensor(call["self"])), call.shape)
+    return build.add(Where(), (call["mask"], operand(call["value"]), operand(call["self"])), call.shape)
 
 
 def _cast(build: Builder, call: Call) -> Value:
@@ -74,11 +74,6 @@ def _cast(build: Builder, call: Call) -> Value:
     if source.is_floating_point and not call.dtype.is_floating_point:
         raise UnsupportedError(f"a cast of {str(source)[6:]} to {str(call.dtype)[6:]} computed at run time")
     return call["self"]
-
-
-def tensor(x: Value | float) -> Value:
-    """An operand that may be a number."""
-    return x if isinstance(x, str) else torch.as_tensor(x, dtype=torch.float32)
 
 
 LOGIC: Mapping[str, Callable[[Builder, Call], Value]] = {

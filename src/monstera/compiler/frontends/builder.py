@@ -79,8 +79,7 @@ class Builder:
         else:
             key = _unused(f"{self.layer or 'graph'}:{hint}", self.params)
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
-        if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > _WHOLE).any():
-            raise UnsupportedError(f"{hint} holds whole numbers beyond {_WHOLE}, which fp32 cannot tell apart")
+        _check_whole(array, hint)
         self.params[key] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
         return key
 
@@ -140,6 +139,20 @@ class Builder:
         self.nodes.append(Node(name, op, inputs, shape, self.layer))
         self.shapes[name] = shape
         return name
+
+
+def operand(x: Value | float) -> Value:
+    """What an operator reads, which may be a number, as fp32."""
+    if isinstance(x, str):
+        return x
+    tensor = torch.as_tensor(x)
+    _check_whole(tensor.detach().cpu().numpy(), "an operand")
+    return tensor.to(torch.float32)
+
+
+def _check_whole(array: np.ndarray, what: str) -> None:
+    if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > _WHOLE).any():
+        raise UnsupportedError(f"{what} holds whole numbers beyond {_WHOLE}, which fp32 cannot tell apart")
 
 
 def _unused(stem: str, taken: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from monstera.compiler.frontends.exported_program import op_name, translate
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
@@ -75,7 +76,9 @@ def _bind(
     positional = dict(zip(names, bound.args, strict=False))
     inputs = [_input(name, value, True) for name, value in positional.items()]
     inputs += [_input(name, value, False) for name, value in bound.kwargs.items()]
-    return tuple(inputs), bound.args, bound.kwargs
+    # Of a tensor that is passed twice, export would make one input.
+    args, kwargs = pytree.tree_map(torch.clone, (bound.args, bound.kwargs))
+    return tuple(inputs), args, kwargs
 
 
 def _input(name: str, value: Any, positional: bool) -> Input:

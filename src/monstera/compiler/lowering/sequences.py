@@ -10,7 +10,7 @@ from monstera.compiler.ir import Attention, Embedding, MatMul, Node, Norm, Shape
 from monstera.compiler.kernels import EMBEDDINGS, NORMS, attention_kernel, matmul_kernel
 from monstera.compiler.layout import Flat, Layout, Planes, odd_lines
 from monstera.compiler.lowering.context import Lowering, strides_of
-from monstera.compiler.lowering.windows import grid_args
+from monstera.compiler.lowering.windows import RankError, grid_args
 from monstera.compiler.program import Field, Ref, Work
 
 # Vectors of queries, or of columns, that are summed up at once go with four rows.
@@ -50,17 +50,19 @@ def lower_embedding(low: Lowering, node: Node) -> None:
     """Rows of a table, behind each other or one plane a feature."""
     op, layout = node.op, low.layout(node.name)
     assert isinstance(op, Embedding)
-    table = low.graph.params[op.weight]
+    table, planes = low.graph.params[op.weight], op.dim < len(node.shape) - 1
+    if planes and (op.dim != 1 or len(node.shape) != 3):
+        raise RankError(f"cannot put the features of {list(node.shape)} in dimension {op.dim}")
     fields: dict[str, Field] = {
         "table": low.table(table),
         "none": low.table(np.full(table.shape[1], np.nan, np.float32)),
         "rows": len(table),
         "width": table.shape[1],
-        "y": grid_args(layout if op.dim == 1 else Flat((prod(node.shape),))),
+        "y": grid_args(layout if planes else Flat((prod(node.shape),))),
     }
     x, y, work = low.flat(node.inputs[0]), low.result(node)[0], Work(bytes=8 * prod(node.shape))
     title = f"rows of {len(table)}"
-    if op.dim == 1:
+    if planes:
         low.add(node, title, EMBEDDINGS["planes"], "embedding_args", fields, (x, y), work)
     else:
         count = prod(low.shape(node.inputs[0]))
