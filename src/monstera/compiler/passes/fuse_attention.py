@@ -67,7 +67,8 @@ def _scores(
     name, scale, masks = softmax.inputs[0], 1.0, []
     while name in private and (node := made.get(name)) is not None and getattr(node.op, "activation", None) is None:
         if isinstance(node.op, MatMul):
-            return _Scores(*node.inputs, scale, tuple(masks))
+            q, k = node.inputs
+            return _Scores(q, k, scale, tuple(masks))
         known = [i for i in node.inputs if i in made and isinstance(made[i].op, Constant)]
         if isinstance(node.op, Add) and scale == 1.0:
             leading = [i for i in node.inputs if _leads_to_product(i, made, private)]

@@ -67,7 +67,7 @@ class _Formulas:
                 return replace(node, op=replace(source.op, scale=known.op.value), inputs=source.inputs)
         return None
 
-    def _operands(self, name: str | None, kind: type) -> list[tuple[str, str]]:
+    def _operands(self, name: str | None, kind: type[Add | Mul]) -> list[tuple[str, str]]:
         """Both orders of the operands of a sum or product that applies no function."""
         node = self.made.get(name or "")
         if node is None or not isinstance(node.op, kind) or node.op.activation is not None:
@@ -87,7 +87,7 @@ class _Formulas:
     def _plus(self, name: str | None, number: float) -> str | None:
         return self._beside(name, Add, number)
 
-    def _beside(self, name: str | None, kind: type, number: float) -> str | None:
+    def _beside(self, name: str | None, kind: type[Add | Mul], number: float) -> str | None:
         """The other operand of a sum or product with this number."""
         for other, known in self._operands(name, kind):
             value = self._number(known)
