@@ -31,7 +31,7 @@ def compare(
 def torch_answers(model: torch.nn.Module, imported: Imported, inputs: Inputs) -> list[torch.Tensor]:
     """What torch gives, in the order of the graph's outputs."""
     with torch.no_grad():
-        answer = model(*[torch.from_numpy(inputs[i.name]) for i in imported.inputs])
+        answer = model(*[torch.from_numpy(inputs[i.name]).to(getattr(torch, i.dtype)) for i in imported.inputs])
     tensors = dict(_leaves(imported.output, answer))
     return [tensors[i] for i in range(len(imported.graph.outputs))]
 

@@ -22,6 +22,7 @@ from torch import nn
 
 from monstera.compiler.frontends import Imported, from_torch
 from monstera.compiler.ir import Graph
+from monstera.runtime import InputSpec, as_array, random_array
 
 MAX_ELEMENTS = 20_000
 MAX_CHANNELS = 20
@@ -123,6 +124,13 @@ def random_inputs(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
     """Normally distributed fp32 inputs by name."""
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in graph.inputs}
+
+
+def fitting_inputs(imported: Imported, seed: int = 0) -> dict[str, np.ndarray]:
+    """fp32 inputs by name, as the library takes them: noise, or whole numbers that the engine would accept."""
+    rng = np.random.default_rng(seed)
+    specs = [InputSpec(i.name, i.shape, i.dtype, i.positional, i.limit) for i in imported.inputs]
+    return {spec.name: as_array(random_array(spec, rng), spec) for spec in specs}
 
 
 def normal(rng: Rng, shape: Sequence[int], scale: float = 1.0) -> torch.Tensor:

@@ -29,7 +29,7 @@ def manifest_of(
         best_floats=u.arena.best,
         weight_bytes=sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
         compiler=compiler_version(tuple(compiler_command(target))),
-        inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional) for i in imported.inputs),
+        inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional, i.limit) for i in imported.inputs),
         outputs=tuple(shape for _, shape in u.program.outputs),
         output=imported.output,
         layers=layers,

@@ -20,14 +20,17 @@ from monstera.compiler.ir import (
     AdaptivePool,
     Add,
     Affine,
+    Attention,
     AvgPool,
     Concat,
     Conv,
     DepthToSpace,
+    Embedding,
     Graph,
     MaxPool,
     Mul,
     Node,
+    Norm,
     Pad,
     Permute,
     Shape,
@@ -56,6 +59,8 @@ def _is_planar(node: Node, planar: Collection[str], users: Iterable[Node]) -> bo
             return any(isinstance(user.op, _IMAGES) for user in users)
         case Concat(dim) if dim != 1:
             return False
+        case Norm(dim=1) | Embedding(dim=1) | Attention():
+            return True
         case Conv() | MaxPool() | AvgPool() | AdaptivePool() | Upsample() | DepthToSpace():
             return True
         case _:
@@ -225,7 +230,7 @@ def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list
             return residual if is_strided(node.op) else [i for i in node.inputs if i in planar]
         case Affine() | Activate() | Add() | Mul():
             return [i for i in same if shapes[i] == node.shape]
-        case Concat():
+        case Concat() | Norm():
             return same
         case _:
             return []

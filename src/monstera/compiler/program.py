@@ -48,7 +48,8 @@ class Kernel:
 
     `header` is its file and `macro` what instantiates it there. The others are written out: SpMM kernels for `rows`
     rows and tiles of these `widths` in half vectors (kernels of one name once, with all their widths), depthwise
-    kernels for a `window` of (height, width) that moves by (rows, columns).
+    kernels for a `window` of (height, width) that moves by (rows, columns), dense products for `strips` of so many
+    vectors.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Kernel:
     widths: tuple[int, ...] = ()
     unroll: int = 1
     window: tuple[tuple[int, int], tuple[int, int]] | None = None
+    strips: tuple[int, ...] = ()
     activation: Activation | None = None
 
 

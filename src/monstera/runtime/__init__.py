@@ -1,5 +1,6 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
+from monstera.runtime.arrays import as_array, random_array
 from monstera.runtime.artifact import Artifact, read_artifact
 from monstera.runtime.engine import Engine, assemble, load
 from monstera.runtime.export import export_c
@@ -7,6 +8,7 @@ from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.structure import Record
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "PackingPlan",
     "PackingSpec",
     "Profile",
+    "Record",
     "architecture",
+    "as_array",
     "assemble",
     "cpu_features",
     "export_c",
@@ -30,5 +34,6 @@ __all__ = [
     "load",
     "offsets_of",
     "pack_tensors",
+    "random_array",
     "read_artifact",
 ]

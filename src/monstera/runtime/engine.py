@@ -6,28 +6,30 @@ import os
 import sys
 import tempfile
 import time
-from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from monstera.runtime.arrays import as_array, random_array
 from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
 from monstera.runtime.export import export_c
 from monstera.runtime.library import Library
 from monstera.runtime.machine import shortfall
-from monstera.runtime.manifest import ArtifactError, InputSpec, Manifest
+from monstera.runtime.manifest import ArtifactError, Manifest
 from monstera.runtime.packing import PackingPlan, packing_plan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.structure import build_output
 from monstera.runtime.tensors import TensorFileError, data_of
 
 
 class Engine:
     """A native program for one network at fixed input shapes.
 
-    Call it with the arguments of the model's forward, as torch tensors or numpy arrays (fp32, the compiled shapes);
-    the answer has the model's own structure and is torch if any argument was. Immutable, callable from many threads.
+    Call it with the arguments of the model's forward, as torch tensors or numpy arrays of the compiled shapes and
+    dtypes; the answer has the model's own structure and is torch if any argument was. Immutable, callable from many
+    threads.
 
     An engine compiled for another machine has no `library`: it is saved, looked at and moved like any other, and says
     what it needs when it is called.
@@ -66,19 +68,20 @@ class Engine:
         """Run the network.
 
         Raises:
-            TypeError: an argument is missing, unknown, given twice, not an array, or not fp32.
-            ValueError: an argument has another shape than the engine was compiled for.
+            TypeError: an argument is missing, unknown, given twice, not an array, or of another dtype.
+            ValueError: an argument has another shape than the engine was compiled for, or holds the number of a row
+                that a table of the network does not have.
             ArtifactError: the engine was compiled for another machine.
         """
         library = self._loaded()
         given = self._bind(args, kwargs)
-        arrays = [_as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+        arrays = [as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
         outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
         library.run(arrays, outputs)
         torch = sys.modules.get("torch")
         if torch is not None and any(isinstance(value, torch.Tensor) for value in given):
-            return _build(self.manifest.output, [torch.from_numpy(o) for o in outputs])
-        return _build(self.manifest.output, outputs)
+            return build_output(self.manifest.output, [torch.from_numpy(o) for o in outputs])
+        return build_output(self.manifest.output, outputs)
 
     def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
         """Time every step: medians over `rounds` runs, on the given arguments or on random ones.
@@ -91,8 +94,8 @@ class Engine:
             given = self._bind(args, kwargs)
         else:
             rng = np.random.default_rng(0)
-            given = [rng.standard_normal(spec.shape, np.float32) for spec in self.manifest.inputs]
-        arrays = [_as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+            given = [random_array(spec, rng) for spec in self.manifest.inputs]
+        arrays = [as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
         outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
         seconds = np.zeros((rounds, max(1, len(self.manifest.layers))))
         whole = np.zeros(rounds)
@@ -204,48 +207,3 @@ def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> En
     except TensorFileError as error:
         raise ArtifactError(f"{where}: {error}") from error
     return Engine(artifact, Library(library, artifact.manifest, weights))
-
-
-def _as_array(value: Any, spec: InputSpec) -> np.ndarray:
-    """A C-contiguous fp32 view or copy of a torch tensor or numpy array.
-
-    Raises:
-        TypeError, ValueError: as for a call.
-    """
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        if value.device.type != "cpu":
-            raise TypeError(f"input {spec.name!r} is on {value.device}; engines run on the CPU: pass it .cpu()")
-        if str(value.dtype) != f"torch.{spec.dtype}":
-            raise TypeError(f"input {spec.name!r} is {value.dtype}; expected {spec.dtype}: pass it .float()")
-        value = value.detach().numpy()
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"input {spec.name!r} is a {type(value).__name__}; expected a torch tensor or a numpy array")
-    if value.dtype != spec.dtype:
-        raise TypeError(f"input {spec.name!r} is {value.dtype}; expected {spec.dtype}")
-    if value.shape != spec.shape:
-        raise ValueError(
-            f"input {spec.name!r} has shape {list(value.shape)}; the engine was compiled for {list(spec.shape)}: "
-            "compile again with an example of this shape"
-        )
-    return np.ascontiguousarray(value)
-
-
-def _build(tree: Mapping[str, Any], outputs: Sequence[Any]) -> Any:
-    """The model's own output structure around the given tensors."""
-    match tree["kind"]:
-        case "value":
-            return outputs[tree["index"]]
-        case "constant":
-            return tree["value"]
-    items = [_build(item, outputs) for item in tree["items"]]
-    match tree["kind"]:
-        case "tuple":
-            return tuple(items)
-        case "list":
-            return items
-        case "dict":
-            return dict(zip(tree["keys"], items, strict=True))
-        case "namedtuple":
-            return namedtuple(tree["name"], tree["keys"])(*items)
-    raise AssertionError(f"the manifest was checked, yet it has {tree['kind']!r}")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monstera.runtime.artifact import Artifact
-from monstera.runtime.manifest import Manifest
+from monstera.runtime.manifest import InputSpec, Manifest
 
 _HEADER = """\
 /* A network that Monstera compiled for {target}, generated together with net.c. README.md says how to use it. */
@@ -22,7 +22,7 @@ _HEADER = """\
 #define NET_WEIGHT_BYTES {weights}L
 #define NET_STEPS {steps}
 
-/* fp32, C-contiguous:{inputs} */
+/* fp32, C-contiguous; whole numbers as floats, too:{inputs} */
 #define NET_INPUTS {input_count}
 #define NET_INPUT_FLOATS {input_floats}
 
@@ -101,13 +101,18 @@ def _header(manifest: Manifest) -> str:
         arena=manifest.arena_floats,
         weights=manifest.weight_bytes,
         steps=len(manifest.layers),
-        inputs=_listed([i.name for i in manifest.inputs], inputs),
+        inputs=_listed([_named(i) for i in manifest.inputs], inputs),
         input_count=len(inputs),
         input_floats=_floats(inputs),
         outputs=_listed([f"output {i}" for i in range(len(outputs))], outputs),
         output_count=len(outputs),
         output_floats=_floats(outputs),
     )
+
+
+def _named(spec: InputSpec) -> str:
+    """An input by name, and what its numbers may be."""
+    return spec.name if spec.limit is None else f"{spec.name} (from 0 to {spec.limit - 1})"
 
 
 def _listed(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> str:

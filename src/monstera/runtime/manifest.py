@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FORMAT = "monstera"
-VERSION = 2
+VERSION = 3
+DTYPES = ("float32", "int64", "int32", "bool")
 
 
 class ArtifactError(ValueError):
@@ -17,12 +18,16 @@ class ArtifactError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """One input tensor: the name the model's forward gives it, shape, dtype; keyword-only if not `positional`."""
+    """One input tensor: the name the model's forward gives it, shape, dtype; keyword-only if not `positional`.
+
+    The library takes fp32 whatever the dtype. Whole numbers with a `limit` lie from 0 up to it, which is left out.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
     positional: bool = True
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,12 @@ def read_manifest(text: bytes, where: str) -> Manifest:
 
 
 def _input(raw: Mapping[str, Any]) -> InputSpec:
-    return InputSpec(str(raw["name"]), _shape(raw["shape"]), str(raw["dtype"]), bool(raw["positional"]))
+    dtype, limit = str(raw["dtype"]), raw["limit"]
+    if dtype not in DTYPES:
+        raise ValueError(f"{dtype} is no dtype of an input; expected one of {', '.join(DTYPES)}")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"{limit!r} is no number of rows")
+    return InputSpec(str(raw["name"]), _shape(raw["shape"]), dtype, bool(raw["positional"]), limit)
 
 
 def _layer(raw: Mapping[str, Any]) -> LayerSpec:
@@ -149,8 +159,8 @@ def _check_tree(tree: Any, outputs: int) -> None:
     if kind == "value":
         if not isinstance(tree["index"], int) or not 0 <= tree["index"] < outputs:
             raise ValueError(f"the output tree names output {tree['index']!r} of {outputs}")
-    elif kind in ("tuple", "list", "dict", "namedtuple"):
-        if kind in ("dict", "namedtuple") and len(tree["keys"]) != len(tree["items"]):
+    elif kind in ("tuple", "list", "dict", "namedtuple", "record"):
+        if kind in ("dict", "namedtuple", "record") and len(tree["keys"]) != len(tree["items"]):
             raise ValueError(f"a {kind} of the output tree has {len(tree['keys'])} keys for {len(tree['items'])} items")
         for item in tree["items"]:
             _check_tree(item, outputs)

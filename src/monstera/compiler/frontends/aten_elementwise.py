@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.builder import Builder, Call, Value, operand
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.ir import Activate, Activation, Add, Mul, Shape
+from monstera.compiler.ir.ops import ActivationKind
 
 
 def _clamp(low: float | None, high: float | None) -> Activation:
@@ -33,6 +34,11 @@ _ACTIVATIONS: Mapping[str, Callable[[Call], Activation]] = {
     "sigmoid": lambda _: Activation("sigmoid"),
     "tanh": lambda _: Activation("tanh"),
     "gelu": lambda call: Activation("gelu_tanh" if call["approximate"] == "tanh" else "gelu"),
+    "exp": lambda _: Activation("exp"),
+    "sqrt": lambda _: Activation("sqrt"),
+    "rsqrt": lambda _: Activation("rsqrt"),
+    "reciprocal": lambda _: Activation("reciprocal"),
+    "abs": lambda _: Activation("leaky_relu", slope=-1.0),
 }
 
 
@@ -57,30 +63,56 @@ def _neg(build: Builder, call: Call) -> Value:
 
 
 def _mul(build: Builder, call: Call) -> Value:
-    return build.add(Mul(), (_tensor(call["self"]), _tensor(call["other"])), call.shape)
+    return build.add(Mul(), (operand(call["self"]), operand(call["other"])), call.shape)
 
 
 def _div(build: Builder, call: Call) -> Value:
     if call.args.get("rounding_mode"):
         raise UnsupportedError(f"division that rounds ({call['rounding_mode']!r})")
     if isinstance(call["other"], str):
-        raise UnsupportedError("division by a tensor that is computed from the input")
+        factor = build.add(Activate(Activation("reciprocal")), (call["other"],), build.shape(call["other"]))
+        return build.add(Mul(), (operand(call["self"]), factor), call.shape)
     divisor = torch.as_tensor(call["other"], dtype=torch.float64)
     return build.add(Mul(), (call["self"], (1 / divisor).to(torch.float32)), call.shape)
 
 
+def _pow(build: Builder, call: Call) -> Value:
+    x, exponent = call["self"], call["exponent"]
+    if not isinstance(x, str) or isinstance(exponent, str | torch.Tensor) or exponent not in _POWERS:
+        known = ", ".join(f"{p:g}" for p in _POWERS)
+        raise UnsupportedError(f"the power {exponent} of a tensor; expected one of the numbers {known}")
+    times, kind = _POWERS[exponent]
+    y = x
+    for _ in range(times - 1):
+        y = build.add(Mul(), (y, x), call.shape)
+    return y if kind is None else build.add(Activate(Activation(kind)), (y,), call.shape)
+
+
+def _square(build: Builder, call: Call) -> Value:
+    return build.add(Mul(), (call["self"], call["self"]), call.shape)
+
+
+# How often the number is a factor, and the function of that.
+_POWERS: Mapping[float, tuple[int, ActivationKind | None]] = {
+    1: (1, None),
+    2: (2, None),
+    3: (3, None),
+    4: (4, None),
+    0.5: (1, "sqrt"),
+    -0.5: (1, "rsqrt"),
+    -1: (1, "reciprocal"),
+    -2: (2, "reciprocal"),
+}
+
+
 def _sum(build: Builder, a: Value | float, b: Value | float, shape: Shape) -> Value:
-    return build.add(Add(), (_tensor(a), _tensor(b)), shape)
+    return build.add(Add(), (operand(a), operand(b)), shape)
 
 
 def _times(build: Builder, x: Value | float, factor: float) -> Value:
     if not isinstance(x, str):
         return torch.as_tensor(x, dtype=torch.float32) * factor
     return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
-
-
-def _tensor(x: Value | float) -> Value:
-    return x if isinstance(x, str) else torch.as_tensor(x, dtype=torch.float32)
 
 
 ELEMENTWISE: Mapping[str, Callable[[Builder, Call], Value]] = {
@@ -90,6 +122,8 @@ ELEMENTWISE: Mapping[str, Callable[[Builder, Call], Value]] = {
     "subtract": _sub,
     "rsub": _rsub,
     "neg": _neg,
+    "pow": _pow,
+    "square": _square,
     "mul": _mul,
     "multiply": _mul,
     "div": _div,

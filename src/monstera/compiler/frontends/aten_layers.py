@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch
 from monstera.compiler.frontends.aten_transposed import conv_transpose
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Affine, Conv, Linear, Mean, Softmax
+from monstera.compiler.ir import Affine, Conv, Linear, Mean, Mul, Softmax
 from monstera.compiler.ir.ops import Padding, Sizes
 
 
@@ -40,6 +41,8 @@ def _conv_padding(call: Call, kernel: Sizes, dilation: Sizes) -> Padding:
 
 
 def _linear(build: Builder, call: Call) -> Value:
+    if isinstance(call["weight"], str):
+        raise UnsupportedError("a weight that is computed from the input; multiply by torch.matmul")
     weight = build.known(call["weight"], "the weight")
     if weight.ndim != 2:
         raise UnsupportedError(f"the weight has shape {tuple(weight.shape)}; expected [out, in]")
@@ -70,6 +73,12 @@ def _mean(build: Builder, call: Call) -> Value:
     return build.add(Mean(tuple(dims)), (call["self"],), call.shape)
 
 
+def _sum(build: Builder, call: Call) -> Value:
+    dims = call.args.get("dim") or range(len(build.shape(call["self"])))
+    count = float(prod(build.shape(call["self"])[d] for d in dims))
+    return build.add(Mul(), (_mean(build, call), torch.tensor(count)), call.shape)
+
+
 def _softmax(build: Builder, call: Call) -> Value:
     return build.add(Softmax(call["dim"] % len(call.shape)), (call["self"],), call.shape)
 
@@ -89,6 +98,7 @@ LAYERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": lambda build, call: (_batch_norm(build, call),),
     "mean": _mean,
+    "sum": _sum,
     "softmax": _softmax,
     "_softmax": _softmax,
 }

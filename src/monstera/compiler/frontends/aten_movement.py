@@ -115,7 +115,7 @@ def _cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int
 
 _RESHAPES = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "_unsafe_view", "view_as", "reshape_as")
 _PERMUTATIONS = ("permute", "transpose", "t", "numpy_T", "mT", "movedim", "moveaxis", "swapaxes", "swapdims")
-_NOTHING = ("contiguous", "clone", "detach", "alias", "lift_fresh_copy", "to", "type_as", "_to_copy")
+_NOTHING = ("contiguous", "clone", "detach", "alias", "lift_fresh_copy")
 
 MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     **dict.fromkeys(_RESHAPES, _reshape),

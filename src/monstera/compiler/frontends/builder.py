@@ -10,22 +10,29 @@ import numpy as np
 import torch
 
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Constant, Graph, Node, Op, Shape
+from monstera.compiler.ir import Constant, Graph, Node, Op, Reshape, Shape
 from monstera.compiler.ir.ops import Sizes
 
 Value: TypeAlias = "str | torch.Tensor"
 """What a torch value has become: the name of a value of the graph, or a tensor known at compile time."""
 
 _SPATIAL = ("depth", "height", "width")
+# fp32 holds all whole numbers up to here.
+_WHOLE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results."""
+    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results.
+
+    `dtype` is that of the first result, `dtypes` has those of the arguments that are tensors.
+    """
 
     op: str
     args: Mapping[str, Any]
     shapes: tuple[Shape, ...]
+    dtype: torch.dtype = torch.float32
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     @property
     def shape(self) -> Shape:
@@ -43,14 +50,19 @@ class Call:
 
 @dataclass(slots=True)
 class Builder:
-    """Collects nodes and parameters. Names of tensors that the model holds are kept as parameter keys."""
+    """Collects nodes and parameters. Names of tensors that the model holds are kept as parameter keys.
+
+    `limits` says which inputs are rows of tables, and of how many rows.
+    """
 
     inputs: list[tuple[str, Shape]]
     keys: dict[int, str]
+    limits: dict[str, int] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     params: dict[str, np.ndarray] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     layer: str = ""
+    _numbers: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.shapes.update(self.inputs)
@@ -67,12 +79,18 @@ class Builder:
         else:
             key = _unused(f"{self.layer or 'graph'}:{hint}", self.params)
         array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        _check_whole(array, hint)
         self.params[key] = np.ascontiguousarray(array, np.float32).reshape(array.shape)
         return key
 
     def constant(self, value: torch.Tensor) -> str:
-        """A value of the graph that holds a tensor known at compile time."""
-        return self._append(Constant(self.param(value, "constant")), (), tuple(value.shape))
+        """A value of the graph that holds a tensor known at compile time; single numbers are held once."""
+        if value.ndim or id(value) in self.keys:
+            return self._append(Constant(self.param(value, "constant")), (), tuple(value.shape))
+        number = float(value).hex()
+        if number not in self._numbers:
+            self._numbers[number] = self._append(Constant(self.param(value, "constant")), (), ())
+        return self._numbers[number]
 
     def shape(self, value: Value) -> Shape:
         """The shape of a value, known at compile time or not."""
@@ -97,6 +115,14 @@ class Builder:
             return value
         raise UnsupportedError(f"{what} is computed from the input; it must be known at compile time")
 
+    def limit(self, value: Value, rows: int) -> None:
+        """Note that a value numbers the rows of a table, if it is an input of the graph as it is."""
+        made = {node.name: node for node in self.nodes}
+        while (node := made.get(str(value))) is not None and isinstance(node.op, Reshape):
+            value = node.inputs[0]
+        if isinstance(value, str) and value in dict(self.inputs):
+            self.limits[value] = min(rows, self.limits.get(value, rows))
+
     def stand_in(self, shape: Shape) -> str:
         """A name for a result that cannot be computed, so that the operators after it can still be looked at."""
         name = _unused("unknown", self.shapes)
@@ -113,6 +139,20 @@ class Builder:
         self.nodes.append(Node(name, op, inputs, shape, self.layer))
         self.shapes[name] = shape
         return name
+
+
+def operand(x: Value | float) -> Value:
+    """What an operator reads, which may be a number, as fp32."""
+    if isinstance(x, str):
+        return x
+    tensor = torch.as_tensor(x)
+    _check_whole(tensor.detach().cpu().numpy(), "an operand")
+    return tensor.to(torch.float32)
+
+
+def _check_whole(array: np.ndarray, what: str) -> None:
+    if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > _WHOLE).any():
+        raise UnsupportedError(f"{what} holds whole numbers beyond {_WHOLE}, which fp32 cannot tell apart")
 
 
 def _unused(stem: str, taken: Mapping[str, Any]) -> str:

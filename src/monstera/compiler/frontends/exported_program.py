@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from torch.utils import _pytree as pytree
 
 from monstera.compiler.frontends.aten_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.aten_layers import LAYERS
+from monstera.compiler.frontends.aten_logic import LOGIC
 from monstera.compiler.frontends.aten_movement import MOVEMENT
+from monstera.compiler.frontends.aten_sequences import SEQUENCES
 from monstera.compiler.frontends.aten_windows import WINDOWS
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
@@ -25,7 +28,13 @@ _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = 
     **WINDOWS,
     **ELEMENTWISE,
     **MOVEMENT,
+    **LOGIC,
+    **SEQUENCES,
 }
+# The graph's numbers are fp32; whole ones and truth values are numbers as well.
+_DTYPES = (torch.float32, torch.int64, torch.int32, torch.bool)
+# Only the shape of what they are given matters.
+_SHAPE_ONLY = ("ones_like", "zeros_like", "full_like", "new_ones", "new_zeros", "new_full", "new_empty", "empty_like")
 
 Values = dict[fx.Node, Any]
 """What torch's nodes have become: a Value, or a tuple of them."""
@@ -89,15 +98,21 @@ def _value(build: Builder, node: fx.Node, values: Values) -> Any:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         raise UnsupportedError("not an operator of torch")
+    if op_name(node) in _SHAPE_ONLY:
+        values = {n: torch.zeros(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in node.all_input_nodes}
+        operands = [*values.values()]
     if all(isinstance(o, torch.Tensor) for o in operands) and torch.Tag.nondeterministic_seeded not in target.tags:
         with torch.no_grad():
             return target(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
     if op_name(node) not in _HANDLERS:
         raise UnsupportedError("unknown to the compiler")
     results = _results(node)
-    if results[0].dtype != torch.float32:
+    if results[0].dtype not in _DTYPES:
         raise UnsupportedError(f"its result is {str(results[0].dtype)[6:]}; only float32 is supported")
-    call = Call(op_name(node), _arguments(node, target, values), tuple(tuple(t.shape) for t in results))
+    given = _arguments(node, target)
+    dtypes = {name: _results(a)[0].dtype for name, a in given.items() if isinstance(a, fx.Node) and _results(a)}
+    arguments = {name: fx.map_arg(a, values.__getitem__) for name, a in given.items()}
+    call = Call(op_name(node), arguments, tuple(tuple(t.shape) for t in results), results[0].dtype, dtypes)
     return _HANDLERS[call.op](build, call)
 
 
@@ -113,12 +128,11 @@ def _results(node: fx.Node) -> list[torch.Tensor]:
     return [t for t in (fake if isinstance(fake, tuple | list) else [fake]) if isinstance(t, torch.Tensor)]
 
 
-def _arguments(node: fx.Node, target: torch._ops.OpOverload, values: Values) -> dict[str, Any]:
+def _arguments(node: fx.Node, target: torch._ops.OpOverload) -> dict[str, Any]:
     """All arguments by the names of the operator's schema, defaults filled in."""
     schema = target._schema.arguments
     given = {a.name: a.default_value for a in schema if a.has_default_value()}
-    given |= {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
-    return {name: fx.map_arg(value, values.__getitem__) for name, value in given.items()}
+    return given | {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
 
 
 def _finish(program: ExportedProgram, inputs: tuple[Input, ...], build: Builder, values: Values) -> Imported:
@@ -126,6 +140,7 @@ def _finish(program: ExportedProgram, inputs: tuple[Input, ...], build: Builder,
     outputs: list[str] = []
     leaves = [_leaf(build, value, values, outputs) for value in program.graph.output_node().args[0]]  # pyright: ignore
     structure = pytree.tree_unflatten(leaves, program.call_spec.out_spec)  # pyright: ignore[reportArgumentType]
+    inputs = tuple(replace(i, limit=build.limits.get(i.name)) for i in inputs)
     return Imported(build.finish(tuple(outputs)), inputs, describe_output(structure))
 
 
@@ -133,10 +148,10 @@ def _leaf(build: Builder, value: Any, values: Values, outputs: list[str]) -> Any
     """One leaf of the output; a value that is returned twice is one output of the graph."""
     if not isinstance(value, fx.Node):
         return value
-    name = values[value]
+    name, dtype = values[value], value.meta["val"].dtype
+    if dtype != torch.float32:
+        raise UnsupportedError(f"the model returns a tensor of {str(dtype)[6:]}; only float32 is supported")
     if isinstance(name, torch.Tensor):
-        if name.dtype != torch.float32:
-            raise UnsupportedError(f"the model returns a constant of {str(name.dtype)[6:]}; only float32 is supported")
         name = build.constant(name)
     if name not in outputs:
         outputs.append(name)

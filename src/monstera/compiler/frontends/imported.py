@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeAlias
 
 from monstera.compiler.ir import Graph, Shape
 
 OutputTree: TypeAlias = dict[str, Any]
 """Plain JSON. {"kind": "value", "index": i} is `graph.outputs[i]`; {"kind": "constant", "value": v} a None, bool,
-number or string; "tuple" and "list" have "items", "dict" has "keys" and "items", "namedtuple" has "name" as well."""
+number or string; "tuple" and "list" have "items", "dict" has "keys" and "items", "namedtuple" and "record" have "name"
+as well. A record is a dict whose values are attributes, too, and can be counted through like a tuple."""
 
 
 class UnsupportedError(ValueError):
@@ -18,12 +19,16 @@ class UnsupportedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One tensor a caller passes: name in the model's signature, shape, dtype; keyword-only if not `positional`."""
+    """One tensor a caller passes: name in the model's signature, shape, dtype; keyword-only if not `positional`.
+
+    With a `limit`, its whole numbers lie from 0 up to the limit, which is left out: they are rows of a table.
+    """
 
     name: str
     shape: Shape
     dtype: str = "float32"
     positional: bool = True
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +75,13 @@ def describe_output(structure: Any) -> OutputTree:
         kind = "tuple" if isinstance(structure, tuple) else "list"
         return {"kind": kind, "items": [describe_output(i) for i in structure]}
     if isinstance(structure, dict) and all(isinstance(k, str | int) for k in structure):
-        return {"kind": "dict", "keys": [*structure], "items": [describe_output(i) for i in structure.values()]}
+        plain = {"kind": "dict", "keys": [*structure], "items": [describe_output(i) for i in structure.values()]}
+        if not is_dataclass(structure):
+            return plain
+        return {**plain, "kind": "record", "name": type(structure).__name__}
     raise UnsupportedError(
-        f"the model returns a {type(structure).__name__}: return tensors, or tuples, lists and dicts of them"
+        f"the model returns a {type(structure).__name__}: return tensors, or tuples, lists and dicts of them "
+        "(a cache of keys and values is left out with model.config.use_cache = False)"
     )
 
 

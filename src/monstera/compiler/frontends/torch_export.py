@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch.utils import _pytree as pytree
 
 from monstera.compiler.frontends.exported_program import op_name, translate
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
@@ -18,15 +19,17 @@ _FRESH = (
     *("batch_norm", "linear", "add", "mul", "sub", "cat"),
 )
 _SHOWN = 10
+_INPUT_DTYPES = ("float32", "int64", "int32", "bool")
 
 
 def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Imported:
     """Turn a module in eval mode into a graph, for inputs of exactly the example's shapes.
 
-    `args` and `kwargs` are what one would call the model with: fp32 tensors. The model is not modified.
+    `args` and `kwargs` are what one would call the model with: tensors, fp32 or of whole numbers or truth values. The
+    model is not modified.
 
     Raises:
-        ValueError: the model is in training mode, or a weight is not finite fp32, or an input is not an fp32 tensor.
+        ValueError: the model is in training mode, or a weight is not finite fp32, or an input is something else.
         UnsupportedError: the model computes something that the IR has no operator for; all of it is listed.
     """
     _check_mode(model)
@@ -73,7 +76,9 @@ def _bind(
     positional = dict(zip(names, bound.args, strict=False))
     inputs = [_input(name, value, True) for name, value in positional.items()]
     inputs += [_input(name, value, False) for name, value in bound.kwargs.items()]
-    return tuple(inputs), bound.args, bound.kwargs
+    # Of a tensor that is passed twice, export would make one input.
+    args, kwargs = pytree.tree_map(torch.clone, (bound.args, bound.kwargs))
+    return tuple(inputs), args, kwargs
 
 
 def _input(name: str, value: Any, positional: bool) -> Input:
@@ -81,9 +86,10 @@ def _input(name: str, value: Any, positional: bool) -> Input:
         raise ValueError(
             f"input {name!r} is a {type(value).__name__}; expected a tensor (fix other arguments in a wrapper)"
         )
-    if value.dtype != torch.float32:
-        raise ValueError(f"input {name!r} is {str(value.dtype)[6:]}; expected float32")
-    return Input(name, tuple(value.shape), "float32", positional)
+    dtype = str(value.dtype)[6:]
+    if dtype not in _INPUT_DTYPES:
+        raise ValueError(f"input {name!r} is {dtype}; expected float32, or for numbers that count int64, int32 or bool")
+    return Input(name, tuple(value.shape), dtype, positional)
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:

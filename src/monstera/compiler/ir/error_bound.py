@@ -16,23 +16,42 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.ir.graph import Graph, Node, Shape, param_keys
-from monstera.compiler.ir.interpreter import Array, Params, activate, evaluate, interpret, meaning
+from monstera.compiler.ir.interpreter import (
+    Array,
+    Params,
+    activate,
+    attention_scores,
+    evaluate,
+    interpret,
+    meaning,
+    softmax_of_keys,
+)
 from monstera.compiler.ir.ops import (
     Activate,
     Activation,
     AdaptivePool,
     Add,
     Affine,
+    Attention,
     AvgPool,
+    Compare,
+    Concat,
     Constant,
     Conv,
+    Embedding,
     Linear,
+    MatMul,
     Mean,
     Mul,
+    Norm,
     Op,
     Pad,
+    Permute,
+    Reshape,
+    Slice,
     Softmax,
     Upsample,
+    Where,
 )
 
 UNIT = 1.01 * 2.0**-24
@@ -47,6 +66,11 @@ _SLOPE = {"silu": 1.1, "hardswish": 1.5, "hardsigmoid": 1 / 6, "sigmoid": 0.25, 
 _GATED = ("silu", "hardswish", "gelu", "gelu_tanh")
 _GATES = ("sigmoid", "hardsigmoid", "tanh")
 _FUNCTION_UNITS = 16
+# Functions that are monotone where they are defined: what an interval becomes is known at its ends.
+_MONOTONE = ("exp", "sqrt", "rsqrt", "reciprocal")
+# fp32 holds all whole numbers up to here: sums and products of whole numbers below are exact.
+_WHOLE = 2.0**24
+_EXACT = (Constant, Add, Mul, Compare, Where, Reshape, Permute, Slice, Concat, Linear, Activate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +93,22 @@ def error_bound(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     for node in graph.nodes:
         operands = [Bounded(values[i], errors[i]) for i in node.inputs]
         params = {key: graph.params[key].astype(np.float64) for key in param_keys(node.op)}
-        errors[node.name] = _node_error(node, params, operands) + TINY
+        exact = _is_exact(node, params, operands, values[node.name])
+        errors[node.name] = np.zeros(node.shape) if exact else _node_error(node, params, operands) + TINY
     return {name: errors[name] for name in graph.outputs}
+
+
+def _is_exact(node: Node, params: Params, operands: list[Bounded], value: Array) -> bool:
+    """Whether all that happens is sums, products and comparisons of whole numbers that fp32 holds."""
+    if not isinstance(node.op, _EXACT) or any(x.error.any() for x in operands):
+        return False
+    if isinstance(node.op, Linear):
+        # Partial sums stay below this one.
+        value = np.abs(operands[0].value) @ np.abs(params[node.op.weight]).T
+    parts = [value, *params.values(), *(x.value for x in operands)]
+    if isinstance(node.op, Activate) and node.op.activation.kind == "not_zero":
+        parts = [value]
+    return all(bool((np.abs(p) < _WHOLE).all() and (p == np.rint(p)).all()) for p in parts)
 
 
 def _node_error(node: Node, params: Params, operands: list[Bounded]) -> Array:
@@ -87,6 +125,10 @@ def _node_error(node: Node, params: Params, operands: list[Bounded]) -> Array:
 def _activation_error(activation: Activation, before: Array, error: Array) -> Array:
     """Lipschitz times the error that comes in, plus the function's own error."""
     kind = activation.kind
+    if kind in _MONOTONE:
+        return _monotone_error(activation, before, error)
+    if kind == "not_zero":
+        return np.where((error == 0) | (np.abs(before) > error), 0.0, 1.0)
     slope = max(1.0, abs(activation.slope)) if kind == "leaky_relu" else _SLOPE.get(kind, 1.0)
     if kind in _GATED:
         own = _FUNCTION_UNITS * (np.abs(before) + error)
@@ -95,6 +137,17 @@ def _activation_error(activation: Activation, before: Array, error: Array) -> Ar
     else:
         own = np.abs(activate(activation, before)) + error
     return slope * error + UNIT * own
+
+
+def _monotone_error(activation: Activation, before: Array, error: Array) -> Array:
+    """The larger distance to the ends of the interval; without bound where the function ends inside."""
+    with np.errstate(all="ignore"):
+        value = activate(activation, before)
+        low, high = (activate(activation, end) for end in (before - error, before + error))
+        ends = [np.nan_to_num(np.abs(end - value), nan=np.inf) for end in (low, high)]
+        crossed = (activation.kind == "reciprocal") & (np.abs(before) <= error)
+    wide = np.where(crossed, np.inf, np.maximum(*ends))
+    return wide + UNIT * _FUNCTION_UNITS * (np.abs(value) + wide)
 
 
 @singledispatch
@@ -182,9 +235,88 @@ def _(op: Upsample, shape: Shape, params: Params, x: Bounded) -> Array:
 
 @linear_error.register
 def _(op: Softmax, shape: Shape, params: Params, x: Bounded) -> Array:
-    top = x.value.max(op.dim, keepdims=True)
+    return _softmax_error(x.value, x.error, meaning(op, shape, params, x.value), op.dim)
+
+
+def _softmax_error(value: Array, error: Array, result: Array, axis: int) -> Array:
+    """The error of a softmax whose exact value is `result`."""
+    top = value.max(axis, keepdims=True)
+    # What lies this far below the maximum is nothing in fp32, wherever it lies exactly: masks add huge numbers.
+    nothing = value + 2 * error < top - 200
+    value, error = np.where(nothing, top, value), np.where(nothing, 0, error)
     # Every exponent is off by its own error and the maximum's, and by a rounding of the difference.
-    exponent = x.error + x.error.max(op.dim, keepdims=True) + UNIT * (np.abs(x.value - top) + 2 * x.error)
-    relative = np.minimum(2 * exponent.max(op.dim, keepdims=True), 50.0)
-    y = meaning(op, shape, params, x.value)
-    return np.minimum(y * (np.expm1(relative) + UNIT * (shape[op.dim] + _FUNCTION_UNITS)), 1.0)
+    distance = np.where(np.isfinite(value), np.abs(value - np.where(np.isfinite(top), top, 0)), 0)
+    exponent = error + error.max(axis, keepdims=True) + UNIT * (distance + 2 * error)
+    relative = np.minimum(2 * exponent.max(axis, keepdims=True), 50.0)
+    rounding = UNIT * (value.shape[axis] + _FUNCTION_UNITS)
+    return np.minimum(result * (np.expm1(relative) + rounding), 1.0)
+
+
+@linear_error.register
+def _(_op: Compare, _shape: Shape, _params: Params, a: Bounded, b: Bounded) -> Array:
+    far = np.abs(a.value - b.value) > a.error + b.error
+    return np.where(far | (a.error + b.error == 0), 0.0, 1.0)
+
+
+@linear_error.register
+def _(_op: Where, shape: Shape, _params: Params, condition: Bounded, a: Bounded, b: Bounded) -> Array:
+    sure = (condition.error == 0) | (np.abs(condition.value) > condition.error)
+    chosen = np.where(condition.value != 0, a.error, b.error)
+    return np.broadcast_to(np.where(sure, chosen, np.abs(a.value - b.value) + a.error + b.error), shape)
+
+
+@linear_error.register
+def _(_op: Embedding, shape: Shape, _params: Params, x: Bounded) -> Array:
+    return np.where(x.error.any(), np.inf, np.zeros(shape))
+
+
+@linear_error.register
+def _(_op: MatMul, _shape: Shape, _params: Params, a: Bounded, b: Bounded) -> Array:
+    return _product_error(a, b)
+
+
+def _product_error(a: Bounded, b: Bounded) -> Array:
+    carried = a.error @ b.size + np.abs(a.value) @ b.error
+    return carried + UNIT * (a.value.shape[-1] + FEW) * (a.size @ b.size)
+
+
+@linear_error.register
+def _(op: Norm, _shape: Shape, params: Params, x: Bounded) -> Array:
+    terms, along = x.value.shape[op.dim] + FEW, [-1 if d == op.dim else 1 for d in range(x.value.ndim)]
+
+    def mean(value: Array) -> Array:
+        return value.mean(op.dim, keepdims=True)
+
+    middle = mean(x.value) if op.centered else np.zeros(1)
+    off = mean(x.error) + UNIT * terms * mean(x.size) if op.centered else np.zeros(1)
+    apart = Bounded(x.value - middle, x.error + off + UNIT * (x.size + np.abs(middle) + off))
+    square = mean(np.square(apart.value)) + op.eps
+    square_off = mean((2 * np.abs(apart.value) + apart.error) * apart.error) + UNIT * terms * mean(
+        np.square(apart.size)
+    )
+    with np.errstate(divide="ignore"):
+        factor, most = 1 / np.sqrt(square), 1 / np.sqrt(np.maximum(square - square_off, op.eps))
+    factor_off = most - factor + UNIT * _FUNCTION_UNITS * most
+    scale, shift = (0 if key is None else np.abs(params[key]).reshape(along) for key in (op.scale, op.shift))
+    scale = 1 if op.scale is None else scale
+    error = apart.error * most + np.abs(apart.value) * factor_off
+    return scale * error + UNIT * FEW * (scale * apart.size * most + shift)
+
+
+@linear_error.register
+def _(
+    op: Attention, _shape: Shape, _params: Params, q: Bounded, k: Bounded, v: Bounded, mask: Bounded | None = None
+) -> Array:
+    scores = attention_scores(op, q.value, k.value, None if mask is None else mask.value)
+    parts = []
+    for h, (head, exact) in enumerate(zip(op.heads, scores, strict=True)):
+        mine = [Bounded(x.value[:, c], x.error[:, c]) for x, c in ((k, head.k), (q, head.q), (v, head.v))]
+        keys = Bounded(mine[0].value.swapaxes(1, 2), mine[0].error.swapaxes(1, 2))
+        error = abs(op.scale) * _product_error(keys, mine[1])
+        if mask is not None:
+            wide = (len(exact), len(scores), *exact.shape[1:])
+            error = error + np.broadcast_to(mask.error, wide)[:, h]
+        error = np.where(np.isfinite(exact), error + UNIT * 2 * np.abs(np.nan_to_num(exact, neginf=0.0)), 0)
+        weights = softmax_of_keys(exact)
+        parts.append(_product_error(mine[2], Bounded(weights, _softmax_error(exact, error, weights, axis=1))))
+    return np.concatenate(parts, axis=1)

@@ -17,15 +17,20 @@ from monstera.compiler.ir.ops import (
     AdaptivePool,
     Add,
     Affine,
+    Attention,
     AvgPool,
+    Compare,
     Concat,
     Constant,
     Conv,
     DepthToSpace,
+    Embedding,
     Linear,
+    MatMul,
     MaxPool,
     Mean,
     Mul,
+    Norm,
     Op,
     Pad,
     Padding,
@@ -35,6 +40,7 @@ from monstera.compiler.ir.ops import (
     Slice,
     Softmax,
     Upsample,
+    Where,
 )
 
 Array: TypeAlias = NDArray[Any]
@@ -120,6 +126,17 @@ def _(op: Mul, _shape: Shape, _params: Params, a: Array, b: Array) -> Array:
 
 
 @meaning.register
+def _(op: Compare, _shape: Shape, _params: Params, a: Array, b: Array) -> Array:
+    holds = {"eq": np.equal, "lt": np.less, "le": np.less_equal}[op.kind]
+    return holds(a, b).astype(a.dtype)
+
+
+@meaning.register
+def _(_op: Where, _shape: Shape, _params: Params, condition: Array, a: Array, b: Array) -> Array:
+    return np.where(condition != 0, a, b)
+
+
+@meaning.register
 def _(op: Constant, _shape: Shape, params: Params) -> Array:
     return params[op.value]
 
@@ -187,6 +204,52 @@ def _(op: DepthToSpace, shape: Shape, _params: Params, x: Array) -> Array:
 
 
 @meaning.register
+def _(op: Norm, _shape: Shape, params: Params, x: Array) -> Array:
+    x = x - x.mean(op.dim, keepdims=True) if op.centered else x
+    y = x / np.sqrt(np.square(x).mean(op.dim, keepdims=True) + op.eps)
+    return np.moveaxis(_scale_and_shift(np.moveaxis(y, op.dim, -1), params, op.scale, op.shift, axis=-1), -1, op.dim)
+
+
+@meaning.register
+def _(op: Embedding, _shape: Shape, params: Params, x: Array) -> Array:
+    table = params[op.weight]
+    known = (x >= 0) & (x < len(table))
+    rows = table[np.where(known, x, 0).astype(np.int64)]
+    return np.moveaxis(np.where(known[..., None], rows, np.nan), -1, op.dim)
+
+
+@meaning.register
+def _(_op: MatMul, _shape: Shape, _params: Params, a: Array, b: Array) -> Array:
+    return a @ b
+
+
+@meaning.register
+def _(op: Attention, _shape: Shape, _params: Params, q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+    scores = attention_scores(op, q, k, mask)
+    heads = zip(op.heads, scores, strict=True)
+    return np.concatenate([v[:, head.v] @ softmax_of_keys(s) for head, s in heads], axis=1)
+
+
+def attention_scores(op: Attention, q: Array, k: Array, mask: Array | None) -> list[Array]:
+    """The scores of every head, `[n, keys, queries]` each."""
+    keys, queries = k.shape[2], q.shape[2]
+    hidden = np.arange(keys)[:, None] > np.arange(queries) if op.causal else np.zeros((keys, queries), bool)
+    scores = [op.scale * (k[:, head.k].swapaxes(1, 2) @ q[:, head.q]) for head in op.heads]
+    if mask is not None:
+        wide = np.broadcast_to(mask, (len(q), len(scores), keys, queries))
+        scores = [s + wide[:, h] for h, s in enumerate(scores)]
+    return [np.where(hidden, -np.inf, s) for s in scores]
+
+
+def softmax_of_keys(scores: Array) -> Array:
+    """Softmax over dimension 1 of `[n, keys, queries]`; zeros where nothing but minus infinity stands."""
+    top = scores.max(1, keepdims=True)
+    e = np.exp(scores - np.where(top == -np.inf, 0, top))
+    total = e.sum(1, keepdims=True)
+    return e / np.where(total == 0, 1, total)
+
+
+@meaning.register
 def _(op: Softmax, _shape: Shape, _params: Params, x: Array) -> Array:
     e = np.exp(x - x.max(op.dim, keepdims=True))
     return e / e.sum(op.dim, keepdims=True)
@@ -238,6 +301,16 @@ def activate(activation: Activation | None, x: Array) -> Array:
             return x * 0.5 * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
         case "gelu_tanh":
             return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        case "exp":
+            return np.exp(x)
+        case "sqrt":
+            return np.sqrt(x)
+        case "rsqrt":
+            return 1 / np.sqrt(x)
+        case "reciprocal":
+            return 1 / x
+        case "not_zero":
+            return (x != 0).astype(x.dtype)
 
 
 def adaptive_windows(n: int, m: int) -> list[tuple[int, int]]:

@@ -4,6 +4,8 @@ Convolutions, pools and resizing work on `[N, C, *spatial]` with one, two or thr
 (depth, height, width) that torch has. A tuple such as `stride` has one entry for each of them; a `padding` first says
 how much goes before each, then how much after each: (top, left, bottom, right) for images. `ceil_mode` does not exist
 here: the frontend turns it into explicit padding after. What an operator means is said by `interpreter.py`.
+
+Integers and truth values are fp32 numbers as well: whole ones, 0 and 1.
 """
 
 from __future__ import annotations
@@ -15,13 +17,30 @@ Sizes: TypeAlias = tuple[int, ...]
 Padding: TypeAlias = tuple[int, ...]
 
 ActivationKind: TypeAlias = Literal[
-    "relu", "clamp", "leaky_relu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh", "gelu", "gelu_tanh"
+    "relu",
+    "clamp",
+    "leaky_relu",
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "gelu_tanh",
+    "exp",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "not_zero",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """An elementwise function. `low`/`high` bound `clamp` (relu6 is clamp 0..6), `slope` is leaky ReLU's."""
+    """An elementwise function. `low`/`high` bound `clamp` (relu6 is clamp 0..6), `slope` is leaky ReLU's.
+
+    `not_zero` is 1 where the number is not 0, and 0 elsewhere.
+    """
 
     kind: ActivationKind
     low: float = float("-inf")
@@ -91,6 +110,18 @@ class Mul:
     """`activation(a * b)`, numpy broadcasting."""
 
     activation: Activation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """1 where `a == b`, `a < b` or `a <= b`, and 0 elsewhere; numpy broadcasting."""
+
+    kind: Literal["eq", "lt", "le"]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """`a` where the condition is not 0, `b` elsewhere; inputs `(condition, a, b)`, numpy broadcasting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +234,83 @@ class Softmax:
 
 
 @dataclass(frozen=True, slots=True)
+class Norm:
+    """`(x - mean) / sqrt(mean((x - mean)^2) + eps) * scale + shift` along `dim` (not negative): layer norm.
+
+    Without `centered` the mean counts as 0: RMS norm. `scale` and `shift` are vectors along `dim`.
+    """
+
+    dim: int
+    eps: float
+    scale: str | None = None
+    shift: str | None = None
+    centered: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Row x of the table `weight` (`[rows, features]`) for every x; the features become dimension `dim` of the result.
+
+    A number that is not a row gives NaN.
+    """
+
+    weight: str
+    dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatMul:
+    """`a @ b` over the last two dimensions, numpy broadcasting of the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Scaled dot products of heads that may differ in width; inputs `(q, k, v)` or `(q, k, v, mask)`.
+
+    Channels first: group g of keys has `qk[g]` channels in k `[n, sum(qk), keys]` and `v[g]` in v `[n, sum(v), keys]`,
+    and serves `repeats` heads, neighbours in q `[n, repeats * sum(qk), queries]` and in the result, which has
+    `repeats * sum(v)` channels. A head is `v @ softmax(scale * k.T @ q + mask)`, the softmax over keys; the mask
+    broadcasts to `[n, heads, keys, queries]`. A query whose scores are all minus infinity gives zeros. `causal`: query
+    i sees the keys up to i.
+
+    Raises:
+        ValueError: there is no group, or not one width of each kind for every group.
+    """
+
+    scale: float
+    qk: Sizes
+    v: Sizes
+    repeats: int = 1
+    causal: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.qk or len(self.qk) != len(self.v) or self.repeats < 1:
+            raise ValueError(f"{self}: expected widths of queries and of values for the same groups, one at least")
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Every head in order."""
+        found, q, k, v, y = [], 0, 0, 0, 0
+        for width, values in zip(self.qk, self.v, strict=True):
+            for _ in range(self.repeats):
+                parts = ((q, width), (k, width), (v, values), (y, values))
+                found.append(Head(*(slice(first, first + size) for first, size in parts)))
+                q, y = q + width, y + values
+            k, v = k + width, v + values
+        return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The channels of one head in queries, keys, values and result."""
+
+    q: slice
+    k: slice
+    v: slice
+    y: slice
+
+
+@dataclass(frozen=True, slots=True)
 class Pad:
     """Constant padding, any dimensions: `before[d]` elements of `value` precede dimension d; the node's shape says the
     rest. Negative values crop."""
@@ -226,6 +334,8 @@ Op: TypeAlias = (
     | Activate
     | Add
     | Mul
+    | Compare
+    | Where
     | Constant
     | Concat
     | MaxPool
@@ -237,6 +347,10 @@ Op: TypeAlias = (
     | Permute
     | DepthToSpace
     | Softmax
+    | Norm
+    | Embedding
+    | MatMul
+    | Attention
     | Pad
     | Slice
 )

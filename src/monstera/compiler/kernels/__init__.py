@@ -1,7 +1,7 @@
 """The C kernels, written once with vector extensions, and the names under which programs call them.
 
-A `.h` file holds one idea; operators that differ only in an expression are instantiated from its macro, and the SpMM
-tiles are written by `spmm.py`.
+A `.h` file holds one idea; operators that differ only in an expression are instantiated from its macro, and tiles are
+written by `spmm.py`, `depthwise.py` and `gemm.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from monstera.compiler.ir import Activation
 from monstera.compiler.kernels.depthwise import depthwise_source
+from monstera.compiler.kernels.gemm import gemm_source
 from monstera.compiler.kernels.spmm import Run, spmm_source
 from monstera.compiler.program import Field, Kernel
 from monstera.compiler.targets import Target
@@ -33,6 +34,8 @@ POOLS = {
 RESIZE = Kernel("resize", "resize.h")
 WEAVE = Kernel("weave", "weave.h")
 SOFTMAX = Kernel("softmax", "softmax.h")
+NORMS = {"planes": Kernel("norm", "norm.h"), "rows": Kernel("norm_rows", "norm.h")}
+EMBEDDINGS = {"planes": Kernel("embedding_planes", "embedding.h"), "rows": Kernel("embedding_rows", "embedding.h")}
 
 _MAPS = {
     "none": ("x", "z"),
@@ -41,6 +44,10 @@ _MAPS = {
     "mul": ("load_some(pb + at, left)", "x * z"),
     "add_one": ("splat(*pb)", "x + z"),
     "mul_one": ("splat(*pb)", "x * z"),
+    "eq": ("load_some(pb + at, left)", "truth(x == z)"),
+    "lt": ("load_some(pb + at, left)", "truth(x < z)"),
+    "le": ("load_some(pb + at, left)", "truth(x <= z)"),
+    "where": ("load_some(pb + at, left)", "choose(x, z, load_some(pb2 + at, left))"),
 }
 
 
@@ -89,6 +96,16 @@ def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:
     return Kernel(name, "spmv.h", macro, activation=activation)
 
 
+def attention_kernel(strips: Iterable[int]) -> Kernel:
+    """Attention by strips of queries of these widths, in vectors."""
+    return Kernel("attention", "attention.h", strips=tuple(sorted(strips)))
+
+
+def matmul_kernel(strips: Iterable[int]) -> Kernel:
+    """The dense product by strips of columns of these widths, in vectors."""
+    return Kernel("matmul", "matmul.h", strips=tuple(sorted(strips)))
+
+
 def map_kernel(kind: str, activation: Activation | None) -> Kernel:
     """An elementwise kernel: kind is a key of the table above, then the activation."""
     name = f"f32_map_{kind}{_suffix(activation)}"
@@ -100,8 +117,10 @@ def map_kernel(kind: str, activation: Activation | None) -> Kernel:
 def source(kernels: Iterable[Kernel], target: Target) -> str:
     """The C text of everything that a program calls: headers in a fixed order, instances sorted by name."""
     used = _merged(kernels)
+    strips = {width for k in used for width in k.strips}
     definitions = {_definition(k.activation) for k in used if k.activation}
     parts = [f"#define VL {target.lanes}", header("prelude.h"), header("activations.h"), *sorted(definitions)]
+    parts += [gemm_source(strips, not target.broadcasts)] if strips else []
     parts += [header(name) for name in sorted({k.header for k in used})]
     for kernel in used:
         if kernel.rows:
@@ -120,7 +139,8 @@ def _merged(kernels: Iterable[Kernel]) -> list[Kernel]:
     named: dict[str, Kernel] = {}
     for kernel in kernels:
         known = named.setdefault(kernel.name, kernel)
-        named[kernel.name] = replace(known, widths=tuple(sorted({*known.widths, *kernel.widths})))
+        widths, strips = {*known.widths, *kernel.widths}, {*known.strips, *kernel.strips}
+        named[kernel.name] = replace(known, widths=tuple(sorted(widths)), strips=tuple(sorted(strips)))
     return [named[name] for name in sorted(named)]
 
 

@@ -21,6 +21,26 @@ INLINE vf exp_(vf x) {
     return p * (vf)power;
 }
 
+/* Squared, so that it reaches infinity and zero where the function does. */
+INLINE vf act_exp(vf x) {
+    const vf root = exp_(0.5f * x);
+    return root * root;
+}
+INLINE vf act_sqrt(vf x) {
+    for (int u = 0; u < VL; u++) x[u] = sqrtf(x[u]);
+    return x;
+}
+INLINE vf act_rsqrt(vf x) { return 1.0f / act_sqrt(x); }
+INLINE vf act_reciprocal(vf x) { return 1.0f / x; }
+
+/* 1 where it is so, else 0. */
+INLINE vf truth(vi so) { return (vf)(so & (vi)splat(1.0f)); }
+INLINE vf act_not_zero(vf x) { return truth(x != 0.0f); }
+INLINE vf choose(vf condition, vf yes, vf no) {
+    const vi so = condition != 0.0f;
+    return (vf)(((vi)yes & so) | ((vi)no & ~so));
+}
+
 INLINE vf act_sigmoid(vf x) { return 1.0f / (1.0f + exp_(-x)); }
 INLINE vf act_silu(vf x) { return x / (1.0f + exp_(-x)); }
 INLINE vf act_tanh(vf x) { return 1.0f - 2.0f / (1.0f + exp_(2.0f * x)); }

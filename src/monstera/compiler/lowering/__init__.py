@@ -12,29 +12,43 @@ from monstera.compiler.ir import (
     AdaptivePool,
     Add,
     Affine,
+    Attention,
     AvgPool,
+    Compare,
     Concat,
     Constant,
     Conv,
     DepthToSpace,
+    Embedding,
     Graph,
     Linear,
+    MatMul,
     MaxPool,
     Mean,
     Mul,
     Node,
+    Norm,
     Pad,
     Permute,
     Reshape,
     Slice,
     Softmax,
     Upsample,
+    Where,
 )
 from monstera.compiler.layout import Flat
 from monstera.compiler.lowering.choice import Case, Choice
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.convolution import lower_conv, lower_linear
-from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
+from monstera.compiler.lowering.pointwise import (
+    lower_activate,
+    lower_add,
+    lower_affine,
+    lower_compare,
+    lower_mul,
+    lower_where,
+)
+from monstera.compiler.lowering.sequences import lower_attention, lower_embedding, lower_matmul, lower_norm
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_permute, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import (
     lower_adaptive,
@@ -58,21 +72,27 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
     AdaptivePool: lower_adaptive,
     Add: lower_add,
     Affine: lower_affine,
+    Attention: lower_attention,
     AvgPool: lower_pool,
+    Compare: lower_compare,
     Concat: lower_concat,
     Constant: _nothing,
     Conv: lower_conv,
     DepthToSpace: lower_depth_to_space,
+    Embedding: lower_embedding,
     Linear: lower_linear,
+    MatMul: lower_matmul,
     MaxPool: lower_pool,
     Mean: lower_mean,
     Mul: lower_mul,
+    Norm: lower_norm,
     Pad: lower_pad,
     Permute: lower_permute,
     Reshape: _nothing,
     Slice: lower_slice,
     Softmax: lower_softmax,
     Upsample: lower_upsample,
+    Where: lower_where,
 }
 
 

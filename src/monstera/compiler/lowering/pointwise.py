@@ -1,4 +1,4 @@
-"""Elementwise operators: activations, per-channel scales, sums and products with broadcasting."""
+"""Elementwise operators: activations, per-channel scales, sums, products and choices with broadcasting."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from monstera.compiler.ir import Activate, Activation, Add, Affine, Mul, Node, Shape
+from monstera.compiler.ir import Activate, Activation, Add, Affine, Compare, Mul, Node, Shape
 from monstera.compiler.kernels import map_kernel
 from monstera.compiler.layout import Planes
 from monstera.compiler.lowering.context import Lowering
@@ -39,6 +39,25 @@ def lower_mul(low: Lowering, node: Node) -> None:
     _binary(low, node, "mul")
 
 
+def lower_compare(low: Lowering, node: Node) -> None:
+    """1 where a comparison holds, else 0."""
+    assert isinstance(node.op, Compare)
+    a, b = (_same(low, node, i) for i in node.inputs)
+    _map(low, node, node.op.kind, None, _alike(low, node), (a, b, None))
+
+
+def lower_where(low: Lowering, node: Node) -> None:
+    """One of two by a condition."""
+    condition, a, b = (_same(low, node, i) for i in node.inputs)
+    _map(low, node, "where", None, _alike(low, node), (condition, a, b))
+
+
+def _alike(low: Lowering, node: Node) -> dict[str, Field]:
+    """Runs of operands that all lie as the result does."""
+    fields = _whole(low, node)
+    return fields | {"b_channel": fields["a_channel"], "b_image": fields["a_image"]}
+
+
 def _binary(low: Lowering, node: Node, kind: str) -> None:
     assert isinstance(node.op, Add | Mul)
     a, b = node.inputs
@@ -47,10 +66,8 @@ def _binary(low: Lowering, node: Node, kind: str) -> None:
     other = _padded(low.shape(b), len(node.shape))
     scalar_like = len(node.shape) > 2 and prod(other[2:]) == 1 and low.shape(b) != node.shape
     if not scalar_like or low.shape(a) != node.shape:
-        fields = _whole(low, node)
-        image = {"b_channel": fields["a_channel"], "b_image": fields["a_image"]}
         operands = (_same(low, node, a), _same(low, node, b), None)
-        _map(low, node, kind, node.op.activation, fields | image, operands)
+        _map(low, node, kind, node.op.activation, _alike(low, node), operands)
         return
     fields = _per_channel(low, node, images=other[0] > 1)
     fields |= {"b_channel": int(other[1] > 1), "b_image": other[1] if other[0] > 1 else 0}

@@ -13,16 +13,21 @@ from monstera.compiler.ir import (
     AdaptivePool,
     Add,
     Affine,
+    Attention,
     AvgPool,
+    Compare,
     Concat,
     Constant,
     Conv,
     DepthToSpace,
+    Embedding,
     Linear,
+    MatMul,
     MaxPool,
     Mean,
     Mul,
     Node,
+    Norm,
     Pad,
     Permute,
     Reshape,
@@ -30,6 +35,7 @@ from monstera.compiler.ir import (
     Slice,
     Softmax,
     Upsample,
+    Where,
 )
 from monstera.compiler.ir.interpreter import Array
 
@@ -67,9 +73,9 @@ def channel_ties(node: Node, shapes: Mapping[str, Shape]) -> list[Tie] | None:
         case Pad() | Slice():
             moved = node.shape[1] != sources[0][1] or (isinstance(node.op, Pad) and node.op.before[1])
             return None if moved else [_one_to_one(node, node.inputs[0])]
-        case Softmax(dim):
+        case Softmax(dim) | Norm(dim):
             return None if dim == 1 else [_one_to_one(node, node.inputs[0])]
-        case Add() | Mul():
+        case Add() | Mul() | Compare() | Where():
             same = all(len(s) == len(node.shape) and s[1] == node.shape[1] for s in sources)
             return [_one_to_one(node, i) for i in node.inputs] if same else None
         case Concat(dim):
@@ -82,6 +88,11 @@ def channel_ties(node: Node, shapes: Mapping[str, Shape]) -> list[Tie] | None:
             return _conv_ties(node, node.op, sources[0])
         case Linear():
             return [] if len(node.shape) == 2 else None
+        case Attention():
+            # A mask that tells heads apart would have to lose channels with them.
+            return _attention_ties(node, node.op) if all(shape[1] == 1 for shape in sources[3:]) else None
+        case Embedding() | MatMul():
+            return None
 
 
 def _one_to_one(node: Node, source: str) -> Tie:
@@ -129,3 +140,14 @@ def _conv_ties(node: Node, op: Conv, source: Shape) -> list[Tie] | None:
     multiplier = node.shape[1] // source[1]
     channels = np.repeat(np.arange(source[1]), multiplier)
     return [*ties, Tie(node.inputs[0], channels, node.name, np.arange(node.shape[1]))]
+
+
+def _attention_ties(node: Node, op: Attention) -> list[Tie]:
+    """A channel of the values is one of the result, in every head that reads it; queries and keys go in pairs."""
+    q, k, v = node.inputs[:3]
+    ties = [_range_tie(v, head.v, node.name, head.y) for head in op.heads]
+    return ties + [_range_tie(q, head.q, k, head.k) for head in op.heads]
+
+
+def _range_tie(left: str, of_left: slice, right: str, of_right: slice) -> Tie:
+    return Tie(left, np.arange(of_left.start, of_left.stop), right, np.arange(of_right.start, of_right.stop))

@@ -6,7 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from monstera.compiler.ir import Add, Concat, Constant, Graph, Mul, Node, Pad, Permute, Reshape, Shape, Slice, evaluate
+from monstera.compiler.ir import (
+    Activate,
+    Add,
+    Attention,
+    Compare,
+    Concat,
+    Constant,
+    Graph,
+    Mul,
+    Node,
+    Pad,
+    Permute,
+    Reshape,
+    Shape,
+    Slice,
+    Where,
+    evaluate,
+)
 from monstera.compiler.passes.rewrite import new_key, rename, resolve
 
 
@@ -17,6 +34,7 @@ def fold_constants(graph: Graph) -> Graph:
     """
     graph = _evaluated(graph)
     graph = _without_expansions(graph)
+    graph = _small_masks(graph)
     shapes = graph.shapes()
     nodes: dict[str, Node] = {}
     stands_for: dict[str, str] = {}
@@ -63,6 +81,43 @@ def _without_expansions(graph: Graph) -> Graph:
         return replace(node, inputs=inputs)
 
     return graph.with_nodes([shrink(node) for node in graph.nodes])
+
+
+def _small_masks(graph: Graph) -> Graph:
+    """Let attention read its mask from before a multiplication by ones: it broadcasts by itself.
+
+    What turns truth values into a mask on the way is done to the small operand as well.
+    """
+    if not any(isinstance(n.op, Attention) and len(n.inputs) > 3 for n in graph.nodes):
+        return graph
+    shapes = graph.shapes()
+    known = {n.name: graph.params[n.op.value] for n in graph.nodes if isinstance(n.op, Constant)}
+    small: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if isinstance(node.op, Attention):
+            node = replace(node, inputs=(*node.inputs[:3], *(small.get(i, i) for i in node.inputs[3:])))
+        nodes.append(node)
+        source = _expanded(node, known)
+        if source is not None and len(shapes[source]) == len(node.shape):
+            small[node.name] = small.get(source, source)
+        elif any(i in small for i in node.inputs) and (less := _on_less(node, small, shapes)) is not None:
+            nodes.append(less)
+            small[node.name], shapes[less.name] = less.name, less.shape
+    return graph.with_nodes(nodes)
+
+
+def _on_less(node: Node, small: dict[str, str], shapes: dict[str, Shape]) -> Node | None:
+    """The node on the small operands, if it gives less that way."""
+    inputs = tuple(small.get(i, i) for i in node.inputs)
+    if isinstance(node.op, Permute):
+        shape = tuple(shapes[inputs[0]][d] for d in node.op.dims)
+    elif isinstance(node.op, Activate | Add | Mul | Compare | Where):
+        shape = np.broadcast_shapes(*(shapes[i] for i in inputs))
+    else:
+        return None
+    less = replace(node, name=f"{node.name}:small", inputs=inputs, shape=shape)
+    return less if shape != node.shape and less.name not in shapes else None
 
 
 def _expanded(node: Node, known: dict[str, np.ndarray]) -> str | None:

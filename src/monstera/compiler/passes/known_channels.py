@@ -16,6 +16,7 @@ from monstera.compiler.ir import (
     AdaptivePool,
     Add,
     Affine,
+    Attention,
     AvgPool,
     Concat,
     Constant,
@@ -161,6 +162,13 @@ def _(_op: Op, node: Node, params: Params, shapes: Mapping[str, Shape], inputs: 
     channels = np.moveaxis(evaluate(node, filled, params), 1, 0).reshape(node.shape[1], -1)
     same = np.ptp(channels, axis=1) <= 1e-12 * np.abs(channels[:, 0])
     return np.where(same, channels[:, 0], np.nan)
+
+
+@_follow.register
+def _(op: Attention, node: Node, _params: Params, _shapes: Mapping[str, Shape], inputs: list[Array]) -> Array:
+    """Weights of a softmax add up to one, except that a mask may hide all keys: zeros are left then."""
+    numbers = np.concatenate([inputs[2][head.v] for head in op.heads])
+    return numbers if len(node.inputs) == 3 else np.where(numbers == 0, 0, np.nan)
 
 
 def _planes(known: Array, shape: Shape) -> Array:

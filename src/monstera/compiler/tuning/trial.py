@@ -14,7 +14,7 @@ from monstera.compiler.frontends import Imported
 from monstera.compiler.lowering import lower_with
 from monstera.compiler.lowering.choice import Choice
 from monstera.compiler.targets import Target
-from monstera.runtime import pack_tensors
+from monstera.runtime import Manifest, as_array, pack_tensors, random_array
 from monstera.runtime.library import Library
 from monstera.runtime.tensors import data_of
 
@@ -35,19 +35,18 @@ def time_choices(
     path = build(emit([program], target, threads), target)
     manifest = manifest_of(imported, program, target, threads)
     library = Library(path, manifest, data_of(pack_tensors(lowered.program.tables)))
-    ms = _medians(library, imported, len(lowered.program.steps))
+    ms = _medians(library, manifest, len(lowered.program.steps))
     return {
         key: {choice: float(ms[steps].sum()) for choice, steps in by_choice.items()}
         for key, by_choice in lowered.steps.items()
     }
 
 
-def _medians(library: Library, imported: Imported, steps: int) -> np.ndarray:
+def _medians(library: Library, manifest: Manifest, steps: int) -> np.ndarray:
     """Milliseconds of each step, after one round to warm up."""
     rng = np.random.default_rng(0)
-    shapes = imported.graph.shapes()
-    inputs = [rng.standard_normal(i.shape).astype(i.dtype) for i in imported.inputs]
-    outputs = [np.empty(shapes[name], np.float32) for name in imported.graph.outputs]
+    inputs = [as_array(random_array(spec, rng), spec) for spec in manifest.inputs]
+    outputs = [np.empty(shape, np.float32) for shape in manifest.outputs]
     seconds = np.zeros((ROUNDS + 1, max(1, steps)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

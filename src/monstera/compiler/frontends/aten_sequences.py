@@ -1,0 +1,145 @@
+"""Torch operators of networks over tokens: look-ups, norms, products of computed matrices, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+import torch
+
+from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.imported import UnsupportedError
+from monstera.compiler.ir import Attention, Embedding, Linear, MatMul, Norm, Permute, Reshape, Shape, Where
+
+
+def _embedding(build: Builder, call: Call) -> Value:
+    table = build.known(call["weight"], "the table")
+    build.limit(call["indices"], len(table))
+    return build.add(Embedding(build.param(table, "weight"), len(call.shape) - 1), (call["indices"],), call.shape)
+
+
+def _gather(build: Builder, call: Call) -> Value:
+    """A table whose rows are all alike is looked up by the last dimension alone."""
+    table = build.known(call["self"], "what is gathered from")
+    if bool((table == table.reshape(-1)[0]).all()):
+        return torch.full(call.shape, table.reshape(-1)[0].item(), dtype=table.dtype)
+    rows = table.reshape(-1, table.shape[-1])
+    if call["dim"] % table.ndim != table.ndim - 1 or not bool((rows == rows[0]).all()):
+        raise UnsupportedError("gathering by computed indices, except along the last dimension of rows that are alike")
+    build.limit(call["index"], table.shape[-1])
+    op = Embedding(build.param(rows[0][:, None], "table"), len(call.shape))
+    return _reshape(build, build.add(op, (call["index"],), (*call.shape, 1)), call.shape)
+
+
+def _index(build: Builder, call: Call) -> Value:
+    """Known indices that only arrange all elements anew, in their order."""
+    x, indices = build.shape(call["self"]), call["indices"]
+    known = [i if i is None else build.known(i, "an index") for i in indices]
+    taken = torch.ops.aten.index.Tensor(torch.arange(prod(x)).reshape(x), known)
+    if not torch.equal(taken.reshape(-1), torch.arange(prod(x))):
+        raise UnsupportedError("indexing by tensors that leave out, repeat or reorder elements")
+    return _reshape(build, call["self"], call.shape)
+
+
+def _cumsum(build: Builder, call: Call) -> Value:
+    """A sum up to here is a product with a triangle of ones."""
+    if call["dim"] % len(call.shape) != len(call.shape) - 1:
+        raise UnsupportedError("a cumulative sum along another dimension than the last")
+    triangle = torch.ones(call.shape[-1], call.shape[-1]).tril()
+    return build.add(Linear(build.param(triangle, "triangle")), (call["self"],), call.shape)
+
+
+def _layer_norm(build: Builder, call: Call) -> Value:
+    return _norm(build, call, Norm(0, call["eps"]))
+
+
+def _rms_norm(build: Builder, call: Call) -> Value:
+    eps = torch.finfo(torch.float32).eps if call["eps"] is None else call["eps"]
+    return _norm(build, call, Norm(0, eps, centered=False))
+
+
+def _norm(build: Builder, call: Call, kind: Norm) -> Value:
+    """Several dimensions are normalised as one."""
+    rank = len(call.shape) - len(call["normalized_shape"])
+    scale, shift = (
+        None if call.args.get(name) is None else build.param(build.known(call[name], name).reshape(-1), name)
+        for name in ("weight", "bias")
+    )
+    flat = (*call.shape[:rank], prod(call.shape[rank:]))
+    x = _reshape(build, call["input"], flat)
+    return _reshape(build, build.add(Norm(rank, kind.eps, scale, shift, kind.centered), (x,), flat), call.shape)
+
+
+def _addmm(build: Builder, call: Call) -> Value:
+    if (call["alpha"], call["beta"]) != (1, 1):
+        raise UnsupportedError(f"factors alpha={call['alpha']} and beta={call['beta']}; only 1 is supported")
+    bias = build.known(call["self"], "what is added")
+    weight = build.known(call["mat2"], "the weight")
+    if bias.shape != weight.shape[1:]:
+        raise UnsupportedError(f"what is added has shape {tuple(bias.shape)}; expected one number a column")
+    op = Linear(build.param(weight.T, "weight"), build.param(bias, "bias"))
+    return build.add(op, (call["mat1"],), call.shape)
+
+
+def _matmul(build: Builder, call: Call) -> Value:
+    a, b = (call[name] for name in (("self", "other") if call.op == "matmul" else ("self", "mat2")))
+    if min(len(build.shape(a)), len(build.shape(b))) < 2:
+        raise UnsupportedError("a product with a vector; expected matrices")
+    if isinstance(b, torch.Tensor) and b.ndim == 2:
+        return build.add(Linear(build.param(b.T, "weight")), (a,), call.shape)
+    return build.add(MatMul(), (a, b), call.shape)
+
+
+def _attention(build: Builder, call: Call) -> Value:
+    if call["dropout_p"]:
+        raise UnsupportedError("dropout in attention, although the model is in eval mode; pass dropout_p=0.0")
+    shapes = [build.shape(call[name]) for name in ("query", "key", "value")]
+    if any(len(shape) != 4 for shape in shapes):
+        raise UnsupportedError(f"operands of shapes {shapes}; expected [batch, heads, tokens, features]")
+    (_, heads, _, width), (_, groups, _, _), (_, _, _, values) = shapes
+    scale = width**-0.5 if call["scale"] is None else call["scale"]
+    op = Attention(scale, (width,) * groups, (values,) * groups, heads // groups, call["is_causal"])
+    operands = [_channels_first(build, call[name]) for name in ("query", "key", "value")]
+    if call["attn_mask"] is not None:
+        operands.append(_mask(build, call["attn_mask"], call.dtypes["attn_mask"] is torch.bool))
+    n, _, tokens, _ = call.shape
+    y = build.add(op, tuple(operands), (n, heads * values, tokens))
+    return _swapped(build, _reshape(build, y, (n, heads, values, tokens)))
+
+
+def _channels_first(build: Builder, x: Value) -> Value:
+    n, heads, tokens, width = build.shape(x)
+    return _reshape(build, _swapped(build, x), (n, heads * width, tokens))
+
+
+def _mask(build: Builder, mask: Value, is_bool: bool) -> Value:
+    """What is added to scores that lie keys by queries; a truth value says which keys a query sees."""
+    shape = build.shape(mask)
+    if is_bool:
+        mask = build.add(Where(), (mask, torch.zeros(()), torch.tensor(-torch.inf)), shape)
+    return _swapped(build, _reshape(build, mask, (1,) * (4 - len(shape)) + shape))
+
+
+def _swapped(build: Builder, x: Value) -> Value:
+    """The last two of four dimensions change places."""
+    a, b, c, d = build.shape(x)
+    return build.add(Permute((0, 1, 3, 2)), (x,), (a, b, d, c))
+
+
+def _reshape(build: Builder, x: Value, shape: Shape) -> Value:
+    if build.shape(x) == shape:
+        return x
+    return x.reshape(shape) if isinstance(x, torch.Tensor) else build.add(Reshape(), (x,), shape)
+
+
+SEQUENCES: Mapping[str, Callable[[Builder, Call], Value]] = {
+    "embedding": _embedding,
+    "gather": _gather,
+    "index": _index,
+    "cumsum": _cumsum,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "addmm": _addmm,
+    **dict.fromkeys(("mm", "bmm", "matmul"), _matmul),
+    "scaled_dot_product_attention": _attention,
+}

@@ -1,0 +1,186 @@
+"""Find attention that a model spells out, softmax(q k + mask) v, and keys that it repeats for several heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from monstera.compiler.ir import (
+    Add,
+    Attention,
+    Constant,
+    Graph,
+    MatMul,
+    Mul,
+    Node,
+    Op,
+    Permute,
+    Reshape,
+    Shape,
+    Softmax,
+)
+from monstera.compiler.passes.rewrite import private_values
+
+
+def fuse_attention(graph: Graph) -> Graph:
+    """Turn products around a softmax over keys into `Attention`, and let heads share keys instead of copies of them.
+
+    Operands are `[batch, heads, tokens, features]`. What is added to the scores becomes the mask. A query that sees no
+    key gives zeros instead of NaN.
+    """
+    return _shared(_fused(graph))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """`q @ k * scale + masks`, as found before a softmax."""
+
+    q: str
+    k: str
+    scale: float
+    masks: tuple[str, ...]
+
+
+def _fused(graph: Graph) -> Graph:
+    private, shapes = private_values(graph), graph.shapes()
+    made = {node.name: node for node in graph.nodes}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        weights = made.get(node.inputs[0]) if isinstance(node.op, MatMul) else None
+        scores = None
+        if weights is not None and weights.name in private and isinstance(weights.op, Softmax):
+            scores = _scores(weights, made, private, graph.params)
+        if scores is None or not _fits(scores, node, shapes):
+            nodes.append(node)
+        else:
+            nodes += _attention(node, scores, shapes)
+    return graph.with_nodes(nodes)
+
+
+def _scores(
+    softmax: Node, made: Mapping[str, Node], private: set[str], params: Mapping[str, np.ndarray]
+) -> _Scores | None:
+    if not isinstance(softmax.op, Softmax) or softmax.op.dim != len(softmax.shape) - 1:
+        return None
+    name, scale, masks = softmax.inputs[0], 1.0, []
+    while name in private and (node := made.get(name)) is not None and getattr(node.op, "activation", None) is None:
+        if isinstance(node.op, MatMul):
+            q, k = node.inputs
+            return _Scores(q, k, scale, tuple(masks))
+        known = [i for i in node.inputs if i in made and isinstance(made[i].op, Constant)]
+        if isinstance(node.op, Add) and scale == 1.0:
+            leading = [i for i in node.inputs if _leads_to_product(i, made, private)]
+            if len(leading) != 1:
+                return None
+            name = leading[0]
+            masks.append(node.inputs[node.inputs.index(name) ^ 1])
+        elif isinstance(node.op, Mul) and len(known) == 1 and params[_key(made[known[0]])].size == 1:
+            scale *= float(params[_key(made[known[0]])].reshape(()))
+            name = node.inputs[node.inputs.index(known[0]) ^ 1]
+        else:
+            return None
+    return None
+
+
+def _leads_to_product(name: str, made: Mapping[str, Node], private: set[str]) -> bool:
+    while name in private and (node := made.get(name)) is not None and isinstance(node.op, Add | Mul):
+        name = next((i for i in node.inputs if i in made and not isinstance(made[i].op, Constant)), "")
+    return name in private and name in made and isinstance(made[name].op, MatMul)
+
+
+def _key(node: Node) -> str:
+    assert isinstance(node.op, Constant)
+    return node.op.value
+
+
+def _fits(scores: _Scores, node: Node, shapes: Mapping[str, Shape]) -> bool:
+    """Whether all operands have the same batch and heads, and masks have no more dimensions."""
+    operands = [shapes[name] for name in (scores.q, scores.k, node.inputs[1])]
+    fits = all(len(shape) == 4 and shape[:2] == node.shape[:2] for shape in operands)
+    return fits and all(len(shapes[m]) <= 4 for m in scores.masks)
+
+
+def _attention(node: Node, scores: _Scores, shapes: Mapping[str, Shape]) -> list[Node]:
+    """The nodes that take the place of the last product; the last of them bears its name."""
+    (n, heads, queries, width), (_, _, _, keys), (_, _, _, values) = (
+        shapes[name] for name in (scores.q, scores.k, node.inputs[1])
+    )
+    nodes: list[Node] = []
+
+    def add(suffix: str, op: Op, inputs: tuple[str, ...], shape: Shape) -> str:
+        nodes.append(replace(node, name=f"{node.name}:{suffix}", op=op, inputs=inputs, shape=shape))
+        return nodes[-1].name
+
+    turn = Permute((0, 1, 3, 2))
+    q = add("q", turn, (scores.q,), (n, heads, width, queries))
+    q = add("queries", Reshape(), (q,), (n, heads * width, queries))
+    k = add("keys", Reshape(), (scores.k,), (n, heads * width, keys))
+    v = add("v", turn, (node.inputs[1],), (n, heads, values, keys))
+    v = add("values", Reshape(), (v,), (n, heads * values, keys))
+    masks = list(scores.masks)
+    while len(masks) > 1:
+        a, b = masks.pop(), masks.pop()
+        masks.append(add(f"sum{len(masks)}", Add(), (a, b), np.broadcast_shapes(shapes[a], shapes[b])))
+        shapes = {**shapes, masks[-1]: nodes[-1].shape}
+    for mask in masks:
+        shape = (1,) * (4 - len(shapes[mask])) + shapes[mask]
+        wide = add("wide", Reshape(), (mask,), shape)
+        masks = [add("mask", turn, (wide,), (*shape[:2], shape[3], shape[2]))]
+    op = Attention(scores.scale, (width,) * heads, (values,) * heads)
+    y = add("attention", op, (q, k, v, *masks), (n, heads * values, queries))
+    y = add("heads", Reshape(), (y,), (n, heads, values, queries))
+    return [*nodes, replace(node, op=turn, inputs=(y,))]
+
+
+def _shared(graph: Graph) -> Graph:
+    """Let `Attention` read keys and values before they are repeated."""
+    made, shapes = {node.name: node for node in graph.nodes}, graph.shapes()
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        sources = [_repeated(made.get(i), made, shapes, graph.params) for i in node.inputs[1:3]]
+        if isinstance(node.op, Attention) and node.op.repeats == 1 and sources[0] and sources[1]:
+            repeats = len(node.op.qk) // shapes[sources[0]][1]
+            op = replace(node.op, qk=node.op.qk[::repeats], v=node.op.v[::repeats], repeats=repeats)
+            if shapes[sources[0]][1] == shapes[sources[1]][1]:
+                operands = [_once(node, source, i, shapes) for i, source in enumerate(map(str, sources))]
+                nodes += [made_anew for operand in operands for made_anew in operand]
+                inputs = (node.inputs[0], *(operand[-1].name for operand in operands), *node.inputs[3:])
+                node = replace(node, op=op, inputs=inputs)
+        nodes.append(node)
+    return graph.with_nodes(nodes)
+
+
+def _repeated(
+    node: Node | None, made: Mapping[str, Node], shapes: Mapping[str, Shape], params: Mapping[str, np.ndarray]
+) -> str | None:
+    """The value `[n, groups, 1, tokens, features]` that is repeated along its third dimension before it gets here."""
+    for kind in (Reshape, Permute, Reshape):
+        if node is None or not isinstance(node.op, kind):
+            return None
+        node = made.get(node.inputs[0])
+    if node is None or not isinstance(node.op, Mul) or len(node.shape) != 5:
+        return None
+    for source, ones in (node.inputs, node.inputs[::-1]):
+        single = shapes[source]
+        grown = len(single) == 5 and single[2] == 1 and (*single[:2], *single[3:]) == (*node.shape[:2], *node.shape[3:])
+        known = ones in made and isinstance(made[ones].op, Constant)
+        if grown and known and bool((params[_key(made[ones])] == 1).all()):
+            return source
+    return None
+
+
+def _once(node: Node, source: str, index: int, shapes: Mapping[str, Shape]) -> list[Node]:
+    """Channels first: `[n, groups * features, tokens]`."""
+    n, groups, _, tokens, width = shapes[source]
+    steps = (
+        (Reshape(), (n, groups, tokens, width)),
+        (Permute((0, 1, 3, 2)), (n, groups, width, tokens)),
+        (Reshape(), (n, groups * width, tokens)),
+    )
+    nodes: list[Node] = []
+    for i, (op, shape) in enumerate(steps):
+        above = nodes[-1].name if nodes else source
+        nodes.append(replace(node, name=f"{node.name}:once{index}{i}", op=op, inputs=(above,), shape=shape))
+    return nodes
