@@ -21,11 +21,15 @@ _SPATIAL = ("depth", "height", "width")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results."""
+    """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results.
+
+    `used` are the numbers of the results that somebody reads, where there are several.
+    """
 
     op: str
     args: Mapping[str, Any]
     shapes: tuple[Shape, ...]
+    used: frozenset[int] = frozenset()
 
     @property
     def shape(self) -> Shape:

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from monstera.compiler.frontends.aten_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.aten_layers import LAYERS
 from monstera.compiler.frontends.aten_movement import MOVEMENT
+from monstera.compiler.frontends.aten_recurrent import RECURRENT
 from monstera.compiler.frontends.aten_windows import WINDOWS
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
@@ -25,6 +26,7 @@ _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = 
     **WINDOWS,
     **ELEMENTWISE,
     **MOVEMENT,
+    **RECURRENT,
 }
 
 Values = dict[fx.Node, Any]
@@ -97,8 +99,14 @@ def _value(build: Builder, node: fx.Node, values: Values) -> Any:
     results = _results(node)
     if results[0].dtype != torch.float32:
         raise UnsupportedError(f"its result is {str(results[0].dtype)[6:]}; only float32 is supported")
-    call = Call(op_name(node), _arguments(node, target, values), tuple(tuple(t.shape) for t in results))
+    shapes = tuple(tuple(t.shape) for t in results)
+    call = Call(op_name(node), _arguments(node, target, values), shapes, _used(node))
     return _HANDLERS[call.op](build, call)
+
+
+def _used(node: fx.Node) -> frozenset[Any]:
+    """The numbers of the results that somebody reads, of an operator that gives several."""
+    return frozenset(user.args[1] for user in node.users if user.target is operator.getitem and user.users)
 
 
 def _item(value: Any, index: Any) -> Any:
