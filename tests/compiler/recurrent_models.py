@@ -75,7 +75,9 @@ def mask(rng: np.random.Generator, shape: tuple[int, ...], holes: str) -> np.nda
             return np.zeros(shape, bool)
 
 
-def with_example(layer: nn.RNNBase, steps: int, batch: int, *, given: bool) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+def with_example(
+    layer: nn.RNNBase, steps: int, batch: int, *, given: bool
+) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """The layer as a model, and what it is called with; with `given` the initial states are inputs."""
     rng = np.random.default_rng(1)
     sizes = (batch, steps) if layer.batch_first else (steps, batch)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FORMAT = "monstera"
-VERSION = 2
+VERSION = 3
 
 
 class ArtifactError(ValueError):
@@ -45,7 +45,10 @@ class PackingSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One step of the program: the layer it belongs to, the kernel chosen, its work, and its weights if it has any."""
+    """One step of the program: the layer it belongs to, the kernel chosen, its work, and its weights if it has any.
+
+    `packing` has an entry for each size of blocks that the step's weights lie in.
+    """
 
     layer: str
     title: str
@@ -53,7 +56,7 @@ class LayerSpec:
     dense_macs: int
     macs: int
     bytes: int
-    packing: PackingSpec | None = None
+    packing: tuple[PackingSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,7 @@ def _input(raw: Mapping[str, Any]) -> InputSpec:
 
 
 def _layer(raw: Mapping[str, Any]) -> LayerSpec:
-    packing = raw.get("packing")
-    return LayerSpec(**{**raw, "packing": PackingSpec(**packing) if packing else None})
+    return LayerSpec(**{**raw, "packing": tuple(PackingSpec(**packing) for packing in raw["packing"])})
 
 
 def _shape(raw: Any) -> tuple[int, ...]:

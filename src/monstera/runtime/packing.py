@@ -115,9 +115,9 @@ def packing_plan(manifest: Manifest, profile: Profile | None, peak_gflops: float
 
 
 def _layer(
-    layer: str, entries: Sequence[tuple[LayerSpec, PackingSpec, float | None]], peak_gflops: float
+    layer: str, entries: Sequence[tuple[LayerSpec, tuple[PackingSpec, ...], float | None]], peak_gflops: float
 ) -> LayerPacking:
-    parts = [packing for _, packing, _ in entries]
+    parts = [part for _, packing, _ in entries for part in packing]
     measured = [ms for _, _, ms in entries if ms is not None]
     return LayerPacking(
         layer=layer,

@@ -144,9 +144,7 @@ def _(op: Recurrent, shape: Shape, params: Params, x: Bounded, h: Bounded, c: Bo
     return error
 
 
-def _next_state(
-    op: Recurrent, x: Bounded, u: Bounded, h: Bounded, c: Bounded | None
-) -> tuple[Bounded, Bounded | None]:
+def _next_state(op: Recurrent, x: Bounded, u: Bounded, h: Bounded, c: Bounded | None) -> tuple[Bounded, Bounded | None]:
     """State and cell after one step of a recurrent layer."""
     if op.kind == "gru":
         (x_r, x_z, x_n), (u_r, u_z, u_n) = _gates(x, 3), _gates(u, 3)
@@ -154,7 +152,9 @@ def _next_state(
         n = _activated("tanh", _sum(x_n, _product(_activated("sigmoid", _sum(x_r, u_r)), u_n)))
         # The sum n + z (h - n), in which errors of n and h are weighed by 1 - z and z.
         value = n.value + z.value * (h.value - n.value)
-        weighed = (1 - z.value) * n.error + z.value * h.error + z.error * (np.abs(h.value - n.value) + h.error + n.error)
+        weighed = (
+            (1 - z.value) * n.error + z.value * h.error + z.error * (np.abs(h.value - n.value) + h.error + n.error)
+        )
         return Bounded(value, weighed + UNIT * FEW * (h.size + n.size)), None
     if op.kind == "lstm":
         assert c is not None

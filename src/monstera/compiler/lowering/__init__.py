@@ -25,6 +25,7 @@ from monstera.compiler.ir import (
     Node,
     Pad,
     Permute,
+    Recurrent,
     Reshape,
     Slice,
     Softmax,
@@ -35,6 +36,7 @@ from monstera.compiler.lowering.choice import Case, Choice
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.convolution import lower_conv, lower_linear
 from monstera.compiler.lowering.pointwise import lower_activate, lower_add, lower_affine, lower_mul
+from monstera.compiler.lowering.recurrent import lower_recurrent
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_permute, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import (
     lower_adaptive,
@@ -69,6 +71,7 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
     Mul: lower_mul,
     Pad: lower_pad,
     Permute: lower_permute,
+    Recurrent: lower_recurrent,
     Reshape: _nothing,
     Slice: lower_slice,
     Softmax: lower_softmax,

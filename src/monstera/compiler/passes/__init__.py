@@ -14,6 +14,7 @@ from monstera.compiler.passes.fuse_activation import fuse_activation
 from monstera.compiler.passes.fuse_padding import fuse_padding
 from monstera.compiler.passes.fuse_residual import fuse_residual
 from monstera.compiler.passes.hoist_elementwise import hoist_elementwise
+from monstera.compiler.passes.linear_over_tokens import linear_over_tokens
 
 Pass: TypeAlias = Callable[[Graph], Graph]
 
@@ -33,6 +34,8 @@ PASSES: tuple[Pass, ...] = (
     fuse_padding,
     fuse_activation,
     fuse_residual,
+    linear_over_tokens,
+    fold_constants,
     drop_dead_code,
 )
 
@@ -55,5 +58,6 @@ __all__ = [
     "fuse_padding",
     "fuse_residual",
     "hoist_elementwise",
+    "linear_over_tokens",
     "optimize",
 ]
