@@ -15,7 +15,7 @@ MANY = 16
 
 
 def linear_over_tokens(graph: Graph) -> Graph:
-    """Turn linear layers of three and more dimensions over at least `MANY` tokens into convolutions over a line of them.
+    """Turn linear layers over at least `MANY` tokens, in three and more dimensions, into convolutions over a line.
 
     The line is turned from tokens to planes of features before, and back behind; where two such layers follow each
     other both turns cancel.
