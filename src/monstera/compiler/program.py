@@ -47,8 +47,8 @@ class Kernel:
     """A C function, named dtype_operator_format_tile_isa_activation as far as it has them.
 
     `header` is its file and `macro` what instantiates it there; `needs` are kernels that it calls. The others are
-    written out: SpMM kernels for `rows` rows and tiles of these `widths` in half vectors (kernels of one name once, with
-    all their widths), depthwise kernels for a `window` of (height, width) that moves by (rows, columns).
+    written out: SpMM kernels for `rows` rows and tiles of these `widths` in half vectors (kernels of one name once,
+    with all their widths), depthwise kernels for a `window` of (height, width) that moves by (rows, columns).
     """
 
     name: str

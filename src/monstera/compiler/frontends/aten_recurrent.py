@@ -7,7 +7,7 @@ product, that of the state to the recurrence, where a GRU needs it behind its re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn, get_args
+from typing import get_args
 
 import torch
 
@@ -51,21 +51,12 @@ def _check(build: Builder, call: Call) -> None:
     """Refuse what no `Recurrent` can say.
 
     Raises:
-        UnsupportedError: packed sequences, projections of an LSTM, dropout in training mode.
+        UnsupportedError: projections of an LSTM, dropout in training mode.
     """
-    if "batch_sizes" in call.args:
-        _refuse_packed(build, call)
     if len({build.shape(s)[-1] for s in _states(call)}) > 1:
         raise UnsupportedError("an LSTM with projections (proj_size); build it without, or project by a linear layer")
     if call["train"] and call["dropout"] and call["num_layers"] > 1:
         raise UnsupportedError("dropout between layers in training mode, although the model is in eval mode")
-
-
-def _refuse_packed(_build: Builder, _call: Call) -> NoReturn:
-    raise UnsupportedError(
-        "packed sequences, whose steps differ in batch; an engine's shapes are fixed: "
-        "pass the padded tensor itself, or compile for one sequence of each length"
-    )
 
 
 def _recurrent(build: Builder, call: Call, kind: RecurrentKind, params: Sequence[Value], *, reverse: bool) -> Recurrent:
@@ -128,5 +119,4 @@ def _joined(build: Builder, parts: Sequence[Value], dim: int) -> Value:
 RECURRENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     **dict.fromkeys(_KINDS, _layers),
     **dict.fromkeys((f"{kind}_cell" for kind in _KINDS), _cell),
-    **dict.fromkeys(("_pack_padded_sequence", "_pad_packed_sequence"), _refuse_packed),
 }
