@@ -7,6 +7,7 @@ from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.session import Session
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PackingPlan",
     "PackingSpec",
     "Profile",
+    "Session",
     "architecture",
     "assemble",
     "cpu_features",

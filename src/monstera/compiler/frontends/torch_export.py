@@ -80,7 +80,9 @@ def _bind(
     positional = dict(zip(names, bound.args, strict=False))
     inputs = [_input(name, value, True) for name, value in positional.items()]
     inputs += [_input(name, value, False) for name, value in bound.kwargs.items()]
-    return tuple(inputs), bound.args, bound.kwargs
+    # Tensors of their own: export would take one that is passed twice for one input that is read twice.
+    alone = {name: value.detach() for name, value in (positional | bound.kwargs).items()}
+    return tuple(inputs), tuple(alone[name] for name in positional), {name: alone[name] for name in bound.kwargs}
 
 
 def _input(name: str, value: Any, positional: bool) -> Input:
