@@ -1,11 +1,12 @@
 """Times networks against their peers: `python benchmarks/networks.py resnet50`, or `make bench-networks` for all.
 
 The peers run the dense network; Monstera runs it dense, with every pattern at every density asked for, and with trained
-weights where a file has them. "4x1/16x1" is blocks of four filters in convolutions and of sixteen rows in linear
-layers; the first convolution, depthwise convolutions and the last linear layer stay dense. Uneven masks have the same
-densities, but rows of blocks and channels differ as in trained networks (see `monstera.measure.uneven_scores`). All
-other weights are random but not degenerate (see `monstera.zoo.randomize_`), so nothing is said about accuracy. All
-engines sit in one process and take turns, and each has to give the right answer before it is timed.
+weights where a file has them. "4x1/16x1" is blocks of four filters in convolutions and of sixteen rows in linear and
+recurrent layers; the first convolution, depthwise convolutions and the last linear layer stay dense. Uneven masks have
+the same densities, but rows of blocks and channels differ as in trained networks (see
+`monstera.measure.uneven_scores`). All other weights are random but not degenerate (see `monstera.zoo.randomize_`), so
+nothing is said about accuracy. All engines sit in one process and take turns, and each has to give the right answer
+before it is timed.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def main(
     trained: Annotated[list[Path] | None, typer.Option(help="Safetensors of trained weights; repeatable.")] = None,
     peers: Annotated[list[str], typer.Option("--peer", help="Engine to compare with; repeatable.")] = GUESTS,
     threads: Annotated[int, typer.Option(help="Threads, and cores the process is kept on.")] = 1,
-    shape: Annotated[str, typer.Option("--input", help="CxHxW or CxTxHxW; the usual size if left out.")] = "",
-    batch: Annotated[int, typer.Option(help="Pictures or clips a call.")] = 1,
+    shape: Annotated[str, typer.Option("--input", help="CxHxW, CxTxHxW or TxF; the usual size if left out.")] = "",
+    batch: Annotated[int, typer.Option(help="Pictures, clips or sequences a call.")] = 1,
     tune: Annotated[Effort, typer.Option(help="Effort of Monstera's tuner, as for monstera.compile.")] = "fast",
     rounds: Annotated[int, typer.Option(help="Interleaved rounds, at least 3.")] = 5,
     round_s: Annotated[float, typer.Option("--seconds", help="Seconds an engine has in a round.")] = 0.3,

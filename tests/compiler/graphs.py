@@ -3,7 +3,7 @@
 `random_model(rng)` is a torch module with an example, `random_graph(rng)` its graph; equal generators give equal ones.
 By themselves they draw from a pool of image models that stays as it is, so that a seed stays what it was. `spatial`
 chooses another pool, of models over 1, 2 or 3 spatial dimensions that also transpose convolutions, permute dimensions
-and shuffle pixels.
+and shuffle pixels; lines go through recurrent layers as well.
 """
 
 from __future__ import annotations
@@ -80,6 +80,7 @@ def random_model(rng: Rng, spatial: int | None = None) -> RandomModel:
         draft.shapes.append((batch, channels, *(size if same else draft.size())))
     draft.inputs = len(draft.shapes)
     kinds = _FREQUENCIES if spatial is None else {**_FREQUENCIES, **_MORE_FREQUENCIES}
+    kinds = {**kinds, **_LINE_FREQUENCIES} if spatial == 1 else kinds
     weights = np.array([*kinds.values()]) / sum(kinds.values())
     for _ in range(int(rng.integers(2, 10))):
         [*kinds][rng.choice(len(kinds), p=weights)](draft)
@@ -469,6 +470,28 @@ def _add_shuffle(draft: _Draft) -> int | None:
     return draft.add(Step(functions[int(rng.integers(len(functions)))]), x)
 
 
+def _add_recurrent(draft: _Draft) -> int | None:
+    """A recurrent layer along a line: the states of all steps, or the final ones as pixels of a line of their own."""
+    rng, x = draft.rng, draft.pick()
+    channels, hidden = draft.shapes[x][1], int(rng.integers(1, 13))
+    kind = [nn.GRU, nn.LSTM, nn.RNN][int(rng.integers(3))]
+    options = {"nonlinearity": str(rng.choice(["tanh", "relu"]))} if kind is nn.RNN else {}
+    layer = kind(channels, hidden, int(rng.integers(1, 3)), **options, bidirectional=bool(rng.random() < 0.4))
+    for name, parameter in layer.named_parameters():
+        # Small enough that the bound on rounding does not grow from step to step.
+        weight = parameter.ndim == 2
+        value = normal(rng, parameter.shape, 0.5 * parameter.shape[-1] ** -0.5 if weight else 0.3)
+        _set(layer, **{name: punch(rng, value) if weight else value})
+    final = bool(rng.random() < 0.3)
+
+    def run(self: Step, x: torch.Tensor) -> torch.Tensor:
+        y, state = self.layer(x.permute(2, 0, 1))
+        state = state[-1] if isinstance(state, tuple) else state
+        return (state if final else y).permute(1, 2, 0)
+
+    return draft.add(Step(run, layer=layer), x)
+
+
 _FREQUENCIES = {
     _add_conv: 8,
     _add_residual: 3,
@@ -482,3 +505,4 @@ _FREQUENCIES = {
     _add_head: 1,
 }
 _MORE_FREQUENCIES = {_add_transposed: 3, _add_shuffle: 1.5}
+_LINE_FREQUENCIES = {_add_recurrent: 4}

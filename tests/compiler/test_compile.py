@@ -248,3 +248,12 @@ def test_a_library_is_kept_for_its_platform_and_target(monkeypatch, tmp_path):
     monkeypatch.setattr(build_room, "platform_of", lambda _: "linux-other")
     kept.add(build(source, native()))
     assert len(kept) == 3
+
+
+def test_one_tensor_as_the_example_of_two_inputs_does_not_make_them_one():
+    class Difference(nn.Module):
+        def forward(self, x, y):
+            return x - y
+
+    engine = ms.compile(Difference().eval(), (X, X))
+    torch.testing.assert_close(engine(X, 2 * X), -X)

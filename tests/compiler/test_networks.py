@@ -68,3 +68,18 @@ def test_a_network_agrees_with_torch(name, pattern, density, shape):
 )
 def test_every_network_agrees_with_torch_under_every_plan_and_shape(name, plan, shape):
     _agrees(name, *plan, shape)
+
+
+SPEECH = (("dense", 1.0), ("16x1", 0.1), ("4x1", 0.25), ("unstructured", 0.1))
+
+
+@pytest.mark.parametrize("plan", SPEECH)
+@pytest.mark.parametrize("shape", [(1, 20, 153), (3, 31, 153), (1, 1, 153)])
+def test_a_small_network_for_speech_agrees_with_torch(plan, shape):
+    _agrees("gru_speech_small", *plan, shape)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("plan", SPEECH)
+def test_the_network_for_speech_agrees_with_torch(plan):
+    _agrees("gru_speech", *plan, (1, 100, 153))

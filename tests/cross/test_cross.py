@@ -35,6 +35,7 @@ NETWORKS = {
     "resnet20": (2, 3, 32, 32),
     "resnet18": (1, 3, 40, 56),
     "mobilenet_v2": (1, 3, 64, 64),
+    "gru_speech_small": (2, 20, 153),
 }
 PLANS = (("dense", 1.0), ("4x1", 0.25), ("8x1", 0.1), ("unstructured", 0.1))
 avx2 = pytest.mark.skipif(

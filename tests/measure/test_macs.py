@@ -28,6 +28,16 @@ def test_a_transposed_convolution_counts_per_input_pixel():
     assert count_macs(nn.ConvTranspose2d(4, 6, 2, stride=2), torch.zeros(1, 4, 3, 5)).dense == 4 * 6 * 4 * 15
 
 
+@pytest.mark.parametrize(("kind", "gates"), [(nn.RNN, 1), (nn.GRU, 3), (nn.LSTM, 4)])
+def test_a_recurrent_layer_counts_the_products_of_input_and_state_in_every_step(kind, gates):
+    layer = kind(5, 7, num_layers=2, bidirectional=True)
+    assert count_macs(layer, torch.zeros(9, 2, 5)).dense == 2 * gates * 7 * (5 + 7 + 14 + 7) * 9 * 2
+
+
+def test_a_recurrent_cell_counts_one_step():
+    assert count_macs(nn.GRUCell(5, 7), torch.zeros(3, 5)).dense == 3 * 7 * (5 + 7) * 3
+
+
 def test_only_weights_that_are_not_zero_survive():
     conv = nn.Conv2d(4, 4, 1)
     with torch.no_grad():

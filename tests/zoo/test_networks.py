@@ -30,6 +30,8 @@ INPUT = {
         ("r2plus1d_18", 31_505_325),
         # 27.7 M in the convolutions, as the paper says; the rest is fc6 to fc8.
         ("c3d", 27_655_936 + 8193 * 4096 + 4097 * 4096 + 4097 * 487),
+        # Three gates of two matrices and two biases, in two layers.
+        ("gru_speech", 3 * 1024 * (153 + 3 * 1024 + 4)),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
@@ -129,11 +131,19 @@ def test_parameters_are_called_and_shaped_as_in_torchvision(name: str, shapes: d
     assert {key: tuple(state[key].shape) for key in shapes} == shapes
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("gru")])
 def test_a_network_maps_pictures_to_its_classes(name: str) -> None:
     with torch.device("meta"):
         model = network(name, classes=7).eval()
         assert model(torch.empty(INPUT.get(name, (2, 3, 64, 96)))).shape == (2, 7)
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("gru_speech", 1024), ("gru_speech_small", 48)])
+def test_a_recurrent_network_maps_frames_of_features_to_states(name: str, hidden: int) -> None:
+    with torch.device("meta"):
+        model = network(name).eval()
+        assert model(torch.empty(2, 100, 153)).shape == (2, 100, hidden)
+    assert [name for name, _ in model.named_parameters()][:4:3] == ["gru.weight_ih_l0", "gru.bias_hh_l0"]
 
 
 def test_c3d_is_the_network_of_the_paper() -> None:

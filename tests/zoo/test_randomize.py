@@ -81,6 +81,20 @@ def test_calibration_keeps_zeros_and_brings_faded_activations_back() -> None:
     assert all(0.3 < float(y.std()) < 3 for y in _outputs(model, _example("vgg16_bn")).values())
 
 
+@pytest.mark.parametrize("density", [1.0, 0.1])
+def test_a_recurrent_network_keeps_a_sane_scale_and_its_zeros_after_pruning(density: float) -> None:
+    x = torch.randn(2, 30, 153, generator=torch.Generator().manual_seed(0))
+    model = randomize_(network("gru_speech_small").eval(), x)
+    with torch.no_grad():
+        for weight in (p for p in model.parameters() if p.dim() == 2):
+            weight *= torch.rand_like(weight) < density
+    zeros = {k: v == 0 for k, v in model.state_dict().items() if v.dim() == 2}
+    calibrate_(model, x)
+    assert all(torch.equal(model.state_dict()[k] == 0, v) for k, v in zeros.items())
+    with torch.no_grad():
+        assert 0.2 < float(model(x).std()) < 1
+
+
 def test_a_layer_whose_output_is_constant_is_left_as_it_is() -> None:
     model = nn.Sequential(nn.Linear(3, 4))
     nn.init.zeros_(model[0].weight)

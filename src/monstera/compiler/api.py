@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from monstera.compiler.build import build
 from monstera.compiler.describe import manifest_of
@@ -81,7 +82,7 @@ def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     match example:
         case Mapping():
             return (), dict(example)
-        case tuple() | list():
+        case tuple() | list() if not isinstance(example, PackedSequence):
             return tuple(example), {}
         case _:
             return (example,), {}

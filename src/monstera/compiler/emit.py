@@ -53,7 +53,7 @@ def _step(u: Unit, index: int, step: Step) -> str:
     ]
     arguments = [_value(u, o) for o in step.operands]
     if step.struct:
-        fields = ", ".join(f".{k} = {_value(u, v)}" for k, v in step.fields.items())
+        fields = _value(u, step.fields).removeprefix("{").removesuffix("}")
         lines += [f"    const {step.struct} a = {{", textwrap.fill(fields, 116, **_INDENT), "    };"]
         arguments.insert(0, "&a")
     lines.append(f"    {step.kernel.name}({', '.join([*arguments, 'p'])});")
@@ -93,6 +93,10 @@ def _value(u: Unit, value: Field) -> str:
             return _pointer(u, value)
         case GridArgs():
             return "{" + ",".join(str(getattr(value, f)) for f in GridArgs.__slots__) + "}"
+        case Mapping():
+            return "{" + ", ".join(f".{k} = {_value(u, v)}" for k, v in value.items()) + "}"
+        case tuple():
+            return "{" + ", ".join(_value(u, v) for v in value) + "}"
         case float():
             return f"{np.float32(value)!s}f"
         case _:

@@ -46,10 +46,10 @@ class GridArgs:
 class Kernel:
     """A C function, named dtype_operator_format_tile_isa_activation as far as it has them.
 
-    `header` is its file and `macro` what instantiates it there. The others are written out: SpMM kernels for `rows`
-    rows and tiles of these `widths` in half vectors (kernels of one name once, with all their widths), depthwise
-    kernels for a `window` of (height, width) that moves by (rows, columns), dense products for `strips` of so many
-    vectors.
+    `header` is its file and `macro` what instantiates it there; `needs` are kernels that it calls. The others are
+    written out: SpMM kernels for `rows` rows and tiles of these `widths` in half vectors (kernels of one name once,
+    with all their widths), depthwise kernels for a `window` of (height, width) that moves by (rows, columns), dense
+    products for `strips` of so many vectors.
     """
 
     name: str
@@ -61,17 +61,18 @@ class Kernel:
     window: tuple[tuple[int, int], tuple[int, int]] | None = None
     strips: tuple[int, ...] = ()
     activation: Activation | None = None
+    needs: tuple[Kernel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """What a step does, for the profile and the plan: multiply-accumulates of the dense layer and of its surviving
-    weights, bytes it touches, and how the weights lie if it has any."""
+    weights, bytes it touches, and how the weights lie, in blocks of each size, if it has any."""
 
     dense_macs: int = 0
     macs: int = 0
     bytes: int = 0
-    packing: PackingSpec | None = None
+    packing: tuple[PackingSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,8 @@ class Turn:
     end: int | None = None
 
 
-Field: TypeAlias = int | float | Ref | GridArgs | None
+Field: TypeAlias = "int | float | Ref | GridArgs | Mapping[str, Field] | tuple[Field, ...] | None"
+"""A number, a pointer, a struct of fields by name, or an array of fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,19 @@ class Step:
 
     def refs(self) -> list[Ref]:
         """Every pointer of the step."""
-        inside = [v for v in self.fields.values() if isinstance(v, Ref)]
-        return inside + [v for v in self.operands if isinstance(v, Ref)] + [r for r, _ in self.clears]
+        return [*_refs(self.fields), *_refs(self.operands), *(r for r, _ in self.clears)]
+
+
+def _refs(field: Field) -> list[Ref]:
+    match field:
+        case Ref():
+            return [field]
+        case Mapping():
+            return [ref for value in field.values() for ref in _refs(value)]
+        case tuple():
+            return [ref for value in field for ref in _refs(value)]
+        case _:
+            return []
 
 
 @dataclass(frozen=True, slots=True)

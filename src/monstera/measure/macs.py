@@ -13,7 +13,8 @@ from monstera.measure.answers import Inputs, arguments
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, nn.Linear)
+_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, nn.Linear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,10 @@ class Macs:
 
 
 def count_macs(model: nn.Module, example: Inputs) -> Macs:
-    """Run `model` once on `example` and count the MACs of its convolutions and linear layers.
+    """Run `model` once on `example` and count the MACs of its convolutions, linear and recurrent layers.
 
     Every weight is counted once for each output position it serves, taps on padding included, batch included.
-    Arithmetic outside of convolution and linear modules (batch norm, activations, pooling) is not counted. The model
+    Arithmetic other than products with weights (batch norm, activations, gates, pooling) is not counted. The model
     is left as it was.
     """
     counts: list[Macs] = []
@@ -52,10 +53,16 @@ def count_macs(model: nn.Module, example: Inputs) -> Macs:
 
 
 def _count(counts: list[Macs], module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
     positions = _positions(module, inputs[0], output)
-    counts.append(Macs(weight.numel() * positions, int(torch.count_nonzero(weight)) * positions))
+    counts += [Macs(w.numel() * positions, int(torch.count_nonzero(w)) * positions) for w in _weights(module)]
+
+
+def _weights(module: nn.Module) -> list[torch.Tensor]:
+    """Every matrix of a recurrent layer meets the input, or a state, of each step once."""
+    if isinstance(module, _RECURRENT):
+        return [parameter for parameter in module.parameters() if parameter.dim() == 2]
+    assert isinstance(module.weight, torch.Tensor)
+    return [module.weight]
 
 
 def _positions(module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> int:
@@ -64,5 +71,7 @@ def _positions(module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> int:
         return output.numel() // module.out_features
     if isinstance(module, _TRANSPOSED):
         return x.numel() // module.in_channels
+    if isinstance(module, _RECURRENT):
+        return x.numel() // module.input_size
     assert isinstance(module, _CONVOLUTIONS)
     return output.numel() // module.out_channels

@@ -21,9 +21,12 @@ from monstera.sparsity import Entry, NOfM, Plan, find_view, pattern
 # input channel. A quarter makes rows about twice as uneven as in the committed recipe's trained network.
 SPREAD = 0.25
 
+_LINEAR = (nn.Linear, nn.RNNBase, nn.RNNCellBase)
 _SIZES = {
     "c3d": (3, 16, 112, 112),
     "digits_cnn": (1, 8, 8),
+    "gru_speech": (100, 153),
+    "gru_speech_small": (20, 153),
     "r2plus1d_18": (3, 16, 112, 112),
     "resnet20": (3, 32, 32),
     "resnet32": (3, 32, 32),
@@ -33,7 +36,7 @@ _SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class Holes:
-    """One way to make a network sparse: an entry for its convolutions, and one for its linear layers.
+    """One way to make a network sparse: an entry for its convolutions, and one for its linear and recurrent layers.
 
     The first convolution, depthwise convolutions and the last linear layer stay dense. With `uneven`, rows of blocks
     and input channels differ in density as if some mattered more, at the same density of every weight.
@@ -55,7 +58,7 @@ class Holes:
             PlanError: no weight is left to prune, or a pattern does not fit one.
         """
         plan = Plan.uniform(model, self.convolutions.pattern, self.convolutions.density)
-        linear = [name for name in plan if isinstance(find_view(model, name).module, nn.Linear)]
+        linear = [name for name in plan if isinstance(find_view(model, name).module, _LINEAR)]
         plan |= dict.fromkeys(linear, self.linear)
         plan.check(model)
         return plan
@@ -64,8 +67,8 @@ class Holes:
 def holes(patterns: Sequence[str], densities: Sequence[float], uneven: Sequence[float] = ()) -> list[Holes]:
     """Return every pattern at every density, then those without a density of their own once more, uneven.
 
-    A pattern is a short name for all layers ("4x1"), or two, the second for linear layers ("4x1/16x1"); "=0.1" behind
-    it gives it that density alone. N:M patterns know theirs.
+    A pattern is a short name for all layers ("4x1"), or two, the second for linear and recurrent layers ("4x1/16x1");
+    "=0.1" behind it gives it that density alone. N:M patterns know theirs.
 
     Raises:
         ValueError: not such a text.

@@ -8,6 +8,7 @@ from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.session import Session
 from monstera.runtime.structure import Record
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
@@ -25,6 +26,7 @@ __all__ = [
     "PackingSpec",
     "Profile",
     "Record",
+    "Session",
     "architecture",
     "as_array",
     "assemble",

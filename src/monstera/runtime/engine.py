@@ -20,6 +20,7 @@ from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, Manifest
 from monstera.runtime.packing import PackingPlan, packing_plan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.session import Session
 from monstera.runtime.structure import build_output
 from monstera.runtime.tensors import TensorFileError, data_of
 
@@ -82,6 +83,27 @@ class Engine:
         if torch is not None and any(isinstance(value, torch.Tensor) for value in given):
             return build_output(self.manifest.output, [torch.from_numpy(o) for o in outputs])
         return build_output(self.manifest.output, outputs)
+
+    def session(self, carry: Mapping[str, str]) -> Session:
+        """Return a session that keeps recurrent states between calls, for sequences that come in pieces.
+
+        Args:
+            carry: for each state the path of the output that gives it, and the name of the input that takes it in the
+                next call. A path is the subscripts that lead to the output, joined by dots: "1" is the second of a
+                tuple, "1.0" the first of the tuple there, "state" an entry of a dict, "" the whole answer.
+
+        Raises:
+            ValueError: no such output or input, their shapes differ, an input is named twice, or nothing is carried.
+
+        Example:
+            >>> import torch, monstera as ms
+            >>> gru = torch.nn.GRU(8, 16).eval()
+            >>> engine = ms.compile(gru, (torch.zeros(10, 1, 8), torch.zeros(1, 1, 16)))
+            >>> session = engine.session({"1": "hx"})
+            >>> for piece in torch.randn(30, 1, 8).split(10):
+            ...     y, state = session(piece)
+        """
+        return Session(self, carry)
 
     def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
         """Time every step: medians over `rounds` runs, on the given arguments or on random ones.

@@ -50,7 +50,10 @@ class PackingSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One step of the program: the layer it belongs to, the kernel chosen, its work, and its weights if it has any."""
+    """One step of the program: the layer it belongs to, the kernel chosen, its work, and its weights if it has any.
+
+    `packing` has an entry for each size of blocks that the step's weights lie in.
+    """
 
     layer: str
     title: str
@@ -58,7 +61,7 @@ class LayerSpec:
     dense_macs: int
     macs: int
     bytes: int
-    packing: PackingSpec | None = None
+    packing: tuple[PackingSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,7 @@ def _input(raw: Mapping[str, Any]) -> InputSpec:
 
 
 def _layer(raw: Mapping[str, Any]) -> LayerSpec:
-    packing = raw.get("packing")
-    return LayerSpec(**{**raw, "packing": PackingSpec(**packing) if packing else None})
+    return LayerSpec(**{**raw, "packing": tuple(PackingSpec(**packing) for packing in raw["packing"])})
 
 
 def _shape(raw: Any) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from monstera.runtime.manifest import LayerSpec, Manifest, PackingSpec
@@ -70,15 +70,12 @@ class PackingPlan:
     @property
     def total(self) -> LayerPacking:
         """The sum over layers."""
-        sizes: dict[int, int] = {}
-        for size, count in itertools.chain.from_iterable(p.blocks for p in self.layers):
-            sizes[size] = sizes.get(size, 0) + count
         measured = [p.measured_ms for p in self.layers if p.measured_ms is not None]
         return LayerPacking(
             layer="all",
             order=_one([p.order for p in self.layers]),
             rows=sum(p.rows for p in self.layers),
-            blocks=tuple(sorted(sizes.items(), reverse=True)),
+            blocks=_by_size(block for layer in self.layers for block in layer.blocks),
             dense=sum(p.dense for p in self.layers),
             weights=sum(p.weights for p in self.layers),
             stored=sum(p.stored for p in self.layers),
@@ -115,21 +112,29 @@ def packing_plan(manifest: Manifest, profile: Profile | None, peak_gflops: float
 
 
 def _layer(
-    layer: str, entries: Sequence[tuple[LayerSpec, PackingSpec, float | None]], peak_gflops: float
+    layer: str, entries: Sequence[tuple[LayerSpec, tuple[PackingSpec, ...], float | None]], peak_gflops: float
 ) -> LayerPacking:
-    parts = [packing for _, packing, _ in entries]
+    parts = [part for _, packing, _ in entries for part in packing]
     measured = [ms for _, _, ms in entries if ms is not None]
     return LayerPacking(
         layer=layer,
         order=_one([p.order for p in parts]),
         rows=sum(p.size * p.blocks for p in parts),
-        blocks=tuple((p.size, p.blocks) for p in parts),
+        blocks=_by_size((p.size, p.blocks) for p in parts),
         dense=sum(p.size * p.blocks * p.columns for p in parts),
         weights=sum(p.weights for p in parts),
         stored=sum(p.stored for p in parts),
         predicted_ms=sum(p.flop for p in parts) / (1e6 * peak_gflops),
         measured_ms=sum(measured) if measured else None,
     )
+
+
+def _by_size(blocks: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Blocks counted by their size, large ones first."""
+    sizes: dict[int, int] = {}
+    for size, count in blocks:
+        sizes[size] = sizes.get(size, 0) + count
+    return tuple(sorted(sizes.items(), reverse=True))
 
 
 def _one(names: Sequence[str]) -> str:

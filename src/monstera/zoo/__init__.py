@@ -4,6 +4,7 @@ from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import cifar_resnet, load_cifar_resnet_state, resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
 from monstera.zoo.eval_mode import evaluating
+from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.names import NETWORKS, network
 from monstera.zoo.r2plus1d import r2plus1d_18
@@ -18,6 +19,8 @@ __all__ = [
     "cifar_resnet",
     "digits_cnn",
     "evaluating",
+    "gru_speech",
+    "gru_speech_small",
     "load_cifar_resnet_state",
     "mobilenet_v2",
     "network",

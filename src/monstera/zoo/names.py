@@ -10,6 +10,7 @@ from torch import nn
 from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
+from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.r2plus1d import r2plus1d_18
 from monstera.zoo.resnet import resnet18, resnet50
@@ -18,6 +19,8 @@ from monstera.zoo.vgg import vgg16, vgg16_bn
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "c3d": c3d,
     "digits_cnn": digits_cnn,
+    "gru_speech": gru_speech,
+    "gru_speech_small": gru_speech_small,
     "mobilenet_v2": mobilenet_v2,
     "r2plus1d_18": r2plus1d_18,
     "resnet18": resnet18,

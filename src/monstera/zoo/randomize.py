@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from monstera.zoo.eval_mode import evaluating
 
 Product: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
+Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase
 
 
 @torch.no_grad()
@@ -32,6 +33,9 @@ def randomize_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
         if isinstance(module, Product):
             _normal_(module.weight, 1.0, generator)
             _normal_(module.bias, 0.2, generator)
+        elif isinstance(module, Recurrent):
+            for parameter in module.parameters():
+                _normal_(parameter, 1.0 if parameter.dim() == 2 else 0.2, generator)
         elif isinstance(module, _BatchNorm):
             _uniform_(module.weight, 0.5, 1.5, generator)
             _normal_(module.bias, 0.3, generator)
@@ -43,7 +47,8 @@ def calibrate_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
     """Scale the weights of `model` in place, and set its batch-norm statistics, so that `example` keeps its variance.
 
     Zeros stay zeros: call it after pruning random weights, whose activations would else fade from layer to layer.
-    Statistics are the example's own, moved by up to a tenth, as no data set matches its training set exactly.
+    Statistics are the example's own, moved by up to a tenth, as no data set matches its training set exactly. What is
+    between the layers of a recurrent module does not show, so rows of its matrices get a norm of one on average.
 
     Source: Mishkin, Matas, "All you need is a good init" (2015), one pass; batch norms get their statistics as well.
 
@@ -62,6 +67,8 @@ def calibrate_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
     for module in model.modules():
         if isinstance(module, Product):
             handles.append(module.register_forward_hook(unit_variance))
+        elif isinstance(module, Recurrent):
+            _scale_rows_(module)
         elif isinstance(module, _BatchNorm):
             handles.append(module.register_forward_pre_hook(statistics))
     try:
@@ -80,6 +87,12 @@ def _scale_product_(module: Product, output: Tensor) -> Tensor:
         return output
     module.weight /= spread
     return (output - bias) / spread + bias
+
+
+def _scale_rows_(module: Recurrent) -> None:
+    for parameter in module.parameters():
+        if parameter.dim() == 2 and parameter.any():
+            parameter /= parameter.square().sum(1).mean().sqrt()
 
 
 def _along_channels(values: Tensor, output: Tensor, module: Product) -> Tensor:

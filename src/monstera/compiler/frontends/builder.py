@@ -25,7 +25,8 @@ _WHOLE = 2**24
 class Call:
     """One call of a torch operator: its name in `aten`, arguments by schema name, the shapes of the results.
 
-    `dtype` is that of the first result, `dtypes` has those of the arguments that are tensors.
+    `dtype` is that of the first result, `dtypes` has those of the arguments that are tensors; `used` are the numbers of
+    the results that somebody reads, where there are several.
     """
 
     op: str
@@ -33,6 +34,7 @@ class Call:
     shapes: tuple[Shape, ...]
     dtype: torch.dtype = torch.float32
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    used: frozenset[int] = frozenset()
 
     @property
     def shape(self) -> Shape:

@@ -18,6 +18,7 @@ from monstera.compiler.frontends.aten_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.aten_layers import LAYERS
 from monstera.compiler.frontends.aten_logic import LOGIC
 from monstera.compiler.frontends.aten_movement import MOVEMENT
+from monstera.compiler.frontends.aten_recurrent import RECURRENT
 from monstera.compiler.frontends.aten_sequences import SEQUENCES
 from monstera.compiler.frontends.aten_windows import WINDOWS
 from monstera.compiler.frontends.builder import Builder, Call, Value
@@ -30,6 +31,7 @@ _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = 
     **MOVEMENT,
     **LOGIC,
     **SEQUENCES,
+    **RECURRENT,
 }
 # The graph's numbers are fp32; whole ones and truth values are numbers as well.
 _DTYPES = (torch.float32, torch.int64, torch.int32, torch.bool)
@@ -112,8 +114,14 @@ def _value(build: Builder, node: fx.Node, values: Values) -> Any:
     given = _arguments(node, target)
     dtypes = {name: _results(a)[0].dtype for name, a in given.items() if isinstance(a, fx.Node) and _results(a)}
     arguments = {name: fx.map_arg(a, values.__getitem__) for name, a in given.items()}
-    call = Call(op_name(node), arguments, tuple(tuple(t.shape) for t in results), results[0].dtype, dtypes)
+    shapes = tuple(tuple(t.shape) for t in results)
+    call = Call(op_name(node), arguments, shapes, results[0].dtype, dtypes, _used(node))
     return _HANDLERS[call.op](build, call)
+
+
+def _used(node: fx.Node) -> frozenset[Any]:
+    """The numbers of the results that somebody reads, of an operator that gives several."""
+    return frozenset(user.args[1] for user in node.users if user.target is operator.getitem and user.users)
 
 
 def _item(value: Any, index: Any) -> Any:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import fx
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from monstera.compiler.frontends.exported_program import op_name, translate
@@ -20,6 +23,10 @@ _FRESH = (
 )
 _SHOWN = 10
 _INPUT_DTYPES = ("float32", "int64", "int32", "bool")
+_PACKED = (
+    "packed sequences, whose steps differ in batch; an engine's shapes are fixed: "
+    "pass the padded tensor itself, or compile for one sequence of each length"
+)
 
 
 def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Imported:
@@ -82,6 +89,8 @@ def _bind(
 
 
 def _input(name: str, value: Any, positional: bool) -> Input:
+    if isinstance(value, PackedSequence):
+        raise UnsupportedError(f"input {name!r}: {_PACKED}")
     if not isinstance(value, torch.Tensor):
         raise ValueError(
             f"input {name!r} is a {type(value).__name__}; expected a tensor (fix other arguments in a wrapper)"
@@ -93,7 +102,7 @@ def _input(name: str, value: Any, positional: bool) -> Input:
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
-    with torch.no_grad():
+    with torch.no_grad(), _without_packing(model):
         try:
             program = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
@@ -105,6 +114,29 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     if written := [*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()]:
         raise UnsupportedError(f"the model writes to {_listed(written)} when called; an engine has no state")
     return program
+
+
+@contextmanager
+def _without_packing(model: torch.nn.Module) -> Iterator[None]:
+    """Say what is wrong with packed sequences, which torch.export stumbles over; and nothing of its own bookkeeping."""
+    handles = [
+        module.register_forward_pre_hook(_refuse_packed)
+        for module in model.modules()
+        if isinstance(module, torch.nn.RNNBase)
+    ]
+    try:
+        with warnings.catch_warnings():
+            # The flat list of a recurrent layer's weights, which export fills and restores.
+            warnings.filterwarnings("ignore", r"(?s).*_flat_weights.*were assigned during export", UserWarning)
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _refuse_packed(_layer: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+    if isinstance(inputs[0], PackedSequence):
+        raise UnsupportedError(_PACKED)
 
 
 def _writes_to_shared(node: fx.Node) -> bool:

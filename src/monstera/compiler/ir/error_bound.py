@@ -29,6 +29,7 @@ from monstera.compiler.ir.interpreter import (
 from monstera.compiler.ir.ops import (
     Activate,
     Activation,
+    ActivationKind,
     AdaptivePool,
     Add,
     Affine,
@@ -47,6 +48,7 @@ from monstera.compiler.ir.ops import (
     Op,
     Pad,
     Permute,
+    Recurrent,
     Reshape,
     Slice,
     Softmax,
@@ -179,6 +181,60 @@ def _(op: Conv, shape: Shape, params: Params, x: Bounded, residual: Bounded | No
 def _(op: Linear, shape: Shape, params: Params, x: Bounded) -> Array:
     error = _spread(replace(op, bias=None), shape, params, params[op.weight].shape[1], x)
     return error + UNIT * FEW * _size(params, op.bias, 2)
+
+
+@linear_error.register
+def _(op: Recurrent, shape: Shape, params: Params, x: Bounded, h: Bounded, c: Bounded | None = None) -> Array:
+    error = np.empty((len(x.value) + op.cell, *shape[1:]))
+    hidden = Linear(op.weight, op.bias)
+    for t in range(len(x.value))[:: -1 if op.reverse else 1]:
+        u = meaning(hidden, (), params, h.value)
+        spread = linear_error(hidden, (), params, h)
+        h, c = _next_state(op, Bounded(x.value[t], x.error[t]), Bounded(u, spread), h, c)
+        error[t] = h.error
+    if c is not None and op.cell:
+        error[-1] = c.error
+    return error
+
+
+def _next_state(op: Recurrent, x: Bounded, u: Bounded, h: Bounded, c: Bounded | None) -> tuple[Bounded, Bounded | None]:
+    """State and cell after one step of a recurrent layer."""
+    if op.kind == "gru":
+        (x_r, x_z, x_n), (u_r, u_z, u_n) = _gates(x, 3), _gates(u, 3)
+        z = _activated("sigmoid", _sum(x_z, u_z))
+        n = _activated("tanh", _sum(x_n, _product(_activated("sigmoid", _sum(x_r, u_r)), u_n)))
+        # The sum n + z (h - n), in which errors of n and h are weighed by 1 - z and z.
+        value = n.value + z.value * (h.value - n.value)
+        weighed = (
+            (1 - z.value) * n.error + z.value * h.error + z.error * (np.abs(h.value - n.value) + h.error + n.error)
+        )
+        return Bounded(value, weighed + UNIT * FEW * (h.size + n.size)), None
+    if op.kind == "lstm":
+        assert c is not None
+        i, f, g, o = _gates(_sum(x, u), 4)
+        kept, new = _product(_activated("sigmoid", f), c), _product(_activated("sigmoid", i), _activated("tanh", g))
+        c = _sum(kept, new)
+        return _product(_activated("sigmoid", o), _activated("tanh", c)), c
+    return _activated("tanh" if op.kind == "rnn_tanh" else "relu", _sum(x, u)), None
+
+
+def _gates(stacked: Bounded, count: int) -> list[Bounded]:
+    """The gates that lie side by side in the last dimension."""
+    parts = (np.split(array, count, -1) for array in (stacked.value, stacked.error))
+    return [Bounded(value, error) for value, error in zip(*parts, strict=True)]
+
+
+def _sum(a: Bounded, b: Bounded) -> Bounded:
+    return Bounded(a.value + b.value, linear_error(Add(), (), {}, a, b))
+
+
+def _product(a: Bounded, b: Bounded) -> Bounded:
+    return Bounded(a.value * b.value, linear_error(Mul(), (), {}, a, b))
+
+
+def _activated(kind: ActivationKind, x: Bounded) -> Bounded:
+    activation = Activation(kind)
+    return Bounded(activate(activation, x.value), _activation_error(activation, x.value, x.error))
 
 
 @linear_error.register

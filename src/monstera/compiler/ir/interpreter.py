@@ -35,6 +35,7 @@ from monstera.compiler.ir.ops import (
     Pad,
     Padding,
     Permute,
+    Recurrent,
     Reshape,
     Sizes,
     Slice,
@@ -103,6 +104,36 @@ def _(op: Conv, shape: Shape, params: Params, x: Array, residual: Array | None =
 @meaning.register
 def _(op: Linear, _shape: Shape, params: Params, x: Array) -> Array:
     return activate(op.activation, _scale_and_shift(x @ params[op.weight].T, params, op.scale, op.bias, axis=-1))
+
+
+@meaning.register
+def _(op: Recurrent, shape: Shape, params: Params, x: Array, h: Array, c: Array | None = None) -> Array:
+    y = np.empty((len(x) + op.cell, *shape[1:]), x.dtype)
+    for t in range(len(x))[:: -1 if op.reverse else 1]:
+        u = _scale_and_shift(h @ params[op.weight].T, params, None, op.bias, axis=-1)
+        h, c = _next_state(op, x[t], u, h, c)
+        y[t] = h
+    if op.cell:
+        y[-1] = c
+    return y
+
+
+def _next_state(op: Recurrent, x: Array, u: Array, h: Array, c: Array | None) -> tuple[Array, Array | None]:
+    """State and cell after one step, from the products of input and state with the stacked gates."""
+    match op.kind:
+        case "gru":
+            (x_r, x_z, x_n), (u_r, u_z, u_n) = (np.split(v, 3, -1) for v in (x, u))
+            z = _sigmoid(x_z + u_z)
+            return (1 - z) * np.tanh(x_n + _sigmoid(x_r + u_r) * u_n) + z * h, None
+        case "lstm":
+            assert c is not None
+            i, f, g, o = np.split(x + u, 4, -1)
+            c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
+            return _sigmoid(o) * np.tanh(c), c
+        case "rnn_tanh":
+            return np.tanh(x + u), None
+        case "rnn_relu":
+            return np.maximum(x + u, 0), None
 
 
 @meaning.register

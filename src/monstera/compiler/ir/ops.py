@@ -33,6 +33,7 @@ ActivationKind: TypeAlias = Literal[
     "reciprocal",
     "not_zero",
 ]
+RecurrentKind: TypeAlias = Literal["gru", "lstm", "rnn_tanh", "rnn_relu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,31 @@ class Linear:
     bias: str | None = None
     scale: str | None = None
     activation: Activation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recurrent:
+    """A recurrent layer in one direction, its input products computed before: `[steps, batch, gates * hidden]`.
+
+    Inputs are the products and the initial state `[batch, hidden]`; for an LSTM the initial cell follows. `weight` is
+    `[gates * hidden, hidden]` and acts on the state with `bias`; gates are stacked as torch has them: r, z, n of a GRU,
+    i, f, g, o of an LSTM. The value is `[steps, batch, hidden]`, the state after each step in the order of the input,
+    which `reverse` walks through backwards: the final state is the last step or, reversed, the first. With `cell`, an
+    LSTM's final cell follows as one step more.
+
+    Raises:
+        ValueError: `cell` is asked of a layer that is no LSTM.
+    """
+
+    kind: RecurrentKind
+    weight: str
+    bias: str | None = None
+    reverse: bool = False
+    cell: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cell and self.kind != "lstm":
+            raise ValueError(f"{self}: only an LSTM has a cell")
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +356,7 @@ class Slice:
 Op: TypeAlias = (
     Conv
     | Linear
+    | Recurrent
     | Affine
     | Activate
     | Add

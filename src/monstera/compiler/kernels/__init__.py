@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -16,6 +16,7 @@ from importlib import resources
 import numpy as np
 
 from monstera.compiler.ir import Activation
+from monstera.compiler.ir.ops import RecurrentKind
 from monstera.compiler.kernels.depthwise import depthwise_source
 from monstera.compiler.kernels.gemm import gemm_source
 from monstera.compiler.kernels.spmm import Run, spmm_source
@@ -106,6 +107,16 @@ def matmul_kernel(strips: Iterable[int]) -> Kernel:
     return Kernel("matmul", "matmul.h", strips=tuple(sorted(strips)))
 
 
+def recurrent_kernel(kind: RecurrentKind, sizes: Sequence[int]) -> Kernel:
+    """A whole recurrence, whose product with the state is in blocks of these sizes, one after another."""
+    products = [
+        Kernel(name := f"f32_spmv_columns_{rows}x1_sums", "spmv.h", f"SPMV_SUMS({name}, {rows})") for rows in sizes
+    ]
+    name = f"f32_{kind}_columns_{'_'.join(f'{rows}x1' for rows in sizes)}"
+    calls = " ".join(f"STATE_PRODUCT({i}, {product.name})" for i, product in enumerate(products))
+    return Kernel(name, "recurrent.h", f"RECURRENT({name}, {kind}, {calls})", needs=tuple(products))
+
+
 def map_kernel(kind: str, activation: Activation | None) -> Kernel:
     """An elementwise kernel: kind is a key of the table above, then the activation."""
     name = f"f32_map_{kind}{_suffix(activation)}"
@@ -119,9 +130,10 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
     used = _merged(kernels)
     strips = {width for k in used for width in k.strips}
     definitions = {_definition(k.activation) for k in used if k.activation}
+    needed = {n.header for k in used for n in k.needs}
     parts = [f"#define VL {target.lanes}", header("prelude.h"), header("activations.h"), *sorted(definitions)]
     parts += [gemm_source(strips, not target.broadcasts)] if strips else []
-    parts += [header(name) for name in sorted({k.header for k in used})]
+    parts += [header(name) for name in sorted({k.header for k in used}, key=lambda name: (name not in needed, name))]
     for kernel in used:
         if kernel.rows:
             activation = activation_name(kernel.activation)
@@ -135,13 +147,16 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
 
 
 def _merged(kernels: Iterable[Kernel]) -> list[Kernel]:
-    """Kernels by name, each once, with the widths of all that bear the name."""
+    """Kernels by name, each once, with the widths of all that bear the name; those that others need come first."""
     named: dict[str, Kernel] = {}
+    needed: set[str] = set()
     for kernel in kernels:
-        known = named.setdefault(kernel.name, kernel)
-        widths, strips = {*known.widths, *kernel.widths}, {*known.strips, *kernel.strips}
-        named[kernel.name] = replace(known, widths=tuple(sorted(widths)), strips=tuple(sorted(strips)))
-    return [named[name] for name in sorted(named)]
+        needed |= {n.name for n in kernel.needs}
+        for each in (*kernel.needs, kernel):
+            known = named.setdefault(each.name, each)
+            widths, strips = {*known.widths, *each.widths}, {*known.strips, *each.strips}
+            named[each.name] = replace(known, widths=tuple(sorted(widths)), strips=tuple(sorted(strips)))
+    return [named[name] for name in sorted(named, key=lambda name: (name not in needed, name))]
 
 
 @cache

@@ -41,3 +41,38 @@ static void copy(const copy_args *a, const float *x, float *y, long y_first, flo
         if (a->whole && (a->h == 0 || a->w == 0)) clear(plane, a->y.tail);
     }
 }
+
+/* VL vectors as the rows of a square, turned into its columns: each round deals out the floats of two vectors in turn. */
+INLINE void turn_square(vf *v) {
+    for (int round = 1; round < VL; round *= 2) {
+        vf w[VL];
+        for (int i = 0; i < VL / 2; i++) {
+            w[2 * i] = low_pairs(v[i], v[i + VL / 2]);
+            w[2 * i + 1] = high_pairs(v[i], v[i + VL / 2]);
+        }
+        memcpy(v, w, sizeof w);
+    }
+}
+
+/* A copy of one row a channel whose channels are neighbours in the source (x_channel is 1): tokens with their features
+ * side by side into planes of features, or back. */
+static void transpose(const copy_args *a, const float *x, float *y, long y_first, float *start, part p) {
+    const range mine = share((a->c + VL - 1) / VL, p);
+    (void)y_first, (void)start;
+    for (long c = mine.begin * VL; c < mine.end * VL && c < a->c; c += VL) {
+        const long channels = a->c - c < VL ? a->c - c : VL;
+        for (int n = 0; n < a->n; n++) {
+            const float *from = x + n * a->x_image + c;
+            float *to = y + n * a->y.image + c * a->y_channel;
+            for (long w = 0; w < a->w; w += VL) {
+                const long columns = a->w - w < VL ? a->w - w : VL;
+                vf v[VL];
+                for (int i = 0; i < VL; i++)
+                    v[i] = i < columns ? load_some(from + (w + i) * a->x_column, channels) : (vf){0};
+                turn_square(v);
+                for (int i = 0; i < channels; i++) store_some(to + i * a->y_channel + w, v[i], columns);
+            }
+        }
+        for (int i = 0; a->whole && i < channels; i++) clear_gaps(y + (c + i) * a->y_channel, &a->y);
+    }
+}

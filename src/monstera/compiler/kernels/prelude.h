@@ -19,7 +19,9 @@ typedef float v8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float v16 __attribute__((vector_size(64), aligned(4), may_alias));
 
 typedef struct { long begin, end; } range;
-typedef struct { int id, count; range window; } part; /* this thread, of so many; the piece of a step they share */
+typedef struct team team;
+typedef struct { int id, count; range window; team *team; } part; /* this thread, of so many in a team; the piece of a
+                                                                   * step they share */
 
 typedef struct {
     const char *weights;

@@ -85,9 +85,9 @@ typedef struct {
 /* A scattered float. Compilers must not make a vector scatter of several: no processor has a fast one. */
 INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
 
-/* Sums go right to y where rows are in order or alone, else over the stack, and are activated when all blocks are done:
- * a vector at a time, which scattered rows are gathered into. */
-#define SPMV(NAME, R, ACTIVATION) \
+/* The rows of a thread's blocks, before any activation. Sums go right to y where rows are in order or alone, else over
+ * the stack. */
+#define SPMV_SUMS(NAME, R) \
     INLINE void NAME##_1(const float *x, long x_image, const SPMV_OFFSET_##R *offset, const float *w, long k, \
         const float *start, long start_image, float *y, long y_image) { (void)start_image; SPMV_SUM_##R(1, 4) } \
     INLINE void NAME##_4(const float *x, long x_image, const SPMV_OFFSET_##R *offset, const float *w, long k, \
@@ -107,6 +107,20 @@ INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
         for (int n = 0; over_stack && n < images; n++) \
             for (int r = 0; r < R; r++) put(first + n * a->y_image + row[r], sums[n * R + r]); \
     } \
+    static range NAME(const spmv_args *a, part p) { \
+        const range mine = share(a->blocks, p); \
+        for (int group = 0; group < a->groups; group++) \
+            for (long b = mine.begin; b < mine.end; b++) { \
+                int n = 0; \
+                for (; n + 4 <= a->images; n += 4) NAME##_block(a, group, b, n, 4); \
+                for (; n < a->images; n++) NAME##_block(a, group, b, n, 1); \
+            } \
+        return (range){R * mine.begin, R * mine.end}; \
+    }
+
+/* Sums are activated when all blocks are done: a vector at a time, which scattered rows are gathered into. */
+#define SPMV(NAME, R, ACTIVATION) \
+    SPMV_SUMS(NAME##_rows, R) \
     INLINE void NAME##_activate(float *y, const int *row, long rows) { \
         for (long i = 0; i < rows; i += VL) { \
             const long left = rows - i < VL ? rows - i : VL; \
@@ -118,17 +132,10 @@ INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
         } \
     } \
     static void NAME(const spmv_args *a, part p) { \
-        const range mine = share(a->blocks, p); \
-        for (int group = 0; group < a->groups; group++) \
-            for (long b = mine.begin; b < mine.end; b++) { \
-                int n = 0; \
-                for (; n + 4 <= a->images; n += 4) NAME##_block(a, group, b, n, 4); \
-                for (; n < a->images; n++) NAME##_block(a, group, b, n, 1); \
-            } \
-        const long rows = R * (mine.end - mine.begin); \
+        const range rows = NAME##_rows(a, p); \
         for (int n = 0; n < a->images; n++) { \
             float *y = a->y + n * a->y_image; \
-            if (a->row) NAME##_activate(y, a->row + R * mine.begin, rows); \
-            else NAME##_activate(y + a->first_row + R * mine.begin, 0, rows); \
+            if (a->row) NAME##_activate(y, a->row + rows.begin, rows.end - rows.begin); \
+            else NAME##_activate(y + a->first_row + rows.begin, 0, rows.end - rows.begin); \
         } \
     }

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 typedef struct { void (*run)(const call *, part); int step; range window; } turn;
-typedef struct team team;
 typedef struct { team *team; int id; } member;
 
 struct team {
@@ -82,7 +81,7 @@ static void walk(team *t, int id) {
     for (int i = 0; i < t->count; i++) {
         const double start = t->seconds && id == 0 ? now() : 0.0;
         const turn *next = t->turns + i;
-        next->run(t->call, (part){id, t->threads, next->window});
+        next->run(t->call, (part){id, t->threads, next->window, t});
         barrier(t);
         if (t->seconds && id == 0) t->seconds[next->step] += now() - start;
     }

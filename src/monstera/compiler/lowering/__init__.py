@@ -30,6 +30,7 @@ from monstera.compiler.ir import (
     Norm,
     Pad,
     Permute,
+    Recurrent,
     Reshape,
     Slice,
     Softmax,
@@ -48,6 +49,7 @@ from monstera.compiler.lowering.pointwise import (
     lower_mul,
     lower_where,
 )
+from monstera.compiler.lowering.recurrent import lower_recurrent
 from monstera.compiler.lowering.sequences import lower_attention, lower_embedding, lower_matmul, lower_norm
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_permute, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import (
@@ -88,6 +90,7 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
     Norm: lower_norm,
     Pad: lower_pad,
     Permute: lower_permute,
+    Recurrent: lower_recurrent,
     Reshape: _nothing,
     Slice: lower_slice,
     Softmax: lower_softmax,

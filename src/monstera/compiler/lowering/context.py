@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.grids import Layouts
-from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Reshape, Shape
+from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
 from monstera.compiler.lowering.choice import Candidate, Case, Choice
 from monstera.compiler.lowering.windows import as_five, grid_args, windows
@@ -18,6 +18,7 @@ from monstera.compiler.program import Field, GridArgs, Kernel, Read, Ref, Step, 
 from monstera.compiler.targets import Target
 
 COPY = Kernel("copy", "copy.h")
+TRANSPOSE = Kernel("transpose", "copy.h")
 SPLIT = Kernel("split", "split.h")
 
 
@@ -136,7 +137,7 @@ class Lowering:
         self.tables.setdefault(name, array)
         return Ref("weights", name)
 
-    def bias(self, op: Conv | Linear) -> np.ndarray:
+    def bias(self, op: Conv | Linear | Recurrent) -> np.ndarray:
         """What is added to each row: `[rows]`, zeros if the operator has none."""
         rows = len(self.graph.params[op.weight])
         return self.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
@@ -235,8 +236,11 @@ class Lowering:
             operands = (source + (y0 * row + x0 * column), plane + window.first, window.first, plane)
             work = Work(bytes=8 * n * c * d * window.count[0] * window.count[1])
             pads = clears if phase == 0 else ()
+            # Rows of neighbouring channels, seen across: whole squares are turned at once.
+            across = channel == 1 < min(c, column * sx) and (d, window.count[0], window.first) == (1, 1, 0)
+            kernel = TRANSPOSE if across else COPY
             self.steps.append(
-                Step(layer, title, COPY, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
+                Step(layer, title, kernel, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
             )
 
     def _split(self, value: str, into: Planes, to: Ref) -> None:

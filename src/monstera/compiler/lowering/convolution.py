@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from math import prod
 
@@ -16,14 +16,13 @@ from monstera.compiler.layout import LINE, Flat, Planes, three
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates, spmv_candidates
 from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.depthwise import lower_depthwise
+from monstera.compiler.lowering.matrix import Matrix, block_tables, group_offsets, spmv_fields, spmv_work, work_of
 from monstera.compiler.lowering.pointwise import lower_add
-from monstera.compiler.lowering.single_rows import OFFSET_BYTES, in_column_groups
 from monstera.compiler.lowering.stretches import Stretch, stretch_table, stretches_of, tap_ranges
 from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
-from monstera.compiler.program import Field, Read, Ref, Sweep, Work
+from monstera.compiler.program import Field, Read, Ref, Sweep
 from monstera.compiler.taps import Axis, Taps, taps_of
-from monstera.runtime import PackingSpec
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
@@ -32,25 +31,6 @@ FAR_BYTES = 4 * 1024 * 1024
 # Cache lines that single rows read over and over (some leave the first-level cache, rarely), and the planes worth it.
 GROUP_LINES = 600
 GROUPED_FLOATS = 640
-
-
-@dataclass(frozen=True, slots=True)
-class _Matrix:
-    """A weight as the kernels see it: `[rows, columns]`, and for each column where it reads, in floats from `x`.
-
-    `holes` are read off the model's own weight, before any scale; columns count within a convolution group, and
-    `group_stride` floats lie between the inputs of two groups. Over planes, each tap in depth has `deep` neighbouring
-    columns.
-    """
-
-    values: np.ndarray
-    holes: np.ndarray
-    offsets: np.ndarray
-    bias: np.ndarray
-    x: Ref
-    groups: int = 1
-    group_stride: int = 0
-    deep: int = 0
 
 
 def lower_conv(low: Lowering, node: Node) -> None:
@@ -77,7 +57,7 @@ def lower_linear(low: Lowering, node: Node) -> None:
         ref = low.own(source)
     else:
         offsets, ref, image = np.arange(weight.shape[1]), low.flat(node.inputs[0]), weight.shape[1]
-    matrix = _Matrix(_scaled(low, op), weight == 0, offsets.astype(np.int32), low.bias(op), ref)
+    matrix = Matrix(_scaled(low, op), weight == 0, offsets.astype(np.int32), low.bias(op), ref)
     _product(low, node, matrix, (images, image), op.activation)
 
 
@@ -129,7 +109,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
 def _spmm(
     low: Lowering,
     node: Node,
-    matrix: _Matrix,
+    matrix: Matrix,
     part: Part,
     choice: Choice,
     common: dict[str, Field],
@@ -142,13 +122,13 @@ def _spmm(
     blocks = pack(matrix.values, matrix.holes, part.rows)
     # A channel counts as often as slices of it are read.
     channels = np.unique(blocks.columns // prod(_kernel(low, op)[1:])).size * op.groups
-    fields = common | _block_tables(low, matrix, blocks)
+    fields = common | block_tables(low, matrix, blocks)
     if not choice.groups:
         choice = _in_groups(low, node, part.size, choice)
     fields |= _cut_tables(low, matrix, blocks, choice.groups, stretches)
     fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
     fields["row"] = low.table(blocks.row)
-    work = _work(matrix, part, blocks, prod(node.shape) // node.shape[1])
+    work = work_of(matrix, part, blocks, prod(node.shape) // node.shape[1])
     work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
     run = run_of(fields)
     widths = {width for stretch in stretches for width in _widths(low, run, stretch)}
@@ -175,7 +155,7 @@ def _kernel(low: Lowering, op: Conv) -> tuple[int, int, int]:
     return three(low.graph.params[op.weight].shape[2:], 1)
 
 
-def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
+def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> Matrix:
     """A convolution's weight on the layout of its input; taps that meet padding for every output are holes.
 
     Columns are ordered by the tap's depth, then as the weight has them.
@@ -196,7 +176,7 @@ def _conv_matrix(low: Lowering, node: Node, inside: Planes) -> _Matrix:
 
     holes = by_depth(weight == 0) | ~np.broadcast_to(live, offsets.shape).reshape(1, -1)
     x = low.planes(node.inputs[0], inside)
-    return _Matrix(
+    return Matrix(
         *(by_depth(_scaled(low, op)), holes, offsets.reshape(-1), low.bias(op), x),
         groups=op.groups,
         group_stride=inside.plane(channels),
@@ -220,7 +200,7 @@ def _one_pixel(low: Lowering, node: Node) -> None:
     offsets = np.where(live, offsets, 0).astype(np.int32).reshape(-1)
     holes = (weight == 0).reshape(len(weight), -1) | ~np.broadcast_to(live, channels.shape).reshape(1, -1)
     group = weight.shape[1] * channel
-    matrix = _Matrix(_scaled(low, op), holes, offsets, low.bias(op), low.own(source), op.groups, group)
+    matrix = Matrix(_scaled(low, op), holes, offsets, low.bias(op), low.own(source), op.groups, group)
     images = (node.shape[0], image)
     if len(node.inputs) == 1:
         _product(low, node, matrix, images, op.activation)
@@ -229,27 +209,15 @@ def _one_pixel(low: Lowering, node: Node) -> None:
     lower_add(low, replace(node, op=Add(op.activation), inputs=(node.name, node.inputs[1])))
 
 
-def _product(
-    low: Lowering, node: Node, matrix: _Matrix, images: tuple[int, int], activation: Activation | None
-) -> None:
+def _product(low: Lowering, node: Node, matrix: Matrix, images: tuple[int, int], activation: Activation | None) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
     case = Case(spmv_candidates(matrix.holes, matrix.groups, images[0], low.target), 0)
     key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation))
     for _, candidate in low.each_choice(key, case):
         for part in candidate.parts:
             blocks = pack(matrix.values, matrix.holes, part.rows)
-            fields = _product_tables(low, matrix, blocks, images[0]) | {
-                "x": matrix.x,
-                "y": low.result(node)[0],
-                "x_image": images[1],
-                "y_image": len(matrix.values),
-                "images": images[0],
-                "row": None if part.stretch else low.table(blocks.row),
-                "first_row": int(blocks.row[0, 0]),
-            }
-            kernel, work = spmv_kernel(part.size, activation), _work(matrix, part, blocks, images[0])
-            if part.size == 1:
-                work = replace(work, bytes=(4 + OFFSET_BYTES) * blocks.stored)
+            fields = spmv_fields(low, matrix, part, blocks, low.result(node)[0], images)
+            kernel, work = spmv_kernel(part.size, activation), spmv_work(matrix, part, blocks, images[0])
             low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=work)
 
 
@@ -258,26 +226,6 @@ def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
     weight = low.graph.params[op.weight]
     matrix = weight.reshape(len(weight), -1)
     return matrix * low.graph.params[op.scale][:, None] if op.scale else matrix
-
-
-def _block_tables(low: Lowering, matrix: _Matrix, blocks: Blocks) -> dict[str, Field]:
-    table = np.stack([blocks.start, blocks.first, blocks.length, _group_offsets(matrix, blocks)], 1)
-    return {
-        "offset": low.table(matrix.offsets[blocks.columns]),
-        "weight": low.table(blocks.values),
-        "block": low.table(table.astype(np.int32)),
-        "bias": low.table(matrix.bias[blocks.row]),
-        "blocks": blocks.count,
-    }
-
-
-def _product_tables(low: Lowering, matrix: _Matrix, blocks: Blocks, images: int) -> dict[str, Field]:
-    if blocks.rows > 1:
-        return _block_tables(low, matrix, blocks) | {"groups": 1}
-    groups = in_column_groups(blocks, matrix.offsets, _group_offsets(matrix, blocks), images)
-    tables = {"offset": groups.offset, "weight": groups.weight, "block": groups.block}
-    bias: dict[str, Field] = {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count}
-    return bias | {name: low.table(array) for name, array in tables.items()} | {"groups": groups.count}
 
 
 def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
@@ -302,7 +250,7 @@ def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
 
 
 def _cut_tables(
-    low: Lowering, matrix: _Matrix, blocks: Blocks, groups: int, stretches: Sequence[Stretch]
+    low: Lowering, matrix: Matrix, blocks: Blocks, groups: int, stretches: Sequence[Stretch]
 ) -> dict[str, Field]:
     """The table of blocks with the columns of each in so many groups of neighbours, the first group of all first.
 
@@ -321,14 +269,9 @@ def _cut_tables(
         axis=-1,
     )
     first, length = at[:, :-1], np.diff(at, axis=1)
-    base = np.broadcast_to(_group_offsets(matrix, blocks), first.shape)
+    base = np.broadcast_to(group_offsets(matrix, blocks), first.shape)
     table = np.stack([blocks.start + first, blocks.first + first, length, base], -1)
     return {"block": low.table(table.astype(np.int32)), "groups": groups}
-
-
-def _group_offsets(matrix: _Matrix, blocks: Blocks) -> np.ndarray:
-    """Where the inputs of each block's convolution group begin."""
-    return blocks.row[:, 0] // (len(matrix.values) // matrix.groups) * matrix.group_stride
 
 
 def _tiling(low: Lowering, channels: int, vectors: int, size: int, choice: Choice) -> dict[str, Field]:
@@ -357,19 +300,6 @@ def _taps(low: Lowering, node: Node) -> Taps:
     op = node.op
     assert isinstance(op, Conv)
     return taps_of(op, low.graph.params[op.weight].shape[2:], low.shape(node.inputs[0]), node.shape)
-
-
-def _work(matrix: _Matrix, part: Part, blocks: Blocks, pixels: int) -> Work:
-    rows = blocks.row.reshape(-1)
-    weights = int((~matrix.holes[rows]).sum())
-    return Work(
-        dense_macs=rows.size * matrix.holes.shape[1] * pixels,
-        macs=weights * pixels,
-        bytes=4 * (blocks.stored + blocks.columns.size),
-        packing=PackingSpec(
-            part.order, part.size, blocks.count, matrix.holes.shape[1], weights, blocks.stored, part.flop
-        ),
-    )
 
 
 def _title(low: Lowering, node: Node, blocks: Blocks) -> str:

@@ -17,6 +17,7 @@ from monstera.compiler.passes.fuse_formulas import fuse_formulas
 from monstera.compiler.passes.fuse_padding import fuse_padding
 from monstera.compiler.passes.fuse_residual import fuse_residual
 from monstera.compiler.passes.hoist_elementwise import hoist_elementwise
+from monstera.compiler.passes.linear_over_tokens import linear_over_tokens
 from monstera.compiler.passes.merge_equal import merge_equal
 from monstera.compiler.passes.split_products import split_products
 
@@ -48,6 +49,8 @@ PASSES: tuple[Pass, ...] = (
     fuse_padding,
     fuse_activation,
     fuse_residual,
+    linear_over_tokens,
+    fold_constants,
     drop_dead_code,
 )
 
@@ -73,6 +76,7 @@ __all__ = [
     "fuse_padding",
     "fuse_residual",
     "hoist_elementwise",
+    "linear_over_tokens",
     "merge_equal",
     "optimize",
     "split_products",
