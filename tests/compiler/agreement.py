@@ -30,8 +30,13 @@ def compare(
 
 def torch_answers(model: torch.nn.Module, imported: Imported, inputs: Inputs) -> list[torch.Tensor]:
     """What torch gives, in the order of the graph's outputs."""
+    given = [torch.from_numpy(inputs[i.name]) for i in imported.inputs]
+    whole = [
+        x if i.dtype == "float32" else x.to(getattr(torch, i.dtype))
+        for i, x in zip(imported.inputs, given, strict=True)
+    ]
     with torch.no_grad():
-        answer = model(*[torch.from_numpy(inputs[i.name]).to(getattr(torch, i.dtype)) for i in imported.inputs])
+        answer = model(*whole)
     tensors = dict(_leaves(imported.output, answer))
     return [tensors[i] for i in range(len(imported.graph.outputs))]
 
