@@ -21,11 +21,14 @@ Pass: TypeAlias = Callable[[Graph], Graph]
 # What is affine is known after the first fold; behind a transposed convolution it then moves to where it can fold.
 _FOLD: tuple[Pass, ...] = (fold_affine, hoist_elementwise, fold_affine)
 
+# Linear layers over tokens become convolutions first, so that all that follows acts on them as on any other.
 # Channels are dropped before activations and residuals are fused, where constants are easiest to follow; what that
 # leaves may fold again. Activations come before residuals, so that an addition brings its activation along.
 PASSES: tuple[Pass, ...] = (
     fold_constants,
     drop_dead_code,
+    linear_over_tokens,
+    fold_constants,
     *_FOLD,
     drop_dead_channels,
     fold_constants,
@@ -34,8 +37,6 @@ PASSES: tuple[Pass, ...] = (
     fuse_padding,
     fuse_activation,
     fuse_residual,
-    linear_over_tokens,
-    fold_constants,
     drop_dead_code,
 )
 
