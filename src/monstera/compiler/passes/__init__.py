@@ -27,15 +27,17 @@ Pass: TypeAlias = Callable[[Graph], Graph]
 _FOLD: tuple[Pass, ...] = (fold_affine, hoist_elementwise, fold_affine)
 
 # What models spell out is found first, in the words of the model. Features are channels before anything is folded into
-# convolutions, which linear layers over tokens become. Channels are dropped before activations and residuals are fused,
-# where constants are easiest to follow; what that leaves may fold again. Activations come before residuals, so that an
-# addition brings its activation along.
+# convolutions, which linear layers over tokens become: together with what is around them, and one by one where that
+# does not apply. Channels are dropped before activations and residuals are fused, where constants are easiest to
+# follow; what that leaves may fold again. Activations come before residuals, so that an addition brings its activation
+# along.
 PASSES: tuple[Pass, ...] = (
     fuse_attention,
     fuse_formulas,
     fold_constants,
     drop_dead_code,
     channels_first,
+    linear_over_tokens,
     fold_constants,
     drop_dead_code,
     split_products,
@@ -49,8 +51,6 @@ PASSES: tuple[Pass, ...] = (
     fuse_padding,
     fuse_activation,
     fuse_residual,
-    linear_over_tokens,
-    fold_constants,
     drop_dead_code,
 )
 

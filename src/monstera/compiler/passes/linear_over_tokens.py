@@ -7,6 +7,7 @@ from math import prod
 
 from monstera.compiler.ir import Conv, Graph, Linear, Node, Permute, Reshape
 from monstera.compiler.ir.interpreter import Array
+from monstera.compiler.passes.fuse_activation import fuse_activation
 from monstera.compiler.passes.rewrite import new_key
 
 # A vector of tokens: from here on planes cost less than streaming the weights once for every four tokens, by the prices
@@ -20,12 +21,17 @@ def linear_over_tokens(graph: Graph) -> Graph:
     The line is turned from tokens to planes of features before, and back behind; where two such layers follow each
     other both turns cancel.
     """
+    # An activation comes along, as it would no longer stand next to its producer.
+    graph = fuse_activation(graph, _has_many)
     params = dict(graph.params)
     nodes: list[Node] = []
     for node in graph.nodes:
-        many = isinstance(node.op, Linear) and len(node.shape) > 2 and prod(node.shape[:-1]) >= MANY
-        nodes += _over_planes(node, params) if many else [node]
+        nodes += _over_planes(node, params) if _has_many(node) else [node]
     return replace(graph, nodes=tuple(nodes), params=params)
+
+
+def _has_many(node: Node) -> bool:
+    return isinstance(node.op, Linear) and len(node.shape) > 2 and prod(node.shape[:-1]) >= MANY
 
 
 def _over_planes(node: Node, params: dict[str, Array]) -> list[Node]:
