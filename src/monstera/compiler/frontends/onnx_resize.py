@@ -1,0 +1,114 @@
+"""ONNX's Resize, as far as its coordinates are ones that the IR can say: their tables are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.imported import UnsupportedError
+from monstera.compiler.frontends.onnx_call import axes, image
+from monstera.compiler.ir import Upsample
+from monstera.compiler.ir.interpreter import source_pixels
+from monstera.compiler.ir.ops import Sizes
+
+# Where output pixels lie on the input: from the pixel's number, both sizes and the scale (output by input).
+_PLACES: Mapping[str, Callable[[np.ndarray, int, int, float], np.ndarray]] = {
+    "half_pixel": lambda i, _n, _m, scale: (i + 0.5) / scale - 0.5,
+    "pytorch_half_pixel": lambda i, _n, m, scale: (i + 0.5) / scale - 0.5 if m > 1 else 0 * i,
+    "half_pixel_symmetric": lambda i, n, m, scale: n / 2 * (1 - m / (scale * n)) + (i + 0.5) / scale - 0.5,
+    "asymmetric": lambda i, _n, _m, scale: i / scale,
+    "align_corners": lambda i, n, m, _scale: i * (n - 1) / max(1, m - 1),
+}
+_ROUND: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+}
+# How far two places may lie apart, in pixels: the IR computes in fp32.
+_SAME = 1e-4
+
+
+def resize(build: Builder, call: Call) -> Value:
+    """Translate Resize over the spatial dimensions.
+
+    Raises:
+        UnsupportedError: batch or channels are resized too, or the pixels read are not those of the IR's `Upsample`.
+    """
+    x, _ = image(build, call)
+    shape = build.shape(x)
+    if shape[:2] != call.shape[:2]:
+        raise UnsupportedError(f"it resizes {shape} to {call.shape}; batch and channels must stay")
+    scales = _scales(build, call, shape)[2:]
+    sizes = [*zip(shape[2:], call.shape[2:], scales, strict=True)]
+    _check(call, sizes)
+    for op in _candidates(call["mode"], sizes):
+        if all(_same(call, op, *size, step) for size, step in zip(sizes, op.step, strict=True)):
+            return build.add(op, (x,), call.shape)
+    rounding = f", nearest_mode {call['nearest_mode']!r}" if call["mode"] == "nearest" else ""
+    raise UnsupportedError(
+        f"mode {call['mode']!r} with coordinates {call['coordinate_transformation_mode']!r}{rounding} from "
+        f"{shape[2:]} to {call.shape[2:]} pixels: the compiler cannot read these pixels"
+    )
+
+
+def _check(call: Call, sizes: list[tuple[int, int, float]]) -> None:
+    if call["mode"] not in ("nearest", "linear"):
+        raise UnsupportedError(f"mode {call['mode']!r}; only 'nearest' and 'linear' are supported")
+    if call["coordinate_transformation_mode"] == "align_corners" and _between(sizes):
+        # Whether the corners are those of 2.4 pixels or of 2 is read in different ways.
+        raise UnsupportedError("coordinates 'align_corners' with scales that give no whole number of pixels; give sizes")
+    if call["coordinate_transformation_mode"] not in _PLACES:
+        raise UnsupportedError(f"coordinates {call['coordinate_transformation_mode']!r}; known: {', '.join(_PLACES)}")
+    if call.args.get("antialias"):
+        raise UnsupportedError("antialias")
+
+
+def _between(sizes: list[tuple[int, int, float]]) -> bool:
+    return any(abs(n * scale - m) > _SAME for n, m, scale in sizes)
+
+
+def _scales(build: Builder, call: Call, shape: Sizes) -> tuple[float, ...]:
+    """Output by input for every dimension, as the model says it, or else from the sizes."""
+    dims = axes(call, len(shape)) or range(len(shape))
+    policy = call.args.get("keep_aspect_ratio_policy", "stretch")
+    given: dict[int, float] = {}
+    if call["scales"] is not None and build.shape(call["scales"]) != (0,):
+        scales = build.known(call["scales"], "the list of scales").to(torch.float64).tolist()
+        given = dict(zip(dims, scales, strict=True))
+    elif policy != "stretch":
+        sizes = build.known(call["sizes"], "the list of sizes").tolist()
+        ratios = [size / shape[d] for d, size in zip(dims, sizes, strict=True)]
+        scale = min(ratios) if policy == "not_larger" else max(ratios)
+        given = {d: scale for d in dims}
+    return tuple(given.get(d, m / n) for d, (n, m) in enumerate(zip(shape, call.shape, strict=True)))
+
+
+def _candidates(mode: str, sizes: list[tuple[int, int, float]]) -> list[Upsample]:
+    """What the IR has to say a resize of these sizes and scales."""
+    by_scale = tuple(float(np.float32(1 / scale)) for _, _, scale in sizes)
+    by_size = tuple(float(np.float32(n) / np.float32(m)) for n, m, _ in sizes)
+    by_corners = tuple(float(np.float32(n - 1) / np.float32(max(1, m - 1))) for n, m, _ in sizes)
+    if mode == "nearest":
+        return [Upsample("nearest", step) for step in (by_scale, by_size)]
+    return [
+        Upsample("linear", by_scale),
+        Upsample("linear", by_scale, align_corners=True),
+        Upsample("linear", by_corners, align_corners=True),
+    ]
+
+
+def _same(call: Call, op: Upsample, n: int, m: int, scale: float, step: float) -> bool:
+    """Whether the model and an operator of the IR read one dimension alike."""
+    low, high, fraction = source_pixels(op, n, m, step)
+    if n == m and scale == 1:
+        # Nothing is resized, whatever the coordinates are called.
+        places = np.arange(m, dtype=np.float64)
+    else:
+        places = _PLACES[call["coordinate_transformation_mode"]](np.arange(m, dtype=np.float64), n, m, scale)
+        if call["mode"] == "nearest":
+            places = _ROUND[call["nearest_mode"]](places)
+    return bool((np.abs(np.clip(places, 0, n - 1) - (low + (high - low) * fraction)) < _SAME).all())
