@@ -28,6 +28,7 @@ Result: TypeAlias = "str | Known | None"
 """What a name of the model stands for: a value of our graph, an array, or None where even the shape is unknown."""
 
 _FLOAT = onnx.TensorProto.FLOAT
+_OF_SHAPES = ("Shape", "Size")
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 # Shape inference looks at arrays that are shapes, axes, pads or scales, and must not be sent whole weights.
 _LARGEST_SHAPE = 1024
@@ -134,25 +135,18 @@ class _Walk:
     def _folded(self, node: onnx.NodeProto) -> dict[str, Known] | None:
         """The results of a node that needs nothing but values or shapes known here."""
         operands = {name: self.values[name] for name in node.input if name}
-        if node.op_type in ("Shape", "Size") and isinstance(x := operands[node.input[0]], str):
+        if node.op_type in _OF_SHAPES and isinstance(x := operands[node.input[0]], str):
             operands[node.input[0]] = np.empty(self.build.shape(x), np.bool_)
         known = {name: x for name, x in operands.items() if isinstance(x, np.ndarray)}
         if len(known) < len(operands) or node.op_type in _RANDOM or any(a.HasField("g") for a in node.attribute):
             return None
-        names = [name for name in node.output if name]
-        function = helper.make_function(
-            "monstera", "fold", [*known], names, [node], [helper.make_opsetid("", self.opset)]
-        )
-        results = ReferenceEvaluator(function).run(None, known)
-        if not all(isinstance(r, np.ndarray | np.generic) for r in results):
-            raise UnsupportedError("it gives something else than tensors")
-        return {name: np.asarray(r) for name, r in zip(names, results, strict=True)}
+        return _computed(node, known, self.opset)
 
     def _types(self, node: onnx.NodeProto, schema: defs.OpSchema) -> dict[str, onnx.TypeProto]:
         """The types of the results, as onnx infers them."""
         operands = {name: self.values[name] for name in node.input if name}
         # What made a lost operand is on the list already; this node joins it only if it would be there anyway.
-        reason = "" if node.op_type in _RULES else "unknown to the compiler"
+        reason = "" if node.op_type in (*_RULES, *_OF_SHAPES) else "unknown to the compiler"
         if any(x is None for x in operands.values()) or any(a.HasField("g") for a in node.attribute):
             raise UnsupportedError(reason)
         types = {name: self._type(x) for name, x in operands.items()}
@@ -229,7 +223,8 @@ class _Walk:
         if isinstance(condition, np.ndarray):
             self._branch(node, branches["then_branch" if condition.item() else "else_branch"])
             return
-        self.problems.append(f"  If in {self.build.layer}: the condition is computed from the input")
+        if condition is not None:
+            self.problems.append(f"  If in {self.build.layer}: the condition is computed from the input")
         for branch in branches.values():
             self._branch(node, branch)
 
@@ -237,6 +232,19 @@ class _Walk:
         self.graph(branch, {o.name for o in branch.output})
         for name, inner in zip(node.output, branch.output, strict=True):
             self.values[name] = self.values[inner.name]
+
+
+def _computed(node: onnx.NodeProto, operands: Mapping[str, Known], opset: int) -> dict[str, Known]:
+    """What onnx's own evaluator makes of arrays."""
+    names = [name for name in node.output if name]
+    function = helper.make_function("monstera", "fold", [*operands], names, [node], [helper.make_opsetid("", opset)])
+    try:
+        results = ReferenceEvaluator(function).run(None, dict(operands), attributes={})
+    except Exception as error:
+        raise UnsupportedError(f"onnx cannot compute it from what is known: {error}") from error
+    if not all(isinstance(r, np.ndarray | np.generic) for r in results):
+        raise UnsupportedError("it gives something else than tensors")
+    return {name: np.asarray(r) for name, r in zip(names, results, strict=True)}
 
 
 def _live(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
