@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,7 +102,8 @@ def _header(manifest: Manifest) -> str:
         arena=manifest.arena_floats,
         weights=manifest.weight_bytes,
         steps=len(manifest.layers),
-        inputs=_listed([i.name for i in manifest.inputs], inputs),
+        # The names may be a stranger's, and must not end the comment.
+        inputs=_listed([re.sub(r"[^\w.:-]", "_", i.name) for i in manifest.inputs], inputs),
         input_count=len(inputs),
         input_floats=_floats(inputs),
         outputs=_listed([f"output {i}" for i in range(len(outputs))], outputs),

@@ -174,6 +174,8 @@ class _Walk:
         shapes = [_fixed_shape(types[name]) for name in node.output if name]
         if None in shapes:
             raise UnsupportedError("the shape of its result depends on values that are not known")
+        if empty := [shape for shape in shapes if shape is not None and any(n < 1 for n in shape)]:
+            raise UnsupportedError(f"its result has the shape {empty[0]}, and no element")
         if (dtype := types[node.output[0]].tensor_type.elem_type) != _FLOAT:
             raise UnsupportedError(f"its result is {_named(dtype)}; only float32 is supported")
         call = Call(node.op_type, self._arguments(node, schema), tuple(shape for shape in shapes if shape is not None))

@@ -68,7 +68,9 @@ def _gemm(build: Builder, call: Call) -> Value:
     if isinstance(b, torch.Tensor):
         a = _turned(build, a) if call["transA"] else a
         if isinstance(c, torch.Tensor) and (c.ndim < 2 or c.shape[0] == 1):
-            c, bias = None, _scaled(c, call["beta"]).broadcast_to((1, call.shape[1])).reshape(-1)
+            c, bias = None, _scaled(c, call["beta"])
+            # A bias that has its shape already keeps its name.
+            bias = bias if bias.shape == call.shape[1:] else bias.broadcast_to((1, call.shape[1])).reshape(-1)
         y = _by_filters(build, a, _scaled(b if call["transB"] else b.T, call["alpha"]), call.shape, bias)
     elif isinstance(a, torch.Tensor):
         b = _turned(build, b) if call["transB"] else b

@@ -60,7 +60,9 @@ def _check(call: Call, sizes: list[tuple[int, int, float]]) -> None:
         raise UnsupportedError(f"mode {call['mode']!r}; only 'nearest' and 'linear' are supported")
     if call["coordinate_transformation_mode"] == "align_corners" and _between(sizes):
         # Whether the corners are those of 2.4 pixels or of 2 is read in different ways.
-        raise UnsupportedError("coordinates 'align_corners' with scales that give no whole number of pixels; give sizes")
+        raise UnsupportedError(
+            "coordinates 'align_corners' with scales that give no whole number of pixels; give sizes"
+        )
     if call["coordinate_transformation_mode"] not in _PLACES:
         raise UnsupportedError(f"coordinates {call['coordinate_transformation_mode']!r}; known: {', '.join(_PLACES)}")
     if call.args.get("antialias"):
@@ -83,7 +85,7 @@ def _scales(build: Builder, call: Call, shape: Sizes) -> tuple[float, ...]:
         sizes = build.known(call["sizes"], "the list of sizes").tolist()
         ratios = [size / shape[d] for d, size in zip(dims, sizes, strict=True)]
         scale = min(ratios) if policy == "not_larger" else max(ratios)
-        given = {d: scale for d in dims}
+        given = dict.fromkeys(dims, scale)
     return tuple(given.get(d, m / n) for d, (n, m) in enumerate(zip(shape, call.shape, strict=True)))
 
 
