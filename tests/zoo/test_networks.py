@@ -30,6 +30,7 @@ INPUT = {
         ("r2plus1d_18", 31_505_325),
         # 27.7 M in the convolutions, as the paper says; the rest is fc6 to fc8.
         ("c3d", 27_655_936 + 8193 * 4096 + 4097 * 4096 + 4097 * 487),
+        ("squeezenet1_0", 1_248_424),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
