@@ -85,7 +85,7 @@ def _scales(build: Builder, call: Call, shape: Sizes) -> tuple[float, ...]:
         sizes = build.known(call["sizes"], "the list of sizes").tolist()
         ratios = [size / shape[d] for d, size in zip(dims, sizes, strict=True)]
         scale = min(ratios) if policy == "not_larger" else max(ratios)
-        given = dict.fromkeys(dims, scale)
+        given = dict.fromkeys(dims, float(scale))
     return tuple(given.get(d, m / n) for d, (n, m) in enumerate(zip(shape, call.shape, strict=True)))
 
 
