@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from torch import nn
 
 import monstera as ms
 from compiler.agreement import compare
-from monstera.compiler.frontends import from_onnx, from_torch
-from monstera.compiler.ir import Conv, Graph
+from compiler.graphs import random_model
+from compiler.onnx_made import Arrays, answers
+from monstera.compiler.frontends import Imported, from_onnx, from_torch
+from monstera.compiler.frontends.imported import value_indices
+from monstera.compiler.ir import Conv, Graph, error_bound, interpret
 from monstera.zoo import network, randomize_
 
 exporters = pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "torchscript"])
@@ -59,6 +67,69 @@ def test_a_sparse_network_comes_back_equal(name: str, dynamo: bool, tmp_path: Pa
 
 def _macs(engine: ms.Engine) -> int:
     return sum(layer.macs for layer in engine.manifest.layers)
+
+
+# What the IR cannot say of what the exporter writes: GELU is spelled out by erf, chunks may be a sequence, and some
+# places of resized pixels depend on how ONNX Runtime rounds.
+REFUSED = {"Erf", "SplitToSequence", "SequenceAt", "Resize"}
+POOLS = pytest.mark.parametrize("spatial", [None, 1, 2, 3])
+
+
+@POOLS
+def test_random_networks_mean_what_onnx_runtime_computes(spatial: int | None) -> None:
+    assert _agreeing(range(16), spatial) >= 6
+
+
+@pytest.mark.full
+@POOLS
+def test_many_random_networks_mean_what_onnx_runtime_computes(spatial: int | None) -> None:
+    assert _agreeing(range(16, 200), spatial) >= 80
+
+
+def _agreeing(seeds: Iterable[int], spatial: int | None) -> int:
+    """How many random models go through torch's exporter and are computed; those must agree."""
+    agreeing = 0
+    for seed in seeds:
+        found = _from_torch(seed, spatial)
+        if found is None:
+            continue
+        proto, inputs, wanted = found
+        imported, refused = _read(proto)
+        assert refused <= REFUSED, f"seed {seed}, spatial {spatial}"
+        if imported is None:
+            continue
+        values, bounds = interpret(imported.graph, inputs), error_bound(imported.graph, inputs)
+        for index, theirs in zip(value_indices(imported.output), wanted.values(), strict=True):
+            name = imported.graph.outputs[index]
+            assert values[name].shape == theirs.shape, f"seed {seed}, spatial {spatial}"
+            near = np.abs(values[name] - theirs) <= bounds[name] + 1e-5 * (1 + np.abs(theirs).max())
+            assert near.all(), f"seed {seed}, spatial {spatial}"
+        agreeing += 1
+    return agreeing
+
+
+def _from_torch(seed: int, spatial: int | None) -> tuple[onnx.ModelProto, Arrays, Arrays] | None:
+    """A random model from torch's exporter, inputs and what ONNX Runtime gives; None if either of the two fails."""
+    model = random_model(np.random.default_rng(seed), spatial)
+    example, file = model.example(seed), io.BytesIO()
+    names = [f"in{i}" for i in range(len(example))]
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(model, example, file, dynamo=False, opset_version=13 + seed % 6, input_names=names)
+        proto = onnx.load_from_string(file.getvalue())
+        inputs = {i.name: example[names.index(i.name)].numpy() for i in proto.graph.input}
+        return proto, inputs, answers(proto, inputs)
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, Fail, InvalidArgument):
+        return None
+
+
+def _read(proto: onnx.ModelProto) -> tuple[Imported | None, set[str]]:
+    """The model as imported, or the operators that are in the way."""
+    try:
+        return from_onnx(proto), set()
+    except ms.UnsupportedError as error:
+        return None, {line.split()[0] for line in str(error).splitlines()[1:]}
 
 
 def test_the_names_of_weights_survive_the_exporter(tmp_path: Path) -> None:

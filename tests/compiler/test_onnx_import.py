@@ -171,6 +171,16 @@ def test_a_branch_that_the_input_decides_is_refused_with_what_is_in_both() -> No
     ]
 
 
+def test_branches_may_use_one_name_for_different_weights() -> None:
+    model = made("k = Equal(three, three)\n a = Neg(x)\n y = Neg(a)", SIZED, ints(three=3))
+    for i, (node, x, y) in enumerate([(model.graph.node[1], "x", "a"), (model.graph.node[2], "a", "y")], 2):
+        branch = made(f"t = Mul({x}, w)", SIZED, {"w": np.full(5, i, np.float32)}).graph
+        del branch.input[:], branch.output[:]
+        branch.output.append(helper.make_tensor_value_info("t", 1, SIZED["x"]))
+        node.CopyFrom(helper.make_node("If", ["k"], [y], then_branch=branch, else_branch=branch))
+    np.testing.assert_allclose(meaning(model, IMAGE)[0], 6 * IMAGE["x"], rtol=1e-6)
+
+
 def test_all_that_is_unsupported_is_listed_with_its_nodes() -> None:
     model = made(
         """a = Sin(x)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx
 import torch
-from onnx import defs, helper, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
+from onnx import defs, helper, numpy_helper
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
@@ -18,20 +17,21 @@ from monstera.compiler.frontends.onnx_call import Rule
 from monstera.compiler.frontends.onnx_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.onnx_layers import LAYERS
 from monstera.compiler.frontends.onnx_movement import MOVEMENT
+from monstera.compiler.frontends.onnx_nodes import Known, arguments, computed, dense, fixed_shape, live, result_types
 from monstera.compiler.frontends.onnx_windows import WINDOWS
-from monstera.compiler.ir import Constant, Graph, Shape, param_keys
+from monstera.compiler.ir import Constant, Graph, param_keys
 
 _RULES: Mapping[str, Rule] = {**LAYERS, **WINDOWS, **ELEMENTWISE, **MOVEMENT}
 
-Known: TypeAlias = np.ndarray
 Result: TypeAlias = "str | Known | None"
 """What a name of the model stands for: a value of our graph, an array, or None where even the shape is unknown."""
 
 _FLOAT = onnx.TensorProto.FLOAT
+# What values of the graph may be.
+_DTYPES = (_FLOAT,)
 _OF_SHAPES = ("Shape", "Size")
+_UNKNOWN = "unknown to the compiler"
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
-# Shape inference looks at arrays that are shapes, axes, pads or scales, and must not be sent whole weights.
-_LARGEST_SHAPE = 1024
 
 
 def translate(model: onnx.ModelProto, inputs: tuple[Input, ...], opset: int) -> Imported:
@@ -41,9 +41,10 @@ def translate(model: onnx.ModelProto, inputs: tuple[Input, ...], opset: int) -> 
         ValueError: a weight is not finite.
         UnsupportedError: lists every operator that the IR cannot say, with its node.
     """
-    walk = _Walk(opset, [i for i in inputs if i.dtype == "float32"])
+    readable = [i for i in inputs if _element_type(i.dtype) in _DTYPES]
+    walk = _Walk(opset, readable)
     for i in inputs:
-        if i.dtype != "float32":
+        if i not in readable:
             walk.problems.append(f"  input {i.name!r} is {i.dtype}; only float32 is supported")
             walk.stand_in(i.name, helper.make_tensor_type_proto(_element_type(i.dtype), i.shape))
     walk.graph(model.graph, {o.name for o in model.graph.output})
@@ -52,13 +53,18 @@ def translate(model: onnx.ModelProto, inputs: tuple[Input, ...], opset: int) -> 
 
 @dataclass(slots=True)
 class _Walk:
-    """The walk so far. `dtypes` says what stand-ins would be; `needed` are the names that are read."""
+    """The walk so far.
+
+    `dtypes` are those of values of our graph, `needed` the names that the model reads. `tensors` are arrays as rules
+    take them; the builder knows them by their identity, so all of them are `kept`.
+    """
 
     opset: int
     inputs: Sequence[Input]
     values: dict[str, Result] = field(default_factory=dict)
     dtypes: dict[str, int] = field(default_factory=dict)
-    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    tensors: dict[str, tuple[Known, torch.Tensor]] = field(default_factory=dict)
+    kept: list[torch.Tensor] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     needed: set[str] = field(default_factory=set)
     build: Builder = field(init=False)
@@ -66,16 +72,17 @@ class _Walk:
     def __post_init__(self) -> None:
         self.build = Builder([(i.name, i.shape) for i in self.inputs], {})
         self.values.update({i.name: i.name for i in self.inputs})
+        self.dtypes.update({i.name: _element_type(i.dtype) for i in self.inputs})
 
     def graph(self, graph: onnx.GraphProto, outputs: set[str]) -> None:
         """Translate all nodes of a graph that its outputs need."""
         for tensor in graph.initializer:
             self.values[tensor.name] = numpy_helper.to_array(tensor)
         for sparse in graph.sparse_initializer:
-            self.values[sparse.values.name] = _dense(sparse)
-        live, needed = _live(graph.node, outputs)
+            self.values[sparse.values.name] = dense(sparse)
+        nodes, needed = live(graph.node, outputs)
         self.needed |= needed
-        for node in live:
+        for node in nodes:
             self.build.layer = node.name or next(name for name in node.output if name)
             if node.op_type == "If" and not node.domain:
                 self._branches(node)
@@ -84,7 +91,7 @@ class _Walk:
 
     def stand_in(self, name: str, type_: onnx.TypeProto | None) -> None:
         """Go on without a value that cannot be computed, so that the operators after it can still be looked at."""
-        shape = None if type_ is None else _fixed_shape(type_)
+        shape = None if type_ is None else fixed_shape(type_)
         self.values[name] = None if shape is None else self.build.stand_in(shape)
         if type_ is not None and isinstance(stand_in := self.values[name], str):
             self.dtypes[stand_in] = type_.tensor_type.elem_type
@@ -140,66 +147,55 @@ class _Walk:
         known = {name: x for name, x in operands.items() if isinstance(x, np.ndarray)}
         if len(known) < len(operands) or node.op_type in _RANDOM or any(a.HasField("g") for a in node.attribute):
             return None
-        return _computed(node, known, self.opset)
+        return computed(node, known, self.opset)
 
     def _types(self, node: onnx.NodeProto, schema: defs.OpSchema) -> dict[str, onnx.TypeProto]:
-        """The types of the results, as onnx infers them."""
+        """The types of the results, if those of the operands are known."""
         operands = {name: self.values[name] for name in node.input if name}
-        # What made a lost operand is on the list already; this node joins it only if it would be there anyway.
-        reason = "" if node.op_type in (*_RULES, *_OF_SHAPES) else "unknown to the compiler"
         if any(x is None for x in operands.values()) or any(a.HasField("g") for a in node.attribute):
-            raise UnsupportedError(reason)
+            # What made a lost operand is on the list already; this node joins it only if it would be there anyway.
+            raise UnsupportedError("" if node.op_type in (*_RULES, *_OF_SHAPES) else _UNKNOWN)
         types = {name: self._type(x) for name, x in operands.items()}
-        arrays = {n: x for n, x in operands.items() if isinstance(x, np.ndarray) and x.size <= _LARGEST_SHAPE}
-        data = {name: numpy_helper.from_array(x) for name, x in arrays.items()}
-        imports = [helper.make_opsetid("", self.opset)]
+        known = {name: x for name, x in operands.items() if isinstance(x, np.ndarray)}
         try:
-            return shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
-        except shape_inference.InferenceError as error:
-            raise UnsupportedError(reason or f"its operands do not fit: {error}") from error
+            return result_types(node, schema, types, known, self.opset)
+        except UnsupportedError as error:
+            raise UnsupportedError(str(error) if node.op_type in _RULES else _UNKNOWN) from error
 
     def _type(self, value: Result) -> onnx.TypeProto:
         if isinstance(value, np.ndarray):
             return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         assert value is not None
-        dtype = self.dtypes.get(value, _FLOAT)
-        return helper.make_tensor_type_proto(dtype, self.build.shape(value))
+        return helper.make_tensor_type_proto(self.dtypes[value], self.build.shape(value))
 
     def _translate(self, node: onnx.NodeProto, schema: defs.OpSchema, types: Mapping[str, onnx.TypeProto]) -> None:
         if node.op_type not in _RULES:
-            raise UnsupportedError("unknown to the compiler")
-        if any(self.dtypes.get(x, _FLOAT) != _FLOAT for x in map(self.values.get, node.input) if isinstance(x, str)):
+            raise UnsupportedError(_UNKNOWN)
+        if any(self.dtypes[x] not in _DTYPES for x in map(self.values.get, node.input) if isinstance(x, str)):
             # Whatever gave a value of another type is on the list already.
             raise UnsupportedError
-        shapes = [_fixed_shape(types[name]) for name in node.output if name]
+        shapes = [fixed_shape(types[name]) for name in node.output if name]
         if None in shapes:
             raise UnsupportedError("the shape of its result depends on values that are not known")
         if empty := [shape for shape in shapes if shape is not None and any(n < 1 for n in shape)]:
             raise UnsupportedError(f"its result has the shape {empty[0]}, and no element")
-        if (dtype := types[node.output[0]].tensor_type.elem_type) != _FLOAT:
+        if (dtype := types[node.output[0]].tensor_type.elem_type) not in _DTYPES:
             raise UnsupportedError(f"its result is {_named(dtype)}; only float32 is supported")
-        call = Call(node.op_type, self._arguments(node, schema), tuple(shape for shape in shapes if shape is not None))
+        given = arguments(node, schema, [self._operand(name) if name else None for name in node.input])
+        call = Call(node.op_type, given, tuple(shape for shape in shapes if shape is not None))
         results = _RULES[node.op_type](self.build, call)
         results = results if isinstance(results, tuple) else (results,)
         for name, result in zip(node.output, results, strict=False):
-            self.values[name] = result if isinstance(result, str) else result.numpy()
+            self._give(name, result, types)
         if more := self.needed.intersection(node.output[len(results) :]):
             raise UnsupportedError(f"its result {more.pop()!r} (indices or statistics) is used")
 
-    def _arguments(self, node: onnx.NodeProto, schema: defs.OpSchema) -> dict[str, Any]:
-        """Inputs and attributes by the names of the operator's schema, defaults filled in, None where left out."""
-        arguments: dict[str, Any] = {
-            name: helper.get_attribute_value(a.default_value) if a.default_value.type else None
-            for name, a in schema.attributes.items()
-        }
-        arguments |= {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        arguments = {name: v.decode() if isinstance(v, bytes) else v for name, v in arguments.items()}
-        operands = [self._operand(name) if name else None for name in node.input]
-        if schema.inputs and schema.inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic:
-            rest = len(schema.inputs) - 1
-            operands = [*operands[:rest], tuple(operands[rest:])]
-        operands += [None] * (len(schema.inputs) - len(operands))
-        return arguments | {formal.name: x for formal, x in zip(schema.inputs, operands, strict=True)}
+    def _give(self, name: str, result: Value, types: Mapping[str, onnx.TypeProto]) -> None:
+        if not isinstance(result, str):
+            self.values[name] = result.numpy()
+        elif name:
+            self.values[name] = result
+            self.dtypes[result] = types[name].tensor_type.elem_type
 
     def _operand(self, name: str) -> Value:
         value = self.values[name]
@@ -208,15 +204,19 @@ class _Walk:
 
     def _tensor(self, name: str, value: Known) -> torch.Tensor:
         """An array as the rules take it: the same tensor each time, which the builder calls by its name."""
-        if name not in self.tensors:
-            try:
-                self.tensors[name] = torch.from_numpy(np.array(value))
-            except TypeError:
-                raise UnsupportedError(f"its operand {name!r} is {value.dtype}; only float32 is supported") from None
-            # Keys that the builder makes up have a colon; a name of the model must not meet one.
-            if ":" not in name:
-                self.build.keys[id(self.tensors[name])] = name
-        return self.tensors[name]
+        array, tensor = self.tensors.get(name, (None, None))
+        if array is value and tensor is not None:
+            return tensor
+        try:
+            tensor = torch.from_numpy(np.array(value))
+        except TypeError:
+            raise UnsupportedError(f"its operand {name!r} is {value.dtype}; only float32 is supported") from None
+        # Keys that the builder makes up have a colon; and branches may give one name to two arrays.
+        if ":" not in name and array is None:
+            self.build.keys[id(tensor)] = name
+        self.tensors[name] = value, tensor
+        self.kept.append(tensor)
+        return tensor
 
     def _branches(self, node: onnx.NodeProto) -> None:
         """The branch that a condition chooses; where it is not known, both, for what else they cannot do."""
@@ -234,54 +234,6 @@ class _Walk:
         self.graph(branch, {o.name for o in branch.output})
         for name, inner in zip(node.output, branch.output, strict=True):
             self.values[name] = self.values[inner.name]
-
-
-def _computed(node: onnx.NodeProto, operands: Mapping[str, Known], opset: int) -> dict[str, Known]:
-    """What onnx's own evaluator makes of arrays."""
-    names = [name for name in node.output if name]
-    function = helper.make_function("monstera", "fold", [*operands], names, [node], [helper.make_opsetid("", opset)])
-    try:
-        results = ReferenceEvaluator(function).run(None, dict(operands), attributes={})
-    except Exception as error:
-        raise UnsupportedError(f"onnx cannot compute it from what is known: {error}") from error
-    if not all(isinstance(r, np.ndarray | np.generic) for r in results):
-        raise UnsupportedError("it gives something else than tensors")
-    return {name: np.asarray(r) for name, r in zip(names, results, strict=True)}
-
-
-def _live(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
-    """The nodes that outputs need, in order, and all names that they read or give out."""
-    needed, live = set(outputs), []
-    for node in reversed(nodes):
-        if not needed.isdisjoint(node.output):
-            live.append(node)
-            needed |= _reads(node)
-    return live[::-1], needed
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """The names that a node or the graphs in it read."""
-    graphs = [a.g for a in node.attribute if a.HasField("g")]
-    inner = {name for g in graphs for n in g.node for name in _reads(n)} | {o.name for g in graphs for o in g.output}
-    return set(node.input) | inner
-
-
-def _fixed_shape(type_: onnx.TypeProto) -> Shape | None:
-    tensor = type_.tensor_type
-    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
-        return None
-    return tuple(d.dim_value for d in tensor.shape.dim)
-
-
-def _dense(sparse: onnx.SparseTensorProto) -> Known:
-    """A tensor whose zeros the model leaves out."""
-    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
-    dense = np.zeros(tuple(sparse.dims), values.dtype)
-    if indices.ndim == 1:
-        dense.reshape(-1)[indices] = values
-    else:
-        dense[tuple(indices.T)] = values
-    return dense
 
 
 def _check_weights(graph: Graph) -> None:

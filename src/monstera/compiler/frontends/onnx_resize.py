@@ -15,7 +15,8 @@ from monstera.compiler.ir.interpreter import source_pixels
 from monstera.compiler.ir.ops import Sizes
 
 # Where output pixels lie on the input: from the pixel's number, both sizes and the scale (output by input).
-_PLACES: Mapping[str, Callable[[np.ndarray, int, int, float], np.ndarray]] = {
+# In fp32 and in this order of operations, as ONNX Runtime has it, since a floor decides.
+_PLACES: Mapping[str, Callable[..., np.ndarray]] = {
     "half_pixel": lambda i, _n, _m, scale: (i + 0.5) / scale - 0.5,
     "pytorch_half_pixel": lambda i, _n, m, scale: (i + 0.5) / scale - 0.5 if m > 1 else 0 * i,
     "half_pixel_symmetric": lambda i, n, m, scale: n / 2 * (1 - m / (scale * n)) + (i + 0.5) / scale - 0.5,
@@ -28,7 +29,7 @@ _ROUND: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5),
 }
-# How far two places may lie apart, in pixels: the IR computes in fp32.
+# How far two places may lie apart, in pixels.
 _SAME = 1e-4
 
 
@@ -45,8 +46,12 @@ def resize(build: Builder, call: Call) -> Value:
     scales = _scales(build, call, shape)[2:]
     sizes = [*zip(shape[2:], call.shape[2:], scales, strict=True)]
     _check(call, sizes)
-    for op in _candidates(call["mode"], sizes):
-        if all(_same(call, op, *size, step) for size, step in zip(sizes, op.step, strict=True)):
+    for align_corners in (False, True):
+        steps = [_step(call, Upsample(call["mode"], (), align_corners), *size) for size in sizes]
+        if call["mode"] == "nearest" and align_corners:
+            break
+        if None not in steps:
+            op = Upsample(call["mode"], tuple(step for step in steps if step is not None), align_corners)
             return build.add(op, (x,), call.shape)
     rounding = f", nearest_mode {call['nearest_mode']!r}" if call["mode"] == "nearest" else ""
     raise UnsupportedError(
@@ -89,28 +94,24 @@ def _scales(build: Builder, call: Call, shape: Sizes) -> tuple[float, ...]:
     return tuple(given.get(d, m / n) for d, (n, m) in enumerate(zip(shape, call.shape, strict=True)))
 
 
-def _candidates(mode: str, sizes: list[tuple[int, int, float]]) -> list[Upsample]:
-    """What the IR has to say a resize of these sizes and scales."""
-    by_scale = tuple(float(np.float32(1 / scale)) for _, _, scale in sizes)
-    by_size = tuple(float(np.float32(n) / np.float32(m)) for n, m, _ in sizes)
-    by_corners = tuple(float(np.float32(n - 1) / np.float32(max(1, m - 1))) for n, m, _ in sizes)
-    if mode == "nearest":
-        return [Upsample("nearest", step) for step in (by_scale, by_size)]
-    return [
-        Upsample("linear", by_scale),
-        Upsample("linear", by_scale, align_corners=True),
-        Upsample("linear", by_corners, align_corners=True),
-    ]
+def _step(call: Call, op: Upsample, n: int, m: int, scale: float) -> float | None:
+    """The step with which an operator of the IR reads the pixels of the model in one dimension, if there is one."""
+    by_scale = np.float32(1) / np.float32(scale)
+    # Where a place is a whole number, dividing by the scale may reach it and multiplying by its reciprocal may not.
+    steps = (by_scale, n / m, (n - 1) / max(1, m - 1), np.nextafter(by_scale, np.float32(np.inf)))
+    return next((float(np.float32(step)) for step in steps if _same(call, op, n, m, scale, np.float32(step))), None)
 
 
-def _same(call: Call, op: Upsample, n: int, m: int, scale: float, step: float) -> bool:
+def _same(call: Call, op: Upsample, n: int, m: int, scale: float, step: np.float32) -> bool:
     """Whether the model and an operator of the IR read one dimension alike."""
-    low, high, fraction = source_pixels(op, n, m, step)
+    low, high, fraction = source_pixels(op, n, m, float(step))
     if n == m and scale == 1:
         # Nothing is resized, whatever the coordinates are called.
-        places = np.arange(m, dtype=np.float64)
+        places = np.arange(m, dtype=np.float32)
     else:
-        places = _PLACES[call["coordinate_transformation_mode"]](np.arange(m, dtype=np.float64), n, m, scale)
+        places = _PLACES[call["coordinate_transformation_mode"]](
+            np.arange(m, dtype=np.float32), np.float32(n), np.float32(m), np.float32(scale)
+        )
         if call["mode"] == "nearest":
             places = _ROUND[call["nearest_mode"]](places)
     return bool((np.abs(np.clip(places, 0, n - 1) - (low + (high - low) * fraction)) < _SAME).all())
