@@ -147,6 +147,11 @@ def _resized(
 
 RESIZES = {
     "nearest as torch has it": _resized("nearest", "asymmetric", scales=[2.0, 1.7]),
+    "nearest by a scale that rounding carries to a whole size": Made(
+        _RESIZE.format("nearest", "asymmetric", "floor", "s"),
+        {"x": (1, 2, 10, 10)},
+        {"s": np.array([1, 1, 1.1, 2.1], np.float32)},
+    ),
     "nearest to a size": _resized("nearest", "asymmetric", shape=[13, 17]),
     "nearest, rounded, by whole numbers": _resized("nearest", "half_pixel", "round_prefer_floor", [2.0, 3.0]),
     "linear as torch has it": _resized("linear", "half_pixel", shape=[13, 5]),
@@ -291,8 +296,6 @@ REFUSED: Mapping[str, set[str]] = {
         "resize_downsample_sizes_cubic_antialias",
         "resize_downsample_sizes_linear_antialias",
         "resize_downsample_sizes_linear_pytorch_half_pixel",
-        "resize_downsample_sizes_nearest",
-        "resize_downsample_sizes_nearest_not_smaller",
         "resize_tf_crop_and_resize",
         "resize_tf_crop_and_resize_axes_2_3",
         "resize_tf_crop_and_resize_axes_3_2",
@@ -304,7 +307,6 @@ REFUSED: Mapping[str, set[str]] = {
         "resize_upsample_scales_linear_half_pixel_symmetric",
         "resize_upsample_sizes_cubic",
         "resize_upsample_sizes_nearest_ceil_half_pixel",
-        "resize_upsample_sizes_nearest_floor_align_corners",
         "resize_upsample_sizes_nearest_round_prefer_ceil_asymmetric",
     },
     "Dropout": {
@@ -318,6 +320,7 @@ REFUSED: Mapping[str, set[str]] = {
     },
     "Slice": {
         "slice_neg_steps",
+        "slice_start_out_of_bounds",
     },
     "Gather": {
         "gather_0",

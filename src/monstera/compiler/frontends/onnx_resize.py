@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import torch
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import axes, image
 from monstera.compiler.ir import Upsample
 from monstera.compiler.ir.interpreter import source_pixels
-from monstera.compiler.ir.ops import Sizes
 
 # Where output pixels lie on the input: from the pixel's number, both sizes and the scale (output by input).
 # In fp32 and in this order of operations, as ONNX Runtime has it, since a floor decides.
@@ -40,11 +38,14 @@ def resize(build: Builder, call: Call) -> Value:
         UnsupportedError: batch or channels are resized too, or the pixels read are not those of the IR's `Upsample`.
     """
     x, _ = image(build, call)
-    shape = build.shape(x)
-    if shape[:2] != call.shape[:2]:
-        raise UnsupportedError(f"it resizes {shape} to {call.shape}; batch and channels must stay")
-    scales = _scales(build, call, shape)[2:]
-    sizes = [*zip(shape[2:], call.shape[2:], scales, strict=True)]
+    shape, scales = build.shape(x), _scales(build, call)
+    out = call.shape
+    if _given(build, call, "scales"):
+        # Onnx infers floor(n * scale) in higher precision; engines multiply in fp32, where 10 times 2.1 is 21.
+        out = tuple(int(np.float32(n) * np.float32(scales.get(d, 1))) for d, n in enumerate(shape))
+    if shape[:2] != out[:2]:
+        raise UnsupportedError(f"it resizes {shape} to {out}; batch and channels must stay")
+    sizes = [(shape[d], out[d], scales.get(d, out[d] / shape[d])) for d in range(2, len(shape))]
     _check(call, sizes)
     for align_corners in (False, True):
         steps = [_step(call, Upsample(call["mode"], (), align_corners), *size) for size in sizes]
@@ -52,11 +53,11 @@ def resize(build: Builder, call: Call) -> Value:
             break
         if None not in steps:
             op = Upsample(call["mode"], tuple(step for step in steps if step is not None), align_corners)
-            return build.add(op, (x,), call.shape)
+            return build.add(op, (x,), out)
     rounding = f", nearest_mode {call['nearest_mode']!r}" if call["mode"] == "nearest" else ""
     raise UnsupportedError(
         f"mode {call['mode']!r} with coordinates {call['coordinate_transformation_mode']!r}{rounding} from "
-        f"{shape[2:]} to {call.shape[2:]} pixels: the compiler cannot read these pixels"
+        f"{shape[2:]} to {out[2:]} pixels: the compiler cannot read these pixels"
     )
 
 
@@ -78,20 +79,24 @@ def _between(sizes: list[tuple[int, int, float]]) -> bool:
     return any(abs(n * scale - m) > _SAME for n, m, scale in sizes)
 
 
-def _scales(build: Builder, call: Call, shape: Sizes) -> tuple[float, ...]:
-    """Output by input for every dimension, as the model says it, or else from the sizes."""
+def _scales(build: Builder, call: Call) -> dict[int, float]:
+    """Output by input for the dimensions of which the model says it, and not just sizes."""
+    shape = build.shape(call["X"])
     dims = axes(call, len(shape)) or range(len(shape))
+    if _given(build, call, "scales"):
+        scales = build.known(call["scales"], "the list of scales").tolist()
+        return dict(zip(dims, scales, strict=True))
     policy = call.args.get("keep_aspect_ratio_policy", "stretch")
-    given: dict[int, float] = {}
-    if call["scales"] is not None and build.shape(call["scales"]) != (0,):
-        scales = build.known(call["scales"], "the list of scales").to(torch.float64).tolist()
-        given = dict(zip(dims, scales, strict=True))
-    elif policy != "stretch":
-        sizes = build.known(call["sizes"], "the list of sizes").tolist()
-        ratios = [size / shape[d] for d, size in zip(dims, sizes, strict=True)]
-        scale = min(ratios) if policy == "not_larger" else max(ratios)
-        given = dict.fromkeys(dims, float(scale))
-    return tuple(given.get(d, m / n) for d, (n, m) in enumerate(zip(shape, call.shape, strict=True)))
+    if policy == "stretch":
+        return {}
+    sizes = build.known(call["sizes"], "the list of sizes").tolist()
+    ratios = [size / shape[d] for d, size in zip(dims, sizes, strict=True)]
+    return dict.fromkeys(dims, float(min(ratios) if policy == "not_larger" else max(ratios)))
+
+
+def _given(build: Builder, call: Call, name: str) -> bool:
+    """Whether a list is there: one left out may be an empty one."""
+    return call[name] is not None and build.shape(call[name]) != (0,)
 
 
 def _step(call: Call, op: Upsample, n: int, m: int, scale: float) -> float | None:
