@@ -261,6 +261,37 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
             ms.from_onnx(tmp_path / "net.onnx")
 
 
+def test_damaged_files_are_read_or_refused_in_words(tmp_path: Path) -> None:
+    model = made(
+        """c = Conv<pads=[1,1,1,1]>(x, w)
+           p = MaxPool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(c)
+           s = Shape(p)
+           n = Slice(s, zeros, ones)
+           k = Concat<axis=0>(n, rest)
+           r = Reshape(p, k)
+           a, b = Split<axis=1>(r)
+           y = Gemm<transB=1>(a, v)
+           z = Resize<coordinate_transformation_mode='asymmetric', nearest_mode='floor'>(p, , t)""",
+        {"x": (1, 3, 6, 6)},
+        weights(w=(4, 3, 3, 3), v=(5, 18)) | ints(zeros=[0], ones=[1], rest=[-1]) | {"t": np.float32([1, 1, 2, 2])},
+        outputs=("y", "z"),
+        opset=13,
+    )
+    whole, rng = model.SerializeToString(), np.random.default_rng(0)
+    refusals: list[Exception] = []
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(whole), rng.integers(1, 4)):
+            damaged[place] ^= 1 << rng.integers(0, 8)
+        (tmp_path / "net.onnx").write_bytes(damaged)
+        try:
+            ms.from_onnx(tmp_path / "net.onnx")
+        except (ValueError, FileNotFoundError) as error:
+            refusals.append(error)
+    assert 50 < len(refusals) < 150
+    assert not [error for error in refusals if isinstance(error, UnicodeDecodeError)]
+
+
 def test_weights_in_another_file_are_found_or_missed(tmp_path: Path) -> None:
     model, path = made(CONV, SIZED, W), tmp_path / "net.onnx"
     onnx.save(model, path, save_as_external_data=True, location="net.weights", size_threshold=0)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx
 import torch
-from onnx import defs, helper, numpy_helper
+from onnx import defs, helper
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
@@ -17,7 +17,16 @@ from monstera.compiler.frontends.onnx_call import Rule
 from monstera.compiler.frontends.onnx_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.onnx_layers import LAYERS
 from monstera.compiler.frontends.onnx_movement import MOVEMENT
-from monstera.compiler.frontends.onnx_nodes import Known, arguments, computed, dense, fixed_shape, live, result_types
+from monstera.compiler.frontends.onnx_nodes import (
+    Known,
+    arguments,
+    array,
+    computed,
+    dense,
+    fixed_shape,
+    live,
+    result_types,
+)
 from monstera.compiler.frontends.onnx_windows import WINDOWS
 from monstera.compiler.ir import Constant, Graph, param_keys
 
@@ -77,7 +86,7 @@ class _Walk:
     def graph(self, graph: onnx.GraphProto, outputs: set[str]) -> None:
         """Translate all nodes of a graph that its outputs need."""
         for tensor in graph.initializer:
-            self.values[tensor.name] = numpy_helper.to_array(tensor)
+            self.values[tensor.name] = array(tensor)
         for sparse in graph.sparse_initializer:
             self.values[sparse.values.name] = dense(sparse)
         nodes, needed = live(graph.node, outputs)
@@ -204,15 +213,15 @@ class _Walk:
 
     def _tensor(self, name: str, value: Known) -> torch.Tensor:
         """An array as the rules take it: the same tensor each time, which the builder calls by its name."""
-        array, tensor = self.tensors.get(name, (None, None))
-        if array is value and tensor is not None:
+        held, tensor = self.tensors.get(name, (None, None))
+        if held is value and tensor is not None:
             return tensor
         try:
             tensor = torch.from_numpy(np.array(value))
         except TypeError:
             raise UnsupportedError(f"its operand {name!r} is {value.dtype}; only float32 is supported") from None
         # Keys that the builder makes up have a colon; and branches may give one name to two arrays.
-        if ":" not in name and array is None:
+        if ":" not in name and held is None:
             self.build.keys[id(tensor)] = name
         self.tensors[name] = value, tensor
         self.kept.append(tensor)

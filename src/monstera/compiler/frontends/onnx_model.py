@@ -57,7 +57,7 @@ def _load(path: Path) -> onnx.ModelProto:
 def _check(where: str, model: onnx.ModelProto | Path) -> None:
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: not a valid ONNX model: {error}") from error
 
 

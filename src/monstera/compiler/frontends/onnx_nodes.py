@@ -65,7 +65,7 @@ def result_types(
     imports = [helper.make_opsetid("", opset)]
     try:
         return shape_inference.infer_node_outputs(schema, node, dict(types), data, opset_imports=imports)
-    except shape_inference.InferenceError as error:
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise UnsupportedError(f"its operands do not fit: {error}") from error
 
 
@@ -83,7 +83,7 @@ def arguments(node: onnx.NodeProto, schema: defs.OpSchema, operands: Sequence[An
         for name, a in schema.attributes.items()
     }
     given |= {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    given = {name: v.decode() if isinstance(v, bytes) else v for name, v in given.items()}
+    given = {name: v.decode(errors="replace") if isinstance(v, bytes) else v for name, v in given.items()}
     operands = [*operands]
     if schema.inputs and schema.inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic:
         rest = len(schema.inputs) - 1
@@ -92,9 +92,21 @@ def arguments(node: onnx.NodeProto, schema: defs.OpSchema, operands: Sequence[An
     return given | {formal.name: x for formal, x in zip(schema.inputs, operands, strict=True)}
 
 
+def array(tensor: onnx.TensorProto) -> Known:
+    """A tensor of the model.
+
+    Raises:
+        ValueError: it is of a type that onnx does not know, or has less or more data than its shape says.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the weight {tensor.name!r} of the ONNX model cannot be read: {error}") from error
+
+
 def dense(sparse: onnx.SparseTensorProto) -> Known:
     """A tensor whose zeros the model leaves out."""
-    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    values, indices = array(sparse.values), array(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values

@@ -71,6 +71,8 @@ def _check(call: Call, sizes: list[tuple[int, int, float]]) -> None:
         )
     if call["coordinate_transformation_mode"] not in _PLACES:
         raise UnsupportedError(f"coordinates {call['coordinate_transformation_mode']!r}; known: {', '.join(_PLACES)}")
+    if call["mode"] == "nearest" and call["nearest_mode"] not in _ROUND:
+        raise UnsupportedError(f"nearest_mode {call['nearest_mode']!r}; known: {', '.join(_ROUND)}")
     if call.args.get("antialias"):
         raise UnsupportedError("antialias")
 
