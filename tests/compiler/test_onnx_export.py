@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 from torch import nn
 
@@ -130,6 +131,42 @@ def _read(proto: onnx.ModelProto) -> tuple[Imported | None, set[str]]:
         return from_onnx(proto), set()
     except ms.UnsupportedError as error:
         return None, {line.split()[0] for line in str(error).splitlines()[1:]}
+
+
+class AnySize(nn.Module):
+    """A network whose sizes follow from those of its input in every way that exporters write down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = F.hardswish(self.stem(x))
+        n, c, h, w = y.shape
+        rows = y.reshape(n, c, h * w).transpose(1, 2).softmax(-1)
+        larger = F.interpolate(y, size=(2 * h, 2 * w), mode="bilinear", align_corners=False)
+        return rows, self.head(larger[:, :, h // 2 :, :w].mean((2, 3)).reshape(n, -1))
+
+
+@pytest.mark.parametrize("dynamo", [pytest.param(True, marks=pytest.mark.full), False])
+def test_sizes_that_the_exporter_left_open_are_fixed_by_the_example(dynamo: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, path = AnySize().eval(), tmp_path / "net.onnx"
+    free = (
+        {"dynamic_shapes": ({0: "n", 2: "h", 3: "w"},)} if dynamo else {"dynamic_axes": {"x": {0: "n", 2: "h", 3: "w"}}}
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (torch.randn(2, 3, 24, 16),), str(path), input_names=["x"], dynamo=dynamo, verbose=False, **free
+        )
+    with pytest.raises(ValueError, match=r"no size: x \[\w+, 3, \w+, \w+\]"):
+        ms.compile(path)
+    x = torch.randn(3, 3, 13, 18)
+    with torch.no_grad():
+        wanted = model(x)
+    for ours, theirs in zip(ms.compile(path, x)(x).values(), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_the_names_of_weights_survive_the_exporter(tmp_path: Path) -> None:

@@ -216,6 +216,12 @@ def test_all_that_is_unsupported_is_listed_with_its_nodes() -> None:
     ]
 
 
+@pytest.mark.parametrize("index", [3, -4])
+def test_an_index_outside_of_its_dimension_is_refused(index: int) -> None:
+    with pytest.raises(ms.UnsupportedError, match=r"Gather in y: index (3|-1) of a dimension of size 3"):
+        ms.from_onnx(made("y = Gather<axis=1>(x, i)", SIZED, ints(i=index)))
+
+
 def test_inputs_that_are_not_fp32_are_on_the_list() -> None:
     model = made("y = Gather(w, x)", {"x": (3,)}, weights(w=(5, 2)), dtype=onnx.TensorProto.INT64)
     with pytest.raises(ms.UnsupportedError, match="input 'x' is int64; only float32 is supported"):

@@ -38,6 +38,8 @@ Result: TypeAlias = "str | Known | None"
 _FLOAT = onnx.TensorProto.FLOAT
 # What values of the graph may be.
 _DTYPES = (_FLOAT,)
+# The two spellings of the domain of ONNX itself.
+_OWN = ("", "ai.onnx")
 _OF_SHAPES = ("Shape", "Size")
 _UNKNOWN = "unknown to the compiler"
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
@@ -93,7 +95,7 @@ class _Walk:
         self.needed |= needed
         for node in nodes:
             self.build.layer = node.name or next(name for name in node.output if name)
-            if node.op_type == "If" and not node.domain:
+            if node.op_type == "If" and node.domain in _OWN:
                 self._branches(node)
             else:
                 self._node(node)
@@ -144,7 +146,7 @@ class _Walk:
                 self.stand_in(name, types.get(name))
 
     def _schema(self, node: onnx.NodeProto) -> defs.OpSchema:
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain not in _OWN:
             raise UnsupportedError(f"the operator belongs to {node.domain!r}; only ONNX's own are supported")
         return defs.get_schema(node.op_type, self.opset, "")
 

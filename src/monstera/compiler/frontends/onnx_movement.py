@@ -62,7 +62,9 @@ def _cut(build: Builder, x: Value, kept: Mapping[int, range]) -> Value:
 def _gather(build: Builder, call: Call) -> Value:
     x = build.shape(call["data"])
     axis, indices = call["axis"] % len(x), build.known(call["indices"], "the list of indices")
-    places = [int(i) % x[axis] for i in indices.reshape(-1)]
+    places = [int(i) + (x[axis] if i < 0 else 0) for i in indices.reshape(-1)]
+    if outside := [p for p in places if not 0 <= p < x[axis]]:
+        raise UnsupportedError(f"index {outside[0]} of a dimension of size {x[axis]}")
     step = places[1] - places[0] if len(places) > 1 else 1
     even = range(places[0], places[-1] + 1, step) if places and step > 0 else range(0)
     if [*even] != places:
