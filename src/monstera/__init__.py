@@ -20,6 +20,7 @@ _EXPORTS = {
     "TableError": "compiler",
     "UnsupportedError": "compiler",
     "compile": "compiler",
+    "from_onnx": "compiler",
     "hold": "pruning",
     "load": "runtime",
     "load_masks": "sparsity",
@@ -42,6 +43,7 @@ __all__ = [
     "TableError",
     "UnsupportedError",
     "compile",
+    "from_onnx",
     "hold",
     "load",
     "load_masks",
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
         TableError,
         UnsupportedError,
         compile,  # noqa: A004
+        from_onnx,
         preview,
         read_tuning,
         write_tuning,

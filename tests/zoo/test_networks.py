@@ -32,6 +32,7 @@ INPUT = {
         ("c3d", 27_655_936 + 8193 * 4096 + 4097 * 4096 + 4097 * 487),
         # Three gates of two matrices and two biases, in two layers.
         ("gru_speech", 3 * 1024 * (153 + 3 * 1024 + 4)),
+        ("squeezenet1_0", 1_248_424),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),

@@ -2,7 +2,7 @@
 
 from monstera.compiler.api import compile  # noqa: A004
 from monstera.compiler.build import BuildError
-from monstera.compiler.frontends import UnsupportedError
+from monstera.compiler.frontends import UnsupportedError, from_onnx
 from monstera.compiler.preview import LayerPreview, Preview, preview
 from monstera.compiler.tuning import TableError, read_tuning, write_tuning
 
@@ -13,6 +13,7 @@ __all__ = [
     "TableError",
     "UnsupportedError",
     "compile",
+    "from_onnx",
     "preview",
     "read_tuning",
     "write_tuning",

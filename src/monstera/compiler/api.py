@@ -1,4 +1,4 @@
-"""`compile`: from a torch module to an engine."""
+"""`compile`: from a torch module or an ONNX model to an engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from monstera.compiler.build import build
 from monstera.compiler.describe import manifest_of
 from monstera.compiler.emit import emit, unit
-from monstera.compiler.frontends import from_torch
+from monstera.compiler.frontends import Imported, OnnxModel, from_onnx, from_torch, is_onnx
 from monstera.compiler.lowering import lower_with
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import target_named
@@ -22,8 +22,8 @@ from monstera.runtime import Artifact, Engine, assemble, pack_tensors
 
 
 def compile(  # noqa: A001
-    model: torch.nn.Module,
-    example: Any,
+    model: torch.nn.Module | OnnxModel,
+    example: Any = None,
     *,
     threads: int = 1,
     target: str = "native",
@@ -36,9 +36,10 @@ def compile(  # noqa: A001
     machine. One that cannot run here (`engine.runs_here`) raises an error when it is called, which says what it needs.
 
     Args:
-        model: a torch module in eval mode, fp32, on the CPU or not; it is not modified.
+        model: a torch module in eval mode, fp32, on the CPU or not; or an ONNX model, as the path of its file or as
+            `onnx.ModelProto`. It is not modified.
         example: what it is called with: a tensor, a tuple of tensors (positional) or a dict (keyword arguments).
-            Fixes the shapes; the values do not matter.
+            Fixes the shapes; the values do not matter. May be left out for an ONNX model that fixes them itself.
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
@@ -49,7 +50,10 @@ def compile(  # noqa: A001
 
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1,
-            an unknown target or effort, tuning asked for a target that this machine cannot run.
+            an unknown target or effort, tuning asked for a target that this machine cannot run; for ONNX, whatever
+            `from_onnx` refuses.
+        FileNotFoundError, ImportError: as for `from_onnx`.
+        TypeError: the model is of none of these kinds.
         TableError: `tuning` is the path of something else than a tuning table.
         UnsupportedError: operators outside the IR, all of them listed with the layer they come from.
         BuildError: no C compiler for this target, or its cache cannot be written.
@@ -65,8 +69,7 @@ def compile(  # noqa: A001
         raise ValueError(f"threads must be a whole number from 1 to 64, got {threads!r}")
     chosen = target_named(target)
     table = tuning if isinstance(tuning, Table) else Table() if tuning is None else read_tuning(tuning)
-    args, kwargs = _call(example)
-    imported = from_torch(model, args, kwargs)
+    imported = _imported(model, example)
     imported = replace(imported, graph=optimize(imported.graph))
     table = tune_layers(imported, chosen, threads, tune, table)
     lowered = lower_with(imported.graph, chosen, threads, {key: [c] for key, c in table.choices.items()})
@@ -76,6 +79,24 @@ def compile(  # noqa: A001
     manifest = manifest_of(imported, program, chosen, threads, table.of(lowered.cases))
     weights = pack_tensors(program.program.tables)
     return assemble(Artifact(manifest, weights, source.encode(), library.read_bytes()), library)
+
+
+def _imported(model: torch.nn.Module | OnnxModel, example: Any) -> Imported:
+    if is_onnx(model):
+        return from_onnx(model, None if example is None else _shapes(example))
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(
+            f"cannot compile a {type(model).__name__}; expected a torch module, the path of an ONNX file, or an "
+            "onnx.ModelProto"
+        )
+    if example is None:
+        raise ValueError(f"{type(model).__name__} needs an example of its inputs: ms.compile(model, example)")
+    return from_torch(model, *_call(example))
+
+
+def _shapes(example: Any) -> dict[str, tuple[int, ...]] | list[tuple[int, ...]]:
+    args, kwargs = _call(example)
+    return {name: tuple(x.shape) for name, x in kwargs.items()} or [tuple(x.shape) for x in args]
 
 
 def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

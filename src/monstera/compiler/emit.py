@@ -118,4 +118,5 @@ def _pointer(u: Unit, ref: Ref) -> str:
 
 
 def _comment(text: str) -> str:
-    return text.replace("*/", "* /")
+    """A name that a stranger may have chosen. C joins lines at a backslash before it looks for the end of a comment."""
+    return "".join(c if c.isprintable() and c != "\\" else "?" for c in text).replace("*/", "* /")

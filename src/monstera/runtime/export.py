@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,8 +112,9 @@ def _header(manifest: Manifest) -> str:
 
 
 def _named(spec: InputSpec) -> str:
-    """An input by name, and what its numbers may be."""
-    return spec.name if spec.limit is None else f"{spec.name} (from 0 to {spec.limit - 1})"
+    """An input by name, and what its numbers may be. The name may be a stranger's, and must not end the comment."""
+    name = re.sub(r"[^\w.:-]", "_", spec.name)
+    return name if spec.limit is None else f"{name} (from 0 to {spec.limit - 1})"
 
 
 def _listed(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> str:

@@ -10,6 +10,7 @@ from monstera.zoo.names import NETWORKS, network
 from monstera.zoo.r2plus1d import r2plus1d_18
 from monstera.zoo.randomize import calibrate_, randomize_
 from monstera.zoo.resnet import resnet18, resnet50
+from monstera.zoo.squeezenet import load_deep_compression_state, squeezenet1_0
 from monstera.zoo.vgg import vgg16, vgg16_bn
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "gru_speech",
     "gru_speech_small",
     "load_cifar_resnet_state",
+    "load_deep_compression_state",
     "mobilenet_v2",
     "network",
     "r2plus1d_18",
@@ -31,6 +33,7 @@ __all__ = [
     "resnet32",
     "resnet50",
     "resnet56",
+    "squeezenet1_0",
     "vgg16",
     "vgg16_bn",
 ]

@@ -14,6 +14,7 @@ from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.r2plus1d import r2plus1d_18
 from monstera.zoo.resnet import resnet18, resnet50
+from monstera.zoo.squeezenet import squeezenet1_0
 from monstera.zoo.vgg import vgg16, vgg16_bn
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
@@ -28,6 +29,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet32": resnet32,
     "resnet50": resnet50,
     "resnet56": resnet56,
+    "squeezenet1_0": squeezenet1_0,
     "vgg16": vgg16,
     "vgg16_bn": vgg16_bn,
 }

@@ -2,6 +2,7 @@
 
 from monstera.zoo.data.cifar10 import cifar10
 from monstera.zoo.data.digits import digits
+from monstera.zoo.data.imagenet_sample import imagenet_sample
 from monstera.zoo.data.names import DATA_SETS, data_set
 from monstera.zoo.data.pictures import Pictures, PictureSet, held_out
 from monstera.zoo.data.root import DataMissingError, data_root
@@ -16,4 +17,5 @@ __all__ = [
     "data_set",
     "digits",
     "held_out",
+    "imagenet_sample",
 ]
