@@ -1,8 +1,9 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
-from monstera.runtime.artifact import Artifact, read_artifact
+from monstera.runtime.artifact import Artifact, open_artifact, read_artifact
 from monstera.runtime.engine import Engine, assemble, load
 from monstera.runtime.export import export_c
+from monstera.runtime.library import Seal
 from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
@@ -22,6 +23,7 @@ __all__ = [
     "PackingPlan",
     "PackingSpec",
     "Profile",
+    "Seal",
     "architecture",
     "assemble",
     "cpu_features",
@@ -29,6 +31,7 @@ __all__ = [
     "here",
     "load",
     "offsets_of",
+    "open_artifact",
     "pack_tensors",
     "read_artifact",
 ]
