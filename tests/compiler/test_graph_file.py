@@ -86,7 +86,8 @@ LIES: list[tuple[Node, list[dict[str, object]]]] = [
         [
             {"shape": (2, 6, 6, 7)}, {"shape": (2, 6, 5, 8)}, {"shape": (3, 6, 5, 7)}, {"shape": (2, 7, 5, 7)},
             {"groups": 1}, {"groups": 0}, {"groups": -2}, {"groups": 4}, {"bias": "v5"}, {"scale": "s"},
-            {"weight": "m"},             {"stride": (0, 1)}, {"stride": (-2, 1)}, {"dilation": (1, 0)}, {"padding": (3, 0, 1, 1)},
+            {"weight": "m"}, {"stride": (0, 1)}, {"stride": (-2, 1)}, {"dilation": (1, 0)},
+            {"padding": (3, 0, 1, 1)},
             {"padding": (2**40, 0, -(2**40), 1)}, {"dilation": (2**40, 2)}, {"inputs": ("x", "x")}, {"inputs": ()},
             {"activation": Activation("clamp", 1e39, 2e39)},
         ],

@@ -218,6 +218,14 @@ def test_weights_that_the_library_was_not_built_for_are_refused(artifact, load):
         load(forged(artifact, weights_safetensors=bytes(weights)))
 
 
+def test_weights_of_another_size_are_refused_with_both_sizes(artifact, load):
+    from monstera.runtime import pack_tensors
+
+    few = pack_tensors({"a": np.zeros(16, np.float32)}).tobytes()
+    with pytest.raises(ArtifactError, match=r"net\.monstera: library, weights .* bytes in the weights file 64, the"):
+        load(forged(artifact, weights_safetensors=few))
+
+
 def test_a_library_without_the_symbols_of_an_engine_is_refused(artifact, load):
     from monstera.compiler.build import build
     from monstera.compiler.targets import native

@@ -221,10 +221,9 @@ def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> En
     if shortfall(artifact.manifest.platform, artifact.manifest.features):
         return Engine(artifact, None)
     try:
-        weights = data_of(artifact.weights)
-    except TensorFileError as error:
+        loaded = Library(library, artifact.manifest, data_of(artifact.weights))
+    except (TensorFileError, ArtifactError) as error:
         raise ArtifactError(f"{where}: {error}") from error
-    loaded = Library(library, artifact.manifest, weights)
     # Of an engine just compiled nothing is known but by construction.
     if sums := artifact.manifest.sha256:
         expected = Seal(artifact.manifest.description_sha256(), sums[WEIGHTS])

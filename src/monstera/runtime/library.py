@@ -114,18 +114,12 @@ class Library:
             self._code = _Code(path, prefix)
         except (OSError, AttributeError) as error:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
-        described = self._code.describe()
         expected = [getattr(manifest, name) for name in _DESCRIPTOR]
         expected = [value if isinstance(value, int) else len(value) for value in expected]
-        if described != expected or weights.size != manifest.weight_bytes:
-            raise ArtifactError(
-                "library, weights and manifest do not belong together: "
-                + "; ".join(
-                    f"{n} {d}, the manifest says {e}"
-                    for n, d, e in zip(_DESCRIPTOR, described, expected, strict=True)
-                    if d != e
-                )
-            )
+        found = [*zip(_DESCRIPTOR, self._code.describe(), expected, strict=True)]
+        found.append(("bytes in the weights file", weights.size, manifest.weight_bytes))
+        if differing := [f"{name} {is_}, the manifest says {says}" for name, is_, says in found if is_ != says]:
+            raise ArtifactError("library, weights and manifest do not belong together: " + "; ".join(differing))
         self.seal = Seal.parse(self._code.seal())
         self._arena_floats = manifest.arena_floats
         self._weights = weights
