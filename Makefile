@@ -44,6 +44,16 @@ test-cross: setup  ## code for other processors: avx2 run here, 64-bit Arm under
 fuzz: setup     ## ten thousand changed artifacts, or MUTANTS=1000: refused or right, never worse; prints what it tried
 	PYTHONPATH=tests $(RUN) -m fuzz.run --count $(MUTANTS) --seed $(SEED)
 
+# One file of C with many networks takes gcc minutes under the sanitizers; whatever runs C that others do not is here.
+SANITIZED := tests/sanitize tests/runtime/test_engine.py tests/runtime/test_threads.py tests/compiler/test_random_graphs.py \
+	tests/compiler/test_spatial_engine.py tests/compiler/test_depthwise.py tests/compiler/test_spmv.py \
+	tests/compiler/test_stripes.py tests/compiler/test_networks.py
+
+test-sanitize: setup  ## C under the address, undefined-behaviour and thread sanitizers (gcc and its libasan); long
+	MONSTERA_SANITIZE=address,undefined MONSTERA_CACHE=$(VENV)/sanitized ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+		$(RUN) -m pytest -v -p no:faulthandler -m "not full and not cross" $(SANITIZED)
+
 check: setup    ## format, lint, types, import layers
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .

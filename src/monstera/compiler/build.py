@@ -24,7 +24,7 @@ _LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden", "-g0", "-w")
 # The oldest C library that crossed artifacts run with: that of the wheels of numpy and torch.
 _GLIBC = "2.28"
 
-# For the tests, which look for errors in the C: `$MONSTERA_SANITIZE` names sanitizers, "address,undefined" for instance.
+# For the tests, which look for errors in the C: `$MONSTERA_SANITIZE` names sanitizers, such as "address,undefined".
 # Less optimised, as instrumented code is slow to compile; the first error ends the process.
 _SANITIZED = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
 
