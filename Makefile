@@ -50,7 +50,7 @@ SANITIZED := tests/sanitize tests/runtime/test_engine.py tests/runtime/test_thre
 	tests/compiler/test_stripes.py tests/compiler/test_networks.py
 
 test-sanitize: setup  ## C under the address, undefined-behaviour and thread sanitizers (gcc and its libasan); long
-	MONSTERA_SANITIZE=address,undefined MONSTERA_CACHE=$(VENV)/sanitized ASAN_OPTIONS=detect_leaks=0 \
+	MONSTERA_SANITIZE=address,undefined MONSTERA_CACHE=$(CURDIR)/$(VENV)/sanitized ASAN_OPTIONS=detect_leaks=0 \
 		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
 		$(RUN) -m pytest -v -p no:faulthandler -m "not full and not cross" $(SANITIZED)
 

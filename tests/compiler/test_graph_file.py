@@ -202,6 +202,19 @@ def test_a_graph_whose_text_was_changed_is_refused(change, words):
         read_graph(canonical_json(raw), params)
 
 
+def test_a_tensor_that_offsets_cannot_reach_over_is_refused():
+    from monstera.compiler.assembly import compile_graph
+    from monstera.compiler.frontends import Imported, Input, UnsupportedError
+    from monstera.compiler.targets import native
+    from monstera.compiler.tuning import Table
+
+    shape = (2**11, 2**10, 2**10)
+    graph = Graph((("x", shape),), (Node("y", Activate(Activation("relu")), ("x",), shape),), ("y",), {})
+    imported = Imported(graph, (Input("x", shape),), {"kind": "value", "index": 0})
+    with pytest.raises(UnsupportedError, match="'y' takes 2147483648 floats"):
+        compile_graph(imported, native(), 1, Table())
+
+
 def test_names_never_leave_the_comments_of_the_c_source():
     from monstera.compiler.emit import emit, unit
     from monstera.compiler.lowering import lower

@@ -25,8 +25,8 @@ _LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden", "-g0", "-w")
 _GLIBC = "2.28"
 
 # For the tests, which look for errors in the C: `$MONSTERA_SANITIZE` names sanitizers, such as "address,undefined".
-# Less optimised, as instrumented code is slow to compile; the first error ends the process.
-_SANITIZED = ("-O1", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
+# Not optimised, as instrumented code takes minutes to; the first error ends the process.
+_SANITIZED = ("-O0", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
 
 _ZIG = (sys.executable, "-m", "ziglang", "cc")
 

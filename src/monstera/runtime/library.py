@@ -116,8 +116,8 @@ class Library:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
         expected = [getattr(manifest, name) for name in _DESCRIPTOR]
         expected = [value if isinstance(value, int) else len(value) for value in expected]
-        found = [*zip(_DESCRIPTOR, self._code.describe(), expected, strict=True)]
-        found.append(("bytes in the weights file", weights.size, manifest.weight_bytes))
+        names, described = [*_DESCRIPTOR, "bytes in the weights file"], [*self._code.describe(), weights.size]
+        found = zip(names, described, [*expected, manifest.weight_bytes], strict=True)
         if differing := [f"{name} {is_}, the manifest says {says}" for name, is_, says in found if is_ != says]:
             raise ArtifactError("library, weights and manifest do not belong together: " + "; ".join(differing))
         self.seal = Seal.parse(self._code.seal())

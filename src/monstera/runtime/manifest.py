@@ -140,6 +140,10 @@ def _check(manifest: Manifest) -> None:
         raise ValueError(f"{wrong[0]}, expected a count")
     if not 1 <= manifest.threads <= 64:
         raise ValueError(f"threads is {manifest.threads}, expected 1 to 64")
+    # They stand in errors, and a terminal must not take them for orders.
+    for word in (manifest.target, manifest.platform, *manifest.features):
+        if not word.isprintable():
+            raise ValueError(f"{word!r:.40} is not the name of a target, a platform or a feature")
     shapes = [*(i.shape for i in manifest.inputs), *manifest.outputs]
     if wrong := [shape for shape in shapes if min(shape, default=0) < 0]:
         raise ValueError(f"{list(wrong[0])} is not a shape")
