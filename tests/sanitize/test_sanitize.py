@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,16 +29,14 @@ instrumented = pytest.mark.skipif(not os.environ.get("MONSTERA_SANITIZE"), reaso
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("static float few[3]; return few[n];", "global-buffer-overflow"),
-        ("float few[3] = {0}; return few[n];", "stack-buffer-overflow|out of bounds"),
+        ("static float few[3]; float *x = few; return x[n];", "global-buffer-overflow"),
+        ("float few[3] = {0}, *x = few; return x[n];", "stack-buffer-overflow"),
         ("float *x = malloc(12); return x[n];", "heap-buffer-overflow"),
         ("return 1 << (n * 16);", "shift exponent"),
         ("return (float)(0x7fffffff + n);", "signed integer overflow"),
     ],
 )
 def test_an_error_in_generated_code_ends_the_process_with_its_name(body, words, tmp_path):
-    import re
-
     source = f'#include <stdlib.h>\n__attribute__((visibility("default"))) float wrong(int n) {{ {body} }}\n'
     library = build(source, native())
     script = f"import ctypes; ctypes.CDLL({str(library)!r}).wrong(3)"
