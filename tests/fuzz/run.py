@@ -60,6 +60,9 @@ def fuzz(programs: list[Program], seed: int, numbers: range) -> tuple[Counter[tu
             counts[kind, said if said in FINE else "BAD"] += 1
             if said not in FINE:
                 bad.append(f"seed {seed} number {number}, {kind} of {programs[which].name!r}: {said}")
+                print(bad[-1], flush=True)
+            if (number + 1) % 1000 == 0:
+                print(f"{number + 1} done, {len(bad)} bad", flush=True)
     return counts, bad
 
 
@@ -79,7 +82,6 @@ def main() -> int:
         table.add_row(kind, *(str(counts[kind, said] or "") for said in (*FINE, "BAD")))
     Console(width=120).print(table)
     print(f"{len(bad)} of them crashed, hung, took too much memory or gave a wrong answer")
-    print("\n".join(bad))
     return 1 if bad else 0
 
 
