@@ -8,9 +8,12 @@ NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18
 THREADS  := 1 2
 TARGETS  := native avx2
 TUNE     := fast
+# How many files `make fuzz` changes, and the seed they are drawn by.
+MUTANTS  := 10000
+SEED     := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross check format bench bench-networks bench-kernels bench-scaling bench-ablation results lock clean
+.PHONY: help setup demo test test-full test-cross fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -37,6 +40,19 @@ test-full: setup  ## everything: every network x pattern x density, thousands of
 
 test-cross: setup  ## code for other processors: avx2 run here, 64-bit Arm under qemu-user (apt-get install qemu-user)
 	$(RUN) -m pytest -m cross
+
+fuzz: setup     ## ten thousand changed artifacts, or MUTANTS=1000: refused or right, never worse; prints what it tried
+	PYTHONPATH=tests $(RUN) -m fuzz.run --count $(MUTANTS) --seed $(SEED)
+
+# One file of C with many networks takes gcc minutes under the sanitizers; whatever runs C that others do not is here.
+SANITIZED := tests/sanitize tests/runtime/test_engine.py tests/runtime/test_threads.py tests/compiler/test_random_graphs.py \
+	tests/compiler/test_spatial_engine.py tests/compiler/test_depthwise.py tests/compiler/test_spmv.py \
+	tests/compiler/test_stripes.py tests/compiler/test_networks.py
+
+test-sanitize: setup  ## C under the address, undefined-behaviour and thread sanitizers (gcc and its libasan); long
+	MONSTERA_SANITIZE=address,undefined MONSTERA_CACHE=$(CURDIR)/$(VENV)/sanitized ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so.6)" \
+		$(RUN) -m pytest -v -p no:faulthandler -m "not full and not cross" $(SANITIZED)
 
 check: setup    ## format, lint, types, import layers
 	$(VENV)/bin/ruff format --check .

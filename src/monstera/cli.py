@@ -115,6 +115,41 @@ def profile(
         console.print(f"\n{engine.plan(times)}", highlight=False, soft_wrap=True, markup=False)
 
 
+@app.command()
+def inspect(
+    program: Annotated[Path, typer.Argument(help="A .monstera file; none of it is run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
+) -> None:
+    """Show what a compiled PROGRAM is: signature, machine, parts with their checksums, layers."""
+    from monstera.runtime import open_artifact
+
+    opened = open_artifact(program)
+    if as_json:
+        from monstera.runtime.verify import facts
+
+        Console(soft_wrap=True).print_json(data=facts(opened), sort_keys=True)
+        return
+    from monstera.program import description
+
+    Console().print(description(opened))
+
+
+@app.command()
+def verify(
+    program: Annotated[Path, typer.Argument(help="A .monstera file; none of it is run.")],
+    sha256: Annotated[str | None, typer.Option(help="The digest that it must have.")] = None,
+) -> None:
+    """Check a compiled PROGRAM, part by part: exit code 0 if it is sound, 1 if not.
+
+    Checksums find damage, not malice. To know that a file is the one you trust, give its digest.
+    """
+    from monstera.program import checks
+
+    console = Console()
+    for check in checks(program, sha256):
+        console.print(f"ok  {check}", highlight=False, soft_wrap=True, markup=False)
+
+
 @app.command("export-c")
 def export_c(
     program: Annotated[Path, typer.Argument(help="A .monstera file, for whatever machine it was compiled.")],

@@ -97,4 +97,4 @@ def test_the_help_lists_the_commands_and_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     done = monstera("--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("demo", "run", "profile", "export-c"))
+    assert all(command in done.stdout for command in ("demo", "run", "profile", "inspect", "verify", "export-c"))

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from monstera.compiler.api import manifest_of
 from monstera.compiler.build import build
+from monstera.compiler.describe import manifest_of
 from monstera.compiler.emit import emit, unit
 from monstera.compiler.frontends import Imported
 from monstera.compiler.lowering import lower

@@ -24,7 +24,7 @@ from monstera.compiler.frontends import Imported, from_torch
 from monstera.compiler.lowering import lower
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import TARGETS
-from monstera.runtime import architecture, cpu_features
+from monstera.runtime import Seal, architecture, cpu_features
 from monstera.zoo import calibrate_, network, randomize_
 
 pytestmark = pytest.mark.cross
@@ -129,7 +129,7 @@ def test_the_very_library_of_a_saved_artifact_runs(tmp_path):
     engine = ms.compile(model, example, target="neon")
     graph = from_torch(model, (example,), {})
     units = [unit(lower(optimize(graph.graph), NEON, 1))]
-    assert emit(units, NEON, 1) == engine.c_source
+    assert emit(units, NEON, 1, Seal.of(engine.manifest, engine._artifact.weights)) == engine.c_source
     (tmp_path / "net.so").write_bytes(engine._artifact.library)
     driver = str(Path(__file__).with_name("driver.c"))
     zig("linux-gnu.2.28", nets(units), "-Wl,-rpath,.", "-o", "driver", driver, "./net.so", folder=tmp_path)

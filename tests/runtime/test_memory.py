@@ -164,3 +164,25 @@ def test_a_hundred_megabytes_of_weights_load_in_under_a_third_of_a_second(tmp_pa
         ms.load(path)
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.3
+
+
+@linux
+@pytest.mark.parametrize("threads", [1, 2])
+def test_memory_stays_flat_over_ten_thousand_calls(threads):
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 10)]
+    engine = ms.compile(torch.nn.Sequential(*layers).eval(), torch.zeros(1, 3, 8, 8), threads=threads)
+    x = np.ones((1, 3, 8, 8), np.float32)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    def call(times: int) -> None:
+        for _ in range(times):
+            engine(x)
+
+    call(500)
+    before = resident()
+    call(10_000)
+    # Twenty bytes a call; the smallest object of Python takes more.
+    assert resident() - before < 200_000

@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from monstera.compiler.build import build
-from monstera.compiler.describe import manifest_of
-from monstera.compiler.emit import emit, unit
+from monstera.compiler.assembly import compile_graph
 from monstera.compiler.frontends import Imported, OnnxModel, from_onnx, from_torch, is_onnx
-from monstera.compiler.lowering import lower_with
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import target_named
 from monstera.compiler.tuning import Effort, Table, read_tuning, tune_layers
-from monstera.runtime import Artifact, Engine, assemble, pack_tensors
+from monstera.runtime import Engine
 
 
 def compile(  # noqa: A001
@@ -71,14 +68,7 @@ def compile(  # noqa: A001
     table = tuning if isinstance(tuning, Table) else Table() if tuning is None else read_tuning(tuning)
     imported = _imported(model, example)
     imported = replace(imported, graph=optimize(imported.graph))
-    table = tune_layers(imported, chosen, threads, tune, table)
-    lowered = lower_with(imported.graph, chosen, threads, {key: [c] for key, c in table.choices.items()})
-    program = unit(lowered.program)
-    source = emit([program], chosen, threads)
-    library = build(source, chosen)
-    manifest = manifest_of(imported, program, chosen, threads, table.of(lowered.cases))
-    weights = pack_tensors(program.program.tables)
-    return assemble(Artifact(manifest, weights, source.encode(), library.read_bytes()), library)
+    return compile_graph(imported, chosen, threads, tune_layers(imported, chosen, threads, tune, table))
 
 
 def _imported(model: torch.nn.Module | OnnxModel, example: Any) -> Imported:

@@ -24,6 +24,10 @@ _LIBRARY = ("-fPIC", "-shared", "-fvisibility=hidden", "-g0", "-w")
 # The oldest C library that crossed artifacts run with: that of the wheels of numpy and torch.
 _GLIBC = "2.28"
 
+# For the tests, which look for errors in the C: `$MONSTERA_SANITIZE` names sanitizers, such as "address,undefined".
+# Not optimised, as instrumented code takes minutes to; the first error ends the process.
+_SANITIZED = ("-O0", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all")
+
 _ZIG = (sys.executable, "-m", "ziglang", "cc")
 
 
@@ -34,6 +38,12 @@ class BuildError(RuntimeError):
 def code_flags(target: Target) -> tuple[str, ...]:
     """How the C of a target is compiled, as gcc and clang spell it: speed and meaning, without what makes a library."""
     return (*_CODE, *target.flags)
+
+
+def sanitizer_flags() -> tuple[str, ...]:
+    """What `$MONSTERA_SANITIZE` adds to the flags; nothing unless it is set."""
+    asked = os.environ.get("MONSTERA_SANITIZE")
+    return (*_SANITIZED, f"-fsanitize={asked}") if asked else ()
 
 
 def compiler_command(target: Target | None = None) -> list[str]:
@@ -93,7 +103,7 @@ def build(source: str, target: Target) -> Path:
         BuildError: no compiler, the compiler failed (its first lines are shown), or the cache cannot be written.
     """
     command = compiler_command(target)
-    flags = (*_CODE, *_dialect(command, target.flags), *_LIBRARY)
+    flags = (*_CODE, *_dialect(command, target.flags), *_LIBRARY, *sanitizer_flags())
     # Machines of several kinds may share a cache, and one compiler builds for several platforms.
     recipe = "\0".join([source, platform_of(target), compiler_version(tuple(command)), *flags])
     library = cache_folder() / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.so"

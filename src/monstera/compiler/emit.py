@@ -12,9 +12,10 @@ from monstera.compiler import kernels
 from monstera.compiler.memory import Arena, place
 from monstera.compiler.program import Field, GridArgs, Program, Ref, Step, Turn
 from monstera.compiler.targets import Target
+from monstera.runtime.library import Seal
 from monstera.runtime.tensors import offsets_of
 
-ABI = 1
+ABI = 2
 _INDENT = {"initial_indent": " " * 8, "subsequent_indent": " " * 8, "break_long_words": False}
 
 
@@ -33,13 +34,13 @@ def unit(program: Program, prefix: str = "net") -> Unit:
     return Unit(prefix, program, place(program), offsets_of(program.tables))
 
 
-def emit(units: Sequence[Unit], target: Target, threads: int) -> str:
-    """Return the C source of a library that holds the given programs (usually one)."""
+def emit(units: Sequence[Unit], target: Target, threads: int, seal: Seal | None = None) -> str:
+    """Return the C source of a library that holds the given programs (usually one); with a seal if it will travel."""
     used = (step.kernel for u in units for step in u.program.steps)
     parts = [kernels.source(used, target), kernels.header("team.h")]
     for u in units:
         parts += [_step(u, i, s) for i, s in enumerate(u.program.steps)]
-        parts.append(_run(u, threads))
+        parts.append(_run(u, threads, seal or Seal()))
     return "\n".join(parts) + "\n"
 
 
@@ -60,7 +61,7 @@ def _step(u: Unit, index: int, step: Step) -> str:
     return "\n".join([*lines, "}"])
 
 
-def _run(u: Unit, threads: int) -> str:
+def _run(u: Unit, threads: int, seal: Seal) -> str:
     table = ",\n    ".join(_turn(u.prefix, t) for t in u.program.turns) or "{0}"
     symbols = {
         "prefix": u.prefix,
@@ -69,6 +70,7 @@ def _run(u: Unit, threads: int) -> str:
         "turns": len(u.program.turns),
         "threads": threads,
         "abi": ABI,
+        "seal": seal,
         "arena": u.arena.size,
         "inputs": len(u.program.inputs),
         "outputs": len(u.program.outputs),
@@ -118,5 +120,9 @@ def _pointer(u: Unit, ref: Ref) -> str:
 
 
 def _comment(text: str) -> str:
-    """A name that a stranger may have chosen. C joins lines at a backslash before it looks for the end of a comment."""
-    return "".join(c if c.isprintable() and c != "\\" else "?" for c in text).replace("*/", "* /")
+    """A name from a graph that anybody may have written: a comment ends where we end it.
+
+    A backslash before the end of a line joins lines before comments are read.
+    """
+    plain = "".join(c if c.isprintable() and c != "\\" else "?" for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *").replace("??/", "? ? /")

@@ -1,9 +1,10 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
 from monstera.runtime.arrays import as_array, random_array
-from monstera.runtime.artifact import Artifact, read_artifact
+from monstera.runtime.artifact import Artifact, open_artifact, read_artifact
 from monstera.runtime.engine import Engine, assemble, load
 from monstera.runtime.export import export_c
+from monstera.runtime.library import Seal
 from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
@@ -26,6 +27,7 @@ __all__ = [
     "PackingSpec",
     "Profile",
     "Record",
+    "Seal",
     "Session",
     "architecture",
     "as_array",
@@ -35,6 +37,7 @@ __all__ = [
     "here",
     "load",
     "offsets_of",
+    "open_artifact",
     "pack_tensors",
     "random_array",
     "read_artifact",

@@ -1,6 +1,7 @@
-"""The file `net.monstera`: a zip of manifest, weights (safetensors), C source and library. No pickle anywhere.
+"""The file `net.monstera`: manifest, weights, C source, library, and the graph it can be compiled from anew. No pickle.
 
-Checksums find damage, not malice: an artifact is executable code. Load only what you trust.
+`docs/artifact.md` describes every byte. Checksums find damage, not malice: an artifact is executable code. Load only
+what you trust, or say which one you expect by its digest.
 """
 
 from __future__ import annotations
@@ -8,30 +9,79 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import struct
 import tempfile
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from io import BufferedReader
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from monstera.runtime.manifest import ArtifactError, Manifest, read_manifest
-from monstera.runtime.memory import aligned_empty
+from monstera.runtime.container import ContainerError, File, Stored, read_index, write_parts
+from monstera.runtime.manifest import VERSION, ArtifactError, Manifest, read_manifest
 
-_MANIFEST, _WEIGHTS, _SOURCE, _LIBRARY = "manifest.json", "weights.safetensors", "net.c", "net.so"
-_PARTS = (_WEIGHTS, _SOURCE, _LIBRARY)
+MANIFEST = "manifest.json"
+WEIGHTS, SOURCE, LIBRARY, GRAPH, PARAMS = "weights.safetensors", "net.c", "net.so", "graph.json", "graph.safetensors"
+PARTS = (MANIFEST, WEIGHTS, SOURCE, LIBRARY, GRAPH, PARAMS)
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The parts of an engine. `weights` is the safetensors file as uint8 that starts on a 64-byte line."""
+    """The parts of an engine. `weights` is the safetensors file as uint8 that starts on a 64-byte line.
+
+    `graph` and what `params` gives are what the compiler made the rest of. Nothing else needs the parameters, so those
+    of a loaded artifact are read when they are asked for.
+    """
 
     manifest: Manifest
     weights: np.ndarray
     source: bytes
     library: bytes
+    graph: bytes
+    params: Callable[[], np.ndarray]
+
+    def sealed(self) -> Manifest:
+        """The manifest with the checksums of all parts."""
+        if self.manifest.sha256:
+            return self.manifest
+        return replace(self.manifest, sha256={name: _sha256(data) for name, data in self.parts().items()})
+
+    def parts(self) -> dict[str, Any]:
+        """All parts but the manifest, as they are written.
+
+        Raises:
+            ArtifactError: the file they were read from has changed.
+        """
+        return dict(zip(PARTS[1:], (self.weights, self.source, self.library, self.graph, self.params()), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A file whose container and manifest are checked; parts are read, and then checked, when they are asked for."""
+
+    where: str
+    file: File
+    index: dict[str, Stored]
+    manifest: Manifest
+    digest: str
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a part as uint8 on a 64-byte line.
+
+        Raises:
+            ArtifactError: it is damaged.
+        """
+        place = self.index[name]
+        try:
+            data = self.file.read(place.begin, place.size)
+        except (ContainerError, OSError) as error:
+            raise ArtifactError(f"{self.where}: {name} cannot be read: {error}") from error
+        if _sha256(data) != self.manifest.sha256[name]:
+            raise ArtifactError(
+                f"{self.where}: {name} is damaged: its checksum is not the manifest's; get the file again"
+            )
+        return data
 
 
 def write_artifact(artifact: Artifact, path: str | os.PathLike[str]) -> None:
@@ -39,16 +89,14 @@ def write_artifact(artifact: Artifact, path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: the folder does not exist or cannot be written.
+        ArtifactError: the artifact was loaded from a file that has changed since.
     """
     path = Path(path)
-    parts = dict(zip(_PARTS, (artifact.weights.data, artifact.source, artifact.library), strict=True))
-    sums = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
-    manifest = replace(artifact.manifest, sha256=sums).to_json()
+    parts = {MANIFEST: artifact.sealed().to_json(), **artifact.parts()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for name, data in {_MANIFEST: manifest, **parts}.items():
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+        with os.fdopen(handle, "wb") as file:
+            write_parts(file, parts)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -57,50 +105,58 @@ def write_artifact(artifact: Artifact, path: str | os.PathLike[str]) -> None:
         raise
 
 
-def read_artifact(path: str | os.PathLike[str]) -> Artifact:
-    """Read an artifact, for whatever machine it was made, and check that it is whole.
+def open_artifact(path: str | os.PathLike[str], sha256: str | None = None) -> Opened:
+    """Open an artifact, for whatever machine it was made: check container and manifest, read no other part.
+
+    Args:
+        sha256: the digest it must have; nothing of the manifest is interpreted before it is compared.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: not an artifact, damaged, or of a newer version.
+        ArtifactError: not an artifact, damaged, of another version, or another one than expected.
+        ValueError: `sha256` is not 64 hexadecimal digits.
     """
+    if sha256 is not None and (len(sha256) != 64 or set(sha256.lower()) - set("0123456789abcdef")):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, as `monstera inspect` prints them, got {sha256!r:.80}")
     where = str(path)
-    with open(path, "rb") as file:
-        try:
-            with zipfile.ZipFile(file) as archive:
-                manifest, parts = _parts(archive, file, where)
-        except ArtifactError:
-            raise
-        except Exception as error:  # a damaged zip raises a dozen kinds of error
-            raise ArtifactError(f"{where}: not a Monstera artifact, or damaged: {error}") from error
-    for name, data in parts.items():
-        if hashlib.sha256(data.data).hexdigest() != manifest.sha256.get(name):
-            raise ArtifactError(f"{where}: {name} is damaged: its checksum is not the manifest's; get the file again")
-    return Artifact(manifest, parts[_WEIGHTS], parts[_SOURCE].tobytes(), parts[_LIBRARY].tobytes())
+    try:
+        file = File(path)
+        index = read_index(file, PARTS)
+        text = file.read(index[MANIFEST].begin, index[MANIFEST].size)
+    except ContainerError as error:
+        raise ArtifactError(
+            f"{where}: not a Monstera artifact of format version {VERSION}, or damaged: {error}"
+        ) from error
+    digest = _sha256(text)
+    if sha256 is not None and digest != sha256.lower():
+        raise ArtifactError(
+            f"{where}: its digest (the SHA-256 of its manifest, see `monstera inspect`) is {digest}, "
+            f"expected {sha256.lower()}: this is another file than the one you trust"
+        )
+    manifest = read_manifest(text.tobytes(), where)
+    if manifest.sha256.keys() != set(PARTS[1:]):
+        raise ArtifactError(f"{where}: the manifest is damaged: it has checksums of {sorted(manifest.sha256)[:8]}")
+    return Opened(where, file, index, manifest, digest)
 
 
-def _parts(archive: zipfile.ZipFile, file: BufferedReader, where: str) -> tuple[Manifest, dict[str, np.ndarray]]:
-    names = archive.namelist()
-    if sorted(names) != sorted([_MANIFEST, *_PARTS]):
-        raise ArtifactError(f"{where}: not a Monstera artifact; it holds {', '.join(names[:8]) or 'nothing'}")
-    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-        raise ArtifactError(f"{where}: not a Monstera artifact: its parts are compressed")
-    manifest = read_manifest(archive.read(_MANIFEST), where)
-    return manifest, {name: _stored(file, archive.getinfo(name)) for name in _PARTS}
+def read_artifact(path: str | os.PathLike[str], sha256: str | None = None) -> Artifact:
+    """Read an artifact, for whatever machine it was made, and check what is read: all but the graph's parameters.
 
-
-def _stored(file: BufferedReader, member: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of a member as they lie in the file, read in one go to where they stay.
-
-    Not through `zipfile`, whose own checksum and copies would take longer than ours.
+    Raises:
+        FileNotFoundError, ArtifactError, ValueError: as for `open_artifact`.
     """
-    file.seek(member.header_offset)
-    header = file.read(30)
-    lengths = struct.unpack("<HH", header[26:])
-    begin = member.header_offset + len(header) + sum(lengths)
-    if header[:4] != b"PK\3\4" or member.file_size > os.fstat(file.fileno()).st_size - begin:
-        raise ValueError(f"{member.filename} is cut short")
-    data = aligned_empty(member.file_size)
-    file.seek(begin)
-    file.readinto(data.data)
-    return data
+    return artifact_of(open_artifact(path, sha256))
+
+
+def artifact_of(opened: Opened) -> Artifact:
+    """Read the parts of an opened artifact.
+
+    Raises:
+        ArtifactError: one is damaged.
+    """
+    source, library, graph = (opened.read(name).tobytes() for name in (SOURCE, LIBRARY, GRAPH))
+    return Artifact(opened.manifest, opened.read(WEIGHTS), source, library, graph, partial(opened.read, PARAMS))
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(memoryview(data)).hexdigest()

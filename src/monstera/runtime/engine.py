@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -13,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from monstera.runtime.arrays import as_array, random_array
-from monstera.runtime.artifact import Artifact, read_artifact, write_artifact
+from monstera.runtime.artifact import WEIGHTS, Artifact, artifact_of, open_artifact, write_artifact
 from monstera.runtime.export import export_c
-from monstera.runtime.library import Library
+from monstera.runtime.library import Library, Seal
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, Manifest
 from monstera.runtime.packing import PackingPlan, packing_plan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.rebuild import rebuilt
 from monstera.runtime.session import Session
 from monstera.runtime.structure import build_output
 from monstera.runtime.tensors import TensorFileError, data_of
@@ -44,6 +46,14 @@ class Engine:
     def manifest(self) -> Manifest:
         """Shapes, target, layers: everything but weights and code."""
         return self._artifact.manifest
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the manifest that `save` writes, which holds the checksum of every other part.
+
+        It names the whole file: give it to `load(path, sha256=...)`.
+        """
+        return hashlib.sha256(self._artifact.sealed().to_json()).hexdigest()
 
     @property
     def c_source(self) -> str:
@@ -196,19 +206,30 @@ class Engine:
         return [values[i.name] for i in specs]
 
 
-def load(path: str | os.PathLike[str]) -> Engine:
-    """Load an engine that `Engine.save` wrote. Needs neither torch nor a compiler.
+def load(path: str | os.PathLike[str], *, sha256: str | None = None, rebuild: bool = False) -> Engine:
+    """Load an engine that `Engine.save` wrote. Needs neither torch nor a compiler, unless it is to be built anew.
 
-    An artifact is executable code: load only what you trust.
+    An artifact is executable code: load only what you trust, or say by its digest which file you trust, or have the
+    code generated and built anew from the graph that the artifact holds (see `docs/artifact.md`).
+
+    Args:
+        sha256: the digest that the artifact must have: what `Engine.digest` and `monstera inspect` say.
+        rebuild: use neither the library nor the packed weights of the file. Takes torch and a C compiler.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ArtifactError: not an artifact, damaged, of a newer version, or made for another machine.
+        ArtifactError: not an artifact, damaged, of another version, another one than expected, made for another
+            machine, or with a graph that is none; or it is to be built anew and the compiler cannot be imported.
+        BuildError: it is to be built anew, and there is no C compiler.
+        ValueError: `sha256` is not 64 hexadecimal digits.
     """
-    artifact = read_artifact(path)
-    manifest = artifact.manifest
+    opened = open_artifact(path, sha256)
+    manifest = opened.manifest
     if lack := shortfall(manifest.platform, manifest.features):
         raise ArtifactError(f"{path}: made for {manifest.target}: {lack}; compile the model for this machine")
+    if rebuild:
+        return rebuilt(opened)
+    artifact = artifact_of(opened)
     # The file may go once it is mapped; a private folder keeps others from swapping it before.
     with tempfile.TemporaryDirectory(prefix="monstera-") as folder:
         library = Path(folder) / "net.so"
@@ -225,7 +246,16 @@ def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> En
     if shortfall(artifact.manifest.platform, artifact.manifest.features):
         return Engine(artifact, None)
     try:
-        weights = data_of(artifact.weights)
-    except TensorFileError as error:
+        loaded = Library(library, artifact.manifest, data_of(artifact.weights))
+    except (TensorFileError, ArtifactError) as error:
         raise ArtifactError(f"{where}: {error}") from error
-    return Engine(artifact, Library(library, artifact.manifest, weights))
+    # Of an engine just compiled nothing is known but by construction.
+    if sums := artifact.manifest.sha256:
+        expected = Seal(artifact.manifest.description_sha256(), sums[WEIGHTS])
+        if loaded.seal != expected:
+            other = "manifest" if loaded.seal.manifest != expected.manifest else "weights"
+            raise ArtifactError(
+                f"{where}: library, weights and manifest do not belong together: the library was built for other "
+                f"{other}; get the file again, or compile the model again"
+            )
+    return Engine(artifact, loaded)

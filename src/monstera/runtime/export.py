@@ -38,6 +38,9 @@ extern "C" {{
 /* As net.c has them: NET_ABI, NET_ARENA_FLOATS, NET_WEIGHT_BYTES, NET_INPUTS, NET_OUTPUTS, NET_STEPS, NET_THREADS. */
 void net_describe(int64_t fields[7]);
 
+/* SHA-256 of the manifest and of the weights.safetensors that net.c was made with, in hexadecimal, a space between. */
+const char *net_seal(void);
+
 /* The threads of one caller; NULL without memory. They sleep between runs and do not survive a fork. */
 void *net_team_new(void);
 void net_team_free(void *team);

@@ -5,10 +5,12 @@ from __future__ import annotations
 import _ctypes
 import contextlib
 import ctypes
+import hashlib
 import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,32 @@ from monstera.runtime.manifest import ArtifactError, Manifest
 from monstera.runtime.memory import aligned_empty
 
 _DESCRIPTOR = ("abi", "arena_floats", "weight_bytes", "inputs", "outputs", "layers", "threads")
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a library was built for: the SHA-256 of a manifest without its checksums, and of a weights file.
+
+    Empty in libraries that never leave the process that made them. The tables that the code reads by are in the weights
+    file, so a library whose seal is compared never reads tables that its compiler did not write.
+    """
+
+    manifest: str = ""
+    weights: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.manifest} {self.weights}"
+
+    @staticmethod
+    def of(manifest: Manifest, weights: np.ndarray) -> Seal:
+        """The seal of a manifest and the weights file that goes with it."""
+        return Seal(manifest.description_sha256(), hashlib.sha256(weights.data).hexdigest())
+
+    @staticmethod
+    def parse(text: str) -> Seal:
+        """The seal that prints as `text`."""
+        manifest, _, weights = text.partition(" ")
+        return Seal(manifest, weights)
 
 
 class _Code:
@@ -31,12 +59,17 @@ class _Code:
         self.team_new = self._function("team_new", prefix)
         self.team_free = self._function("team_free", prefix)
         self._describe = self._function("describe", prefix)
+        self._seal = self._function("seal", prefix)
         self.team_new.restype = ctypes.c_void_p
+        self._seal.restype = ctypes.c_char_p
 
     def describe(self) -> list[int]:
         values = (ctypes.c_int64 * len(_DESCRIPTOR))()
         self._describe(values)
         return list(values)
+
+    def seal(self) -> str:
+        return (self._seal() or b"").decode("ascii", "replace")
 
     def _function(self, name: str, prefix: str) -> Any:
         return getattr(self._dll, f"{prefix}_{name}")
@@ -70,6 +103,8 @@ def _free_team(code: _Code, team: int, pid: int) -> None:
 class Library:
     """A loaded program with its weights. Immutable; calls from several threads each get a context of their own.
 
+    `seal` says what it was built for.
+
     Raises:
         ArtifactError: the library cannot be loaded, or describes itself otherwise than the manifest.
     """
@@ -79,18 +114,13 @@ class Library:
             self._code = _Code(path, prefix)
         except (OSError, AttributeError) as error:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
-        described = self._code.describe()
         expected = [getattr(manifest, name) for name in _DESCRIPTOR]
         expected = [value if isinstance(value, int) else len(value) for value in expected]
-        if described != expected or weights.size != manifest.weight_bytes:
-            raise ArtifactError(
-                "library, weights and manifest do not belong together: "
-                + "; ".join(
-                    f"{n} {d}, the manifest says {e}"
-                    for n, d, e in zip(_DESCRIPTOR, described, expected, strict=True)
-                    if d != e
-                )
-            )
+        names, described = [*_DESCRIPTOR, "bytes in the weights file"], [*self._code.describe(), weights.size]
+        found = zip(names, described, [*expected, manifest.weight_bytes], strict=True)
+        if differing := [f"{name} {is_}, the manifest says {says}" for name, is_, says in found if is_ != says]:
+            raise ArtifactError("library, weights and manifest do not belong together: " + "; ".join(differing))
+        self.seal = Seal.parse(self._code.seal())
         self._arena_floats = manifest.arena_floats
         self._weights = weights
         # Contexts at rest. A deque needs no lock of ours, which a fork might find taken.

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import keyword
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from monstera.runtime.strict_json import canonical_json, decoded, encoded, parse_json
 
 FORMAT = "monstera"
 VERSION = 3
 DTYPES = ("float32", "int64", "int32", "bool")
+_DEEPEST = 64
 
 
 class ArtifactError(ValueError):
@@ -70,7 +74,8 @@ class Manifest:
 
     The library runs on `platform` ("linux-aarch64") where the processor has `features`; `flags` are the C compiler's,
     as gcc spells them. `output` is a tree (see the frontend); `outputs` are the shapes it indexes; `sha256` covers the
-    artifact's parts. `tuning` holds the choices of a tuned engine by layer key; only the compiler reads it.
+    artifact's other parts, and is empty as long as they are not written. `tuning` holds the choices of a tuned engine
+    by layer key; only the compiler reads it.
     """
 
     target: str
@@ -92,79 +97,112 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON with sorted keys: the same manifest, the same bytes."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, sort_keys=True, indent=1).encode()
+        return canonical_json({"format": FORMAT, "version": VERSION, **encoded(self)})
+
+    def description_sha256(self) -> str:
+        """The SHA-256 of all it says but the checksums of the parts; the library that is built for it holds it too."""
+        return hashlib.sha256(replace(self, sha256={}).to_json()).hexdigest()
 
 
 def read_manifest(text: bytes, where: str) -> Manifest:
-    """Parse and check a manifest.
+    """Parse and check a manifest; it has to be the very bytes that `to_json` gives.
 
     Raises:
-        ArtifactError: it is not ours, of a newer version, or a field is missing or of the wrong kind.
+        ArtifactError: it is not ours, of another version, or a field is missing, unknown or of the wrong kind.
     """
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
     except ValueError as error:
         raise ArtifactError(f"{where}: the manifest is not JSON: {error}") from error
     if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
         raise ArtifactError(f"{where}: not a Monstera artifact (its manifest does not say so)")
-    version = raw.pop("version", None)
-    if version != VERSION:
-        raise ArtifactError(
-            f"{where}: artifact format version {version}, this Monstera reads version {VERSION}; "
-            "update Monstera, or compile the model again"
-        )
+    _check_version(raw.pop("version", None), where)
     try:
-        raw["inputs"] = tuple(_input(i) for i in raw["inputs"])
-        raw["outputs"] = tuple(_shape(s) for s in raw["outputs"])
-        raw["layers"] = tuple(_layer(layer) for layer in raw["layers"])
-        raw["features"], raw["flags"] = tuple(raw["features"]), tuple(raw["flags"])
-        manifest = Manifest(**raw)
+        manifest = decoded(Manifest, raw, "manifest")
         _check(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except ValueError as error:
         raise ArtifactError(f"{where}: the manifest is damaged: {error}") from error
+    if manifest.to_json() != text:
+        raise ArtifactError(f"{where}: the manifest is damaged: it is not written as Monstera writes it")
     return manifest
 
 
-def _input(raw: Mapping[str, Any]) -> InputSpec:
-    dtype, limit = str(raw["dtype"]), raw["limit"]
-    if dtype not in DTYPES:
-        raise ValueError(f"{dtype} is no dtype of an input; expected one of {', '.join(DTYPES)}")
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"{limit!r} is no number of rows")
-    return InputSpec(str(raw["name"]), _shape(raw["shape"]), dtype, bool(raw["positional"]), limit)
-
-
-def _layer(raw: Mapping[str, Any]) -> LayerSpec:
-    return LayerSpec(**{**raw, "packing": tuple(PackingSpec(**packing) for packing in raw["packing"])})
-
-
-def _shape(raw: Any) -> tuple[int, ...]:
-    shape = tuple(raw)
-    if not all(isinstance(d, int) and d >= 0 for d in shape):
-        raise ValueError(f"{raw} is not a shape")
-    return shape
+def _check_version(version: Any, where: str) -> None:
+    if isinstance(version, int) and not isinstance(version, bool) and version == VERSION:
+        return
+    newer = isinstance(version, int) and version > VERSION
+    advice = "update Monstera" if newer else "compile the model again, or load it with the Monstera that made it"
+    raise ArtifactError(f"{where}: artifact format version {version!r:.40}, this Monstera reads {VERSION}: {advice}")
 
 
 def _check(manifest: Manifest) -> None:
-    for name in ("threads", "abi", "arena_floats", "best_floats", "weight_bytes"):
-        value = getattr(manifest, name)
-        if not isinstance(value, int) or value < 0:
-            raise ValueError(f"{name} is {value!r}, expected a count")
-    words = (manifest.target, manifest.platform, *manifest.features, *manifest.flags)
-    if not all(isinstance(word, str) for word in words):
-        raise ValueError(f"expected words for target, platform, features and flags, got {words}")
-    _check_tree(manifest.output, len(manifest.outputs))
+    """Check what the types do not say.
+
+    Raises:
+        ValueError: a negative count, a name twice, an output tree that names outputs there are not.
+    """
+    counts = {name: getattr(manifest, name) for name in ("abi", "arena_floats", "best_floats", "weight_bytes")}
+    for layer in manifest.layers:
+        counts |= {f"{layer.title} {name}": getattr(layer, name) for name in ("dense_macs", "macs", "bytes")}
+    if wrong := [f"{name} is {value}" for name, value in counts.items() if value < 0]:
+        raise ValueError(f"{wrong[0]}, expected a count")
+    if not 1 <= manifest.threads <= 64:
+        raise ValueError(f"threads is {manifest.threads}, expected 1 to 64")
+    # They stand in errors, and a terminal must not take them for orders.
+    for word in (manifest.target, manifest.platform, *manifest.features):
+        if not word.isprintable():
+            raise ValueError(f"{word!r:.40} is not the name of a target, a platform or a feature")
+    shapes = [*(i.shape for i in manifest.inputs), *manifest.outputs]
+    if wrong := [shape for shape in shapes if min(shape, default=0) < 0]:
+        raise ValueError(f"{list(wrong[0])} is not a shape")
+    if wrong := [i.dtype for i in manifest.inputs if i.dtype not in DTYPES]:
+        raise ValueError(f"{wrong[0]!r:.40} is no dtype of an input; expected one of {', '.join(DTYPES)}")
+    if wrong := [i.limit for i in manifest.inputs if i.limit is not None and i.limit < 1]:
+        raise ValueError(f"{wrong[0]} is no number of rows")
+    names = [i.name for i in manifest.inputs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"two inputs have the same name among {names[:20]}")
+    _check_tree(manifest.output, len(manifest.outputs), 0)
 
 
-def _check_tree(tree: Any, outputs: int) -> None:
-    kind = tree["kind"]
+def _check_tree(tree: Any, outputs: int, depth: int) -> None:
+    kind = tree.get("kind") if isinstance(tree, dict) else None
+    wanted = _TREE_KEYS.get(kind) if isinstance(kind, str) else None
+    if wanted is None or tree.keys() != wanted or depth > _DEEPEST:
+        raise ValueError(f"the output tree has a node of unknown kind {kind!r:.40}, wrong fields or too great a depth")
     if kind == "value":
-        if not isinstance(tree["index"], int) or not 0 <= tree["index"] < outputs:
-            raise ValueError(f"the output tree names output {tree['index']!r} of {outputs}")
-    elif kind in ("tuple", "list", "dict", "namedtuple", "record"):
-        if kind in ("dict", "namedtuple", "record") and len(tree["keys"]) != len(tree["items"]):
-            raise ValueError(f"a {kind} of the output tree has {len(tree['keys'])} keys for {len(tree['items'])} items")
-        for item in tree["items"]:
-            _check_tree(item, outputs)
-    elif kind != "constant":
-        raise ValueError(f"the output tree has a node of unknown kind {kind!r}")
+        index = tree["index"]
+        if type(index) is not int or not 0 <= index < outputs:
+            raise ValueError(f"the output tree names output {index!r:.40} of {outputs}")
+    elif kind == "constant":
+        if not isinstance(tree["value"], bool | int | float | str | None):
+            raise ValueError("the output tree has a constant that is neither a number nor a word")
+    else:
+        items, keys = tree["items"], tree.get("keys")
+        if not isinstance(items, list) or (keys is not None and not _are_keys(keys, len(items))):
+            raise ValueError(f"a {kind} of the output tree has keys and items that do not fit")
+        if kind in ("namedtuple", "record") and not all(map(_is_identifier, [tree["name"], *(keys or ())])):
+            raise ValueError(f"a {kind} of the output tree has a name that Python refuses")
+        for item in items:
+            _check_tree(item, outputs, depth + 1)
+
+
+_TREE_KEYS = {
+    "value": {"kind", "index"},
+    "constant": {"kind", "value"},
+    "tuple": {"kind", "items"},
+    "list": {"kind", "items"},
+    "dict": {"kind", "keys", "items"},
+    "namedtuple": {"kind", "name", "keys", "items"},
+    "record": {"kind", "name", "keys", "items"},
+}
+
+
+def _are_keys(keys: Any, count: int) -> bool:
+    plain = isinstance(keys, list) and all(isinstance(key, str | int) for key in keys)
+    return plain and len(set(keys)) == len(keys) == count
+
+
+def _is_identifier(name: Any) -> bool:
+    plain = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+    return plain and not name.startswith("_")

@@ -9,12 +9,24 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from monstera.runtime.memory import LINE, aligned_empty
+from monstera.runtime.strict_json import decoded, parse_json
 
-_NAMES = {"float32": "F32", "int32": "I32", "uint16": "U16", "uint8": "U8", "int64": "I64"}
+_Dtype = Literal["F32", "I32", "U16", "U8", "I64"]
+_NAMES: dict[str, _Dtype] = {"float32": "F32", "int32": "I32", "uint16": "U16", "uint8": "U8", "int64": "I64"}
+_ITEMSIZE = {code: np.dtype(name).itemsize for name, code in _NAMES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    dtype: _Dtype
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, ...]
 
 
 class TensorFileError(ValueError):
@@ -62,17 +74,39 @@ def data_of(blob: np.ndarray) -> np.ndarray:
     Raises:
         TensorFileError: the header is damaged or does not cover the data exactly.
     """
+    return blob[_header(blob)[0] :]
+
+
+def tables_of(blob: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the tables of such a file by name: one-dimensional views of `blob`, with the padding behind each.
+
+    Raises:
+        TensorFileError: the header is damaged or does not cover the data exactly.
+    """
+    start, entries = _header(blob)
+    dtypes = {code: name for name, code in _NAMES.items()}
+    data = blob[start:]
+    return {name: data[begin:end].view(dtypes[code]) for name, (code, begin, end) in entries.items()}
+
+
+def _header(blob: np.ndarray) -> tuple[int, dict[str, tuple[str, int, int]]]:
+    """Where the data starts, and type, first byte and end of each table."""
     if len(blob) < 8:
         raise TensorFileError(f"a weights file has at least 8 bytes, this one has {len(blob)}")
     (length,) = struct.unpack("<Q", blob[:8].tobytes())
     if length > len(blob) - 8:
         raise TensorFileError(f"the weights file is cut short: a header of {length} bytes in {len(blob)} bytes")
     try:
-        header = json.loads(blob[8 : 8 + length].tobytes())
-        ends = [tuple(entry["data_offsets"]) for entry in header.values()]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raw = decoded(Mapping[str, _Entry], parse_json(blob[8 : 8 + length].tobytes()), "header")
+    except ValueError as error:
         raise TensorFileError(f"the weights file's header cannot be read: {error}") from error
-    size = len(blob) - 8 - length
-    if sorted(ends) != ends or (ends[-1][1] if ends else 0) != size:
+    entries, end = {}, 0
+    for name, entry in raw.items():
+        size = _ITEMSIZE[entry.dtype] * entry.shape[0] if len(entry.shape) == 1 else -1
+        if entry.data_offsets != (end, end + size) or size < 0 or size % LINE:
+            raise TensorFileError(f"the weights file's header is damaged at {name!r:.60}")
+        entries[name] = (entry.dtype, end, end + size)
+        end += size
+    if (8 + length) % LINE or end != len(blob) - 8 - length:
         raise TensorFileError("the weights file's header does not match its data")
-    return blob[8 + length :]
+    return 8 + length, entries

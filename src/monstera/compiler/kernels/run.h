@@ -9,6 +9,9 @@ EXPORT void @prefix@_describe(int64_t *d) {
     memcpy(d, values, sizeof values);
 }
 
+/* SHA-256 of the manifest and of the weights file that this was made with, empty where it was made for itself alone. */
+EXPORT const char *@prefix@_seal(void) { return "@seal@"; }
+
 EXPORT void *@prefix@_team_new(void) { return team_new(@threads@); }
 EXPORT void @prefix@_team_free(void *t) { team_free(t); }
 

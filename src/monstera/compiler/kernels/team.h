@@ -77,13 +77,17 @@ static void restore(float_mode m) { (void)m; }
 #endif
 
 static void walk(team *t, int id) {
+    /* Copied, as the caller may begin the next program while others are still on their way out of the last barrier. */
+    const call *c = t->call;
+    const turn *turns = t->turns;
+    const int count = t->count;
+    double *seconds = id == 0 ? t->seconds : 0;
     const float_mode mode = flush_denormals();
-    for (int i = 0; i < t->count; i++) {
-        const double start = t->seconds && id == 0 ? now() : 0.0;
-        const turn *next = t->turns + i;
-        next->run(t->call, (part){id, t->threads, next->window, t});
+    for (int i = 0; i < count; i++) {
+        const double start = seconds ? now() : 0.0;
+        turns[i].run(c, (part){id, t->threads, turns[i].window, t});
         barrier(t);
-        if (t->seconds && id == 0) t->seconds[next->step] += now() - start;
+        if (seconds) seconds[turns[i].step] += now() - start;
     }
     restore(mode);
 }
@@ -140,6 +144,6 @@ static void team_run(team *t, const call *c, const turn *turns, int count, doubl
     t->turns = turns;
     t->count = count;
     t->seconds = seconds;
-    if (t->threads > 1) announce(t);
+    if (t->threads > 1 && count > 0) announce(t); /* without a barrier nobody would know when they are done */
     walk(t, 0);
 }

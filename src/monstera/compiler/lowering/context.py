@@ -101,6 +101,8 @@ class Lowering:
         key = (value, layout, layout.shape)
         if key not in self._copies:
             name = f"{value}.{len(self._copies)}"
+            while name in self._shapes:  # a value of that name has a buffer of its own
+                name += "'"
             ref = self.buffer(name, layout)
             self._copies[key] = ref
             clears = ((ref + -layout.lead, layout.lead),) if layout.lead else ()

@@ -24,6 +24,9 @@ from monstera.sparsity.files import write_atomically
 
 FORMAT, VERSION = "monstera tuning", 1
 
+# More than any search asks for; tables travel, and a loop that is unrolled a million times would never compile.
+_MOST = {"tile": 64, "chunk": 1 << 20, "unroll": 16, "groups": 64}
+
 
 class TableError(ValueError):
     """A file is no tuning table, or a damaged or newer one."""
@@ -83,9 +86,9 @@ def read_tuning(path: str | os.PathLike[str]) -> Table:
 
 
 def _choice(entry: Mapping[str, Any]) -> Choice:
-    numbers = [entry["tile"], entry["chunk"], entry["unroll"], entry["groups"], *entry["sizes"]]
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or entry["order"] not in ORDERS:
-        raise ValueError(f"expected whole numbers, and an order of {ORDERS}, in {dict(entry)}")
+    numbers = [*((entry[name], most) for name, most in _MOST.items()), *((n, 64) for n in entry["sizes"])]
+    if not all(type(n) is int and 0 <= n <= most for n, most in numbers) or entry["order"] not in ORDERS:
+        raise ValueError(f"expected whole numbers up to {_MOST}, and an order of {ORDERS}, in {dict(entry)}")
     return Choice(
         entry["order"], tuple(entry["sizes"]), entry["tile"], entry["chunk"], entry["unroll"], entry["groups"]
     )

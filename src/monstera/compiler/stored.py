@@ -1,0 +1,53 @@
+"""Compiles what an artifact holds anew: its graph, checked, takes the way of every other graph to an engine."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monstera.compiler.assembly import compile_graph
+from monstera.compiler.frontends import Imported, Input, UnsupportedError
+from monstera.compiler.graph_file import read_graph
+from monstera.compiler.ir.check import GraphError
+from monstera.compiler.targets import TARGETS
+from monstera.compiler.tuning import Table, table_of
+from monstera.runtime import ArtifactError, Engine, Manifest
+
+
+def rebuild(manifest: Manifest, graph: bytes, params: np.ndarray, where: str) -> Engine:
+    """Return an engine for an artifact's graph. Of the manifest it takes signature, target, threads and tuning.
+
+    Whatever graph and manifest say, the code is the compiler's own: at worst it computes something else, in memory of
+    its own. How long that takes is for the graph to say.
+
+    Raises:
+        ArtifactError: graph or tuning are damaged, do not fit the manifest, or take more memory than there is.
+        BuildError: the C compiler is missing or failed.
+    """
+    if manifest.target not in TARGETS:
+        raise ArtifactError(f"{where}: there is no target {manifest.target!r:.40}; known: {', '.join(TARGETS)}")
+    try:
+        imported = _imported(manifest, graph, params)
+        return compile_graph(imported, TARGETS[manifest.target], manifest.threads, _table(manifest))
+    except (GraphError, UnsupportedError) as error:
+        raise ArtifactError(f"{where}: {error}") from error
+    except MemoryError as error:
+        raise ArtifactError(f"{where}: the graph asks for more memory than there is") from error
+
+
+def _imported(manifest: Manifest, text: bytes, params: np.ndarray) -> Imported:
+    graph = read_graph(text, params)
+    shapes = graph.shapes()
+    if tuple(shapes[name] for name in graph.outputs) != manifest.outputs:
+        raise GraphError("the graph's outputs have other shapes than the manifest says")
+    inputs = tuple(Input(i.name, i.shape, i.dtype, i.positional, i.limit) for i in manifest.inputs)
+    try:
+        return Imported(graph, inputs, dict(manifest.output))
+    except ValueError as error:
+        raise GraphError(f"graph and manifest do not belong together: {error}") from error
+
+
+def _table(manifest: Manifest) -> Table:
+    try:
+        return table_of(manifest.tuning)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GraphError(f"the tuning is damaged: {error!r}") from error
