@@ -144,14 +144,18 @@ LIES: list[tuple[Node, list[dict[str, object]]]] = [
     ),
     (Node("y", Softmax(1), ("x",), X), [{"dim": 4}, {"dim": -1}, {"shape": (2, 4, 9, 9)}]),
     (Node("y", Compare("lt"), ("x", "k"), X), [{"shape": (2, 4, 9, 9)}, {"inputs": ("x",)}]),
-    (Node("y", Where(), ("x", "k", "v8"), X), [{"shape": (2, 4, 9, 9)}, {"inputs": ("x", "k")}, {"inputs": ("x", "k", "m")}]),
+    (
+        Node("y", Where(), ("x", "k", "v8"), X),
+        [{"shape": (2, 4, 9, 9)}, {"inputs": ("x", "k")}, {"inputs": ("x", "k", "m")}],
+    ),
     (
         Node("y", MatMul(), ("x", "r"), (2, 4, 9, 3)),
         [{"shape": (2, 4, 9, 4)}, {"inputs": ("x", "m")}, {"inputs": ("x", "v8")}, {"inputs": ("r", "x")}],
     ),
     (
         Node("y", Norm(1, 1e-5, "v4", "v4"), ("x",), X),
-        [{"dim": 4}, {"dim": -3}, {"scale": "v5"}, {"shift": "s"}, {"eps": -1.0}, {"eps": float("nan")}, {"shape": (2, 4, 9)}],
+        [{"dim": 4}, {"dim": -3}, {"scale": "v5"}, {"shift": "s"}, {"eps": -1.0}, {"eps": float("nan")},
+         {"shape": (2, 4, 9)}],
     ),
     (
         Node("y", Embedding("m", 1), ("x",), (2, 8, 4, 9, 8)),
@@ -160,7 +164,7 @@ LIES: list[tuple[Node, list[dict[str, object]]]] = [
     (
         Node("y", HEADS, ("q", "keys", "values", "mask"), (2, 6, 3)),
         [
-            {"qk": (4,)}, {"v": (2,)}, {"repeats": 1}, {"qk": (1, 1)}, {"qk": (3, -1), "v": (2, 1)}, {"shape": (2, 6, 4)},
+            {"qk": (4,)}, {"v": (2,)}, {"repeats": 1}, {"qk": (3, -1), "v": (2, 1)}, {"shape": (2, 6, 4)},
             {"inputs": ("q", "keys")}, {"inputs": ("q", "keys", "keys")}, {"inputs": ("q", "keys", "values", "x")},
             {"shape": (1, 6, 3)}, {"scale": 1e39},
         ],

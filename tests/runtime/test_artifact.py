@@ -206,7 +206,7 @@ def test_a_manifest_that_does_not_fit_is_refused(artifact, load, changes, words)
 @pytest.mark.parametrize("field", ["shape", "dtype", "name"])
 def test_a_manifest_that_lies_about_an_input_is_refused_though_the_counts_are_right(artifact, load, field):
     inputs = json.loads(parts_of(artifact)["manifest.json"])["inputs"]
-    inputs[0][field] = {"shape": [2, 3, 9, 1], "dtype": "int8", "name": "picture"}[field]
+    inputs[0][field] = {"shape": [2, 3, 9, 1], "dtype": "int32", "name": "picture"}[field]
     with pytest.raises(ArtifactError, match="the library was built for other manifest"):
         load(forged(artifact, {"inputs": inputs}))
 
