@@ -377,7 +377,7 @@ def test_a_manifest_that_the_graph_does_not_fit_is_not_rebuilt(artifact, load, c
 def test_a_dtype_that_kernels_do_not_read_is_not_rebuilt(artifact, load):
     inputs = json.loads(parts_of(artifact)["manifest.json"])["inputs"]
     inputs[0]["dtype"] = "int8"
-    with pytest.raises(ArtifactError, match="an input is 'int8', expected float32"):
+    with pytest.raises(ArtifactError, match="'int8' is no dtype of an input"):
         load(forged(artifact, {"inputs": inputs}), rebuild=True)
 
 
