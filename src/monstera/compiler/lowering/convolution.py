@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
-from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
+from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel, spmv_unified_kernel
 from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import LINE, Flat, Planes, three
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates, spmv_candidates
@@ -19,6 +19,7 @@ from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.pointwise import lower_add
 from monstera.compiler.lowering.single_rows import OFFSET_BYTES, in_column_groups
 from monstera.compiler.lowering.stretches import Stretch, stretch_table, stretches_of, tap_ranges
+from monstera.compiler.lowering.unified import near, unified_candidates, unified_columns
 from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep, Work
@@ -233,24 +234,42 @@ def _product(
     low: Lowering, node: Node, matrix: _Matrix, images: tuple[int, int], activation: Activation | None
 ) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
-    case = Case(spmv_candidates(matrix.holes, matrix.groups, images[0], low.target), 0)
-    key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation))
-    for _, candidate in low.each_choice(key, case):
+    candidates = spmv_candidates(matrix.holes, matrix.groups, images[0], low.target)
+    if near(matrix.offsets):
+        candidates = unified_candidates(candidates, matrix.values, matrix.holes, images[0], low.target)
+    unified = [candidate.sizes for candidate in candidates if any(part.unified for part in candidate.parts)]
+    key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation), *unified)
+    for _, candidate in low.each_choice(key, Case(candidates, 0)):
         for part in candidate.parts:
-            blocks = pack(matrix.values, matrix.holes, part.rows)
-            fields = _product_tables(low, matrix, blocks, images[0]) | {
-                "x": matrix.x,
-                "y": low.result(node)[0],
-                "x_image": images[1],
-                "y_image": len(matrix.values),
-                "images": images[0],
-                "row": None if part.stretch else low.table(blocks.row),
-                "first_row": int(blocks.row[0, 0]),
-            }
-            kernel, work = spmv_kernel(part.size, activation), _work(matrix, part, blocks, images[0])
-            if part.size == 1:
-                work = replace(work, bytes=(4 + OFFSET_BYTES) * blocks.stored)
-            low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=work)
+            _spmv(low, node, matrix, part, images, activation)
+
+
+def _spmv(
+    low: Lowering, node: Node, matrix: _Matrix, part: Part, images: tuple[int, int], activation: Activation | None
+) -> None:
+    """Append the step that computes the rows of one part."""
+    blocks = pack(matrix.values, matrix.holes, part.rows)
+    common: dict[str, Field] = {
+        "x": matrix.x,
+        "y": low.result(node)[0],
+        "x_image": images[1],
+        "y_image": len(matrix.values),
+        "images": images[0],
+        "row": None if part.stretch else low.table(blocks.row),
+        "first_row": int(blocks.row[0, 0]),
+    }
+    work, title = _work(matrix, part, blocks, images[0]), _title(low, node, blocks)
+    if part.unified:
+        columns = unified_columns(blocks, matrix.offsets, _group_offsets(matrix, blocks))
+        fields = common | {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count} | columns.tables(low)
+        title += f", {len(columns.magnitude)} of {len(columns.offset)} columns unified"
+        work = replace(work, bytes=columns.nbytes)
+        low.add(node, title, spmv_unified_kernel(part.size, activation), "spmv_unified_args", fields, work=work)
+        return
+    fields = common | _product_tables(low, matrix, blocks, images[0])
+    if part.size == 1:
+        work = replace(work, bytes=(4 + OFFSET_BYTES) * blocks.stored)
+    low.add(node, title, spmv_kernel(part.size, activation), "spmv_args", fields, work=work)
 
 
 def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
