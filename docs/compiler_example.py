@@ -8,16 +8,16 @@ wherever this runs, and nothing here depends on time.
 from __future__ import annotations
 
 import inspect
-import re
 import tempfile
 import textwrap
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
+from pages import fenced, page_with
 from torch import nn
 
 import monstera as ms
@@ -69,25 +69,25 @@ def parts() -> dict[str, str]:
     program = lowered.program
     engine = ms.compile(model, torch.zeros(SHAPE), target=TARGET.name)
     return {
-        "model": _fenced(inspect.getsource(example), "python"),
-        "graph": _fenced(show_graph(imported.graph)),
-        "passes": _fenced(show_passes(imported.graph)),
-        "optimized": _fenced(show_graph(graph)),
-        "layouts": _fenced(show_layouts(layouts)),
-        "plane": _fenced(show_plane(_output(layouts), pixels=((0, 0), (3, 9)))),
-        "taps": _fenced(show_taps(_output(layouts))),
-        "mask": _fenced(show_mask(graph)),
-        "tables": _fenced(show_tables(program)),
-        "packing": _fenced(str(engine.plan())),
-        "candidates": _fenced(show_candidates(_only(lowered))),
-        "choices": _fenced(show_choices(_only(lowered))),
-        "steps": _fenced(show_steps(program)),
-        "stripes": _fenced(show_stripes()),
-        "memory": _fenced(show_memory(program)),
-        "kernel": _fenced(kernel_source(engine.c_source, program), "c"),
-        "calls": _fenced(calls_source(engine.c_source), "c"),
-        "build": _fenced(show_build()),
-        "artifact": _fenced(show_artifact(engine)),
+        "model": fenced(inspect.getsource(example), "python"),
+        "graph": fenced(show_graph(imported.graph)),
+        "passes": fenced(show_passes(imported.graph)),
+        "optimized": fenced(show_graph(graph)),
+        "layouts": fenced(show_layouts(layouts)),
+        "plane": fenced(show_plane(_output(layouts), pixels=((0, 0), (3, 9)))),
+        "taps": fenced(show_taps(_output(layouts))),
+        "mask": fenced(show_mask(graph)),
+        "tables": fenced(show_tables(program)),
+        "packing": fenced(str(engine.plan())),
+        "candidates": fenced(show_candidates(_only(lowered))),
+        "choices": fenced(show_choices(_only(lowered))),
+        "steps": fenced(show_steps(program)),
+        "stripes": fenced(show_stripes()),
+        "memory": fenced(show_memory(program)),
+        "kernel": fenced(kernel_source(engine.c_source, program), "c"),
+        "calls": fenced(calls_source(engine.c_source), "c"),
+        "build": fenced(show_build()),
+        "artifact": fenced(show_artifact(engine)),
     }
 
 
@@ -287,29 +287,6 @@ def show_artifact(engine: Engine) -> str:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
-
-
-def _fenced(text: str, language: str = "") -> str:
-    return f"```{language}\n{text.rstrip()}\n```"
-
-
-def page_with(page: str, wanted: Mapping[str, str]) -> str:
-    """The page with every part between its marks.
-
-    Raises:
-        ValueError: a mark is missing, is there twice, or names no part.
-    """
-    found = re.findall(r"<!-- (\w+):begin -->", page)
-    if sorted(found) != sorted(wanted):
-        raise ValueError(f"the page has marks for {found}; expected one each of {list(wanted)}")
-    for name, part in wanted.items():
-        begin, end = (f"<!-- {name}:{mark} -->\n" for mark in ("begin", "end"))
-        head, _, rest = page.partition(begin)
-        _, closed, tail = rest.partition(end)
-        if not closed:
-            raise ValueError(f"the mark {begin.strip()} has no {end.strip()} after it")
-        page = f"{head}{begin}{part}\n{end}{tail}"
-    return page
 
 
 if __name__ == "__main__":

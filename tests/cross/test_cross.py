@@ -19,6 +19,7 @@ from compiler.agreement import compare, torch_answers
 from compiler.batch import compile_batch, poison_arenas, run
 from compiler.graphs import imported, random_inputs, random_model
 from cross.emulated import NEON, SYSROOT, answers, arrays_of, emulator, nets, run_driver, zig
+from monstera.compiler import price
 from monstera.compiler.emit import emit, unit
 from monstera.compiler.frontends import Imported, from_torch
 from monstera.compiler.lowering import lower
@@ -96,6 +97,23 @@ def test_whole_networks_agree_under_every_plan(ours, name, tmp_path):
     models = [_pruned(name, example, *plan) for plan in PLANS]
     graphs = [from_torch(model, (example,), {}) for model in models]
     _check(ours, [f"{name} {plan}" for plan in PLANS], models, graphs, 1, tmp_path)
+
+
+@each_target
+@pytest.mark.parametrize("rows", [8, 16])
+def test_columns_with_one_magnitude_agree(ours, rows, monkeypatch, tmp_path):
+    monkeypatch.setattr(price, "_CACHE_BYTES", 0)
+    rng = np.random.default_rng(rows)
+    model = torch.nn.Sequential(torch.nn.Linear(75, 4 * rows), torch.nn.ReLU()).eval()
+    magnitude = rng.standard_normal((4, 1, 75)) * (rng.random((4, 1, 75)) < 0.6)
+    weight = np.where(rng.random((4, rows, 75)) < 0.5, magnitude, -magnitude).reshape(-1, 75)
+    with torch.no_grad():
+        model[0].weight.copy_(torch.from_numpy(weight))
+        model[0].weight[:, ::7] += 0.1
+    graph = from_torch(model, (torch.zeros(5, 75),), {})
+    steps = lower(optimize(graph.graph), NEON, 1).steps
+    assert any("unified" in step.kernel.name for step in steps)
+    _check(ours, [f"{rows} rows"], [model], [graph], 1, tmp_path)
 
 
 def _pruned(name: str, example: torch.Tensor, pattern: str, density: float) -> Model:

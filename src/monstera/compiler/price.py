@@ -31,6 +31,8 @@ _SPMV_COLUMN = {1: 1.5, 2: 1.5, 4: 1.4, 8: 1.65, 16: 2.6}
 _SPMV_COLUMN_OF_FOUR = {1: 3.2, 2: 3.2, 4: 3.8, 8: 3.8, 16: 5.0}
 _SPMV_BLOCK = {1: 6.0, 2: 6.0, 4: 6.0, 8: 7.0, 16: 17.0}
 _SPMV_CALL = 300.0
+# Cycles it takes to build a column's weights from magnitude and signs, by counting instructions; not measured yet.
+_SPMV_BUILD = 2.0
 # Bytes of weights and offsets a cycle brings, from the third-level cache or, where they are too many, from memory.
 _STREAM = {"cache": 24.0, "memory": 7.0}
 _CACHE_BYTES = 16 * 2**20
@@ -72,15 +74,25 @@ def spmm_price(vectors: int, target: Target) -> Price:
     )
 
 
-def spmv_price(images: int, weights: int, target: Target) -> Price:
-    """The price of a matrix-vector product in cycles; four images at a time share the weights they stream."""
-    source = "cache" if 4 * weights <= _CACHE_BYTES else "memory"
+def in_cache(weights: int) -> bool:
+    """Whether so many weights stay in a cache from one run to the next."""
+    return 4 * weights <= _CACHE_BYTES
+
+
+def spmv_price(images: int, weights: int, target: Target, unified: bool = False) -> Price:
+    """The price of a matrix-vector product in cycles; four images at a time share the weights they stream.
+
+    With `unified`, of columns that have one magnitude, of which it and the signs are streamed.
+    """
+    source = "cache" if in_cache(weights) else "memory"
     fours, ones = divmod(images, 4)
 
     def column(size: int) -> float:
-        cycles = fours * _SPMV_COLUMN_OF_FOUR[size] + ones * _SPMV_COLUMN[size]
-        offset = 4 if size > 1 else 2
-        return max(cycles, (fours + ones) * (4 * size + offset) / _STREAM[source])
+        build = _SPMV_BUILD if unified else 0.0
+        cycles = fours * (_SPMV_COLUMN_OF_FOUR[size] + build) + ones * (_SPMV_COLUMN[size] + build)
+        offset = 4 if size > 1 and not unified else 2
+        streamed = 4 + -(-size // 8) if unified else 4 * size
+        return max(cycles, (fours + ones) * (streamed + offset) / _STREAM[source])
 
     return Price(
         column={size: column(size) for size in _SPMV_COLUMN},

@@ -2,7 +2,7 @@
 
 from monstera.sparsity.allocation import erk, erk_densities, global_magnitude
 from monstera.sparsity.entry import Entry, EntryLike
-from monstera.sparsity.errors import MaskFileError, PatternError, PlanError, ViewError
+from monstera.sparsity.errors import FormatError, MaskFileError, PatternError, PlanError, ViewError
 from monstera.sparsity.masks import load_masks, save_masks
 from monstera.sparsity.patterns import ALL, Block, NOfM, PatternLike, pattern
 from monstera.sparsity.plan import Plan
@@ -31,6 +31,7 @@ __all__ = [
     "Cubic",
     "Entry",
     "EntryLike",
+    "FormatError",
     "Layout",
     "Linear",
     "MaskFileError",

@@ -1,4 +1,7 @@
-"""What can be wrong with a view, a pattern, a plan or a mask file. All are `ValueError`s with advice in the message."""
+"""What can be wrong with a view, a pattern, a plan, a mask file or a stored weight.
+
+All are `ValueError`s with advice in the message.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,10 @@ class PlanError(ValueError):
 
 class MaskFileError(ValueError):
     """A mask file is damaged, foreign, or of another version."""
+
+
+class FormatError(ValueError):
+    """A weight has no such storage form, or the arrays of one contradict each other."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -97,6 +97,13 @@ def spmv_kernel(rows: int, activation: Activation | None) -> Kernel:
     return Kernel(name, "spmv.h", macro, activation=activation)
 
 
+def spmv_unified_kernel(rows: int, activation: Activation | None) -> Kernel:
+    """The SpMV kernel with `rows` rows a block, 8 or 16, whose columns may be a magnitude and signs."""
+    name = f"f32_spmv_unified_{rows}x1{_suffix(activation)}"
+    macro = f"SPMV_UNIFIED({name}, {rows}, {activation_name(activation)})"
+    return Kernel(name, "spmv_unified.h", macro, activation=activation)
+
+
 def attention_kernel(strips: Iterable[int]) -> Kernel:
     """Attention by strips of queries of these widths, in vectors."""
     return Kernel("attention", "attention.h", strips=tuple(sorted(strips)))

@@ -25,13 +25,14 @@ class Part:
     """Rows that one kernel call takes in blocks of `size`.
 
     `rows` is int `[blocks, size]`; `flop` is the predicted cost, as the floating-point operations that the core does at
-    its peak in the same time.
+    its peak in the same time. With `unified`, columns that have one magnitude are stored as that and signs.
     """
 
     order: Order
     size: int
     rows: np.ndarray
     flop: float
+    unified: bool = False
 
     @property
     def stretch(self) -> bool:

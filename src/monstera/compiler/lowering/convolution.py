@@ -10,15 +10,24 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
-from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel
+from monstera.compiler.kernels import run_of, spmm_kernel, spmv_kernel, spmv_unified_kernel
 from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import LINE, Flat, Planes, three
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates, spmv_candidates
 from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.depthwise import lower_depthwise
-from monstera.compiler.lowering.matrix import Matrix, block_tables, group_offsets, spmv_fields, spmv_work, work_of
+from monstera.compiler.lowering.matrix import (
+    Matrix,
+    block_tables,
+    group_offsets,
+    product_fields,
+    spmv_fields,
+    spmv_work,
+    work_of,
+)
 from monstera.compiler.lowering.pointwise import lower_add
 from monstera.compiler.lowering.stretches import Stretch, stretch_table, stretches_of, tap_ranges
+from monstera.compiler.lowering.unified import near, unified_candidates, unified_columns
 from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep
@@ -211,14 +220,31 @@ def _one_pixel(low: Lowering, node: Node) -> None:
 
 def _product(low: Lowering, node: Node, matrix: Matrix, images: tuple[int, int], activation: Activation | None) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
-    case = Case(spmv_candidates(matrix.holes, matrix.groups, images[0], low.target), 0)
-    key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation))
-    for _, candidate in low.each_choice(key, case):
+    candidates = spmv_candidates(matrix.holes, matrix.groups, images[0], low.target)
+    if near(matrix.offsets):
+        candidates = unified_candidates(candidates, matrix.values, matrix.holes, images[0], low.target)
+    unified = [candidate.sizes for candidate in candidates if any(part.unified for part in candidate.parts)]
+    key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation), *unified)
+    for _, candidate in low.each_choice(key, Case(candidates, 0)):
         for part in candidate.parts:
-            blocks = pack(matrix.values, matrix.holes, part.rows)
-            fields = spmv_fields(low, matrix, part, blocks, low.result(node)[0], images)
-            kernel, work = spmv_kernel(part.size, activation), spmv_work(matrix, part, blocks, images[0])
-            low.add(node, _title(low, node, blocks), kernel, "spmv_args", fields, work=work)
+            _spmv(low, node, matrix, part, images, activation)
+
+
+def _spmv(
+    low: Lowering, node: Node, matrix: Matrix, part: Part, images: tuple[int, int], activation: Activation | None
+) -> None:
+    """Append the step that computes the rows of one part."""
+    blocks = pack(matrix.values, matrix.holes, part.rows)
+    y, title = low.result(node)[0], _title(low, node, blocks)
+    if not part.unified:
+        fields, work = spmv_fields(low, matrix, part, blocks, y, images), spmv_work(matrix, part, blocks, images[0])
+        low.add(node, title, spmv_kernel(part.size, activation), "spmv_args", fields, work=work)
+        return
+    columns = unified_columns(blocks, matrix.offsets, group_offsets(matrix, blocks))
+    fields = product_fields(low, matrix, part, blocks, y, images) | columns.tables(low)
+    title += f", {len(columns.magnitude)} of {len(columns.offset)} columns unified"
+    work = replace(work_of(matrix, part, blocks, images[0]), bytes=columns.nbytes)
+    low.add(node, title, spmv_unified_kernel(part.size, activation), "spmv_unified_args", fields, work=work)
 
 
 def _scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:

@@ -49,12 +49,21 @@ def spmv_fields(
     low: Lowering, matrix: Matrix, part: Part, blocks: Blocks, y: Ref, images: tuple[int, int]
 ) -> dict[str, Field]:
     """The fields of `spmv_args` for y[image, row] = matrix @ x + bias; `images` is (how many, floats between two)."""
-    return _product_tables(low, matrix, blocks, images[0]) | {
+    return product_fields(low, matrix, part, blocks, y, images) | _product_tables(low, matrix, blocks, images[0])
+
+
+def product_fields(
+    low: Lowering, matrix: Matrix, part: Part, blocks: Blocks, y: Ref, images: tuple[int, int]
+) -> dict[str, Field]:
+    """The fields that all kernels for matrix-vector products have, but for the tables of columns."""
+    return {
         "x": matrix.x,
         "y": y,
         "x_image": images[1],
         "y_image": len(matrix.values),
         "images": images[0],
+        "bias": low.table(matrix.bias[blocks.row]),
+        "blocks": blocks.count,
         "row": None if part.stretch else low.table(blocks.row),
         "first_row": int(blocks.row[0, 0]),
     }
@@ -65,8 +74,7 @@ def _product_tables(low: Lowering, matrix: Matrix, blocks: Blocks, images: int) 
         return block_tables(low, matrix, blocks) | {"groups": 1}
     groups = in_column_groups(blocks, matrix.offsets, group_offsets(matrix, blocks), images)
     tables = {"offset": groups.offset, "weight": groups.weight, "block": groups.block}
-    bias: dict[str, Field] = {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count}
-    return bias | {name: low.table(array) for name, array in tables.items()} | {"groups": groups.count}
+    return {name: low.table(array) for name, array in tables.items()} | {"groups": groups.count}
 
 
 def group_offsets(matrix: Matrix, blocks: Blocks) -> np.ndarray:
