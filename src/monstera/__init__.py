@@ -15,6 +15,7 @@ _EXPORTS = {
     "BuildError": "compiler",
     "Engine": "runtime",
     "Gradual": "pruning",
+    "HybridEngine": "compiler",
     "Plan": "sparsity",
     "PlanError": "sparsity",
     "TableError": "compiler",
@@ -37,6 +38,7 @@ __all__ = [
     "BuildError",
     "Engine",
     "Gradual",
+    "HybridEngine",
     "Plan",
     "PlanError",
     "TableError",
@@ -56,6 +58,7 @@ __all__ = [
 if TYPE_CHECKING:
     from monstera.compiler import (
         BuildError,
+        HybridEngine,
         TableError,
         UnsupportedError,
         compile,  # noqa: A004

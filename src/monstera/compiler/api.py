@@ -4,20 +4,49 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 
 from monstera.compiler.build import build
 from monstera.compiler.describe import manifest_of
 from monstera.compiler.emit import emit, unit
-from monstera.compiler.frontends import from_torch
+from monstera.compiler.frontends import Imported, from_torch, split_torch
+from monstera.compiler.hybrid import HybridEngine
 from monstera.compiler.lowering import lower_with
 from monstera.compiler.passes import optimize
-from monstera.compiler.targets import target_named
+from monstera.compiler.targets import Target, platform_of, target_named
 from monstera.compiler.tuning import Effort, Table, read_tuning, tune_layers
 from monstera.runtime import Artifact, Engine, assemble, pack_tensors
+from monstera.runtime.machine import shortfall
+
+
+@overload
+def compile(  # noqa: A001
+    model: torch.nn.Module,
+    example: Any,
+    *,
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+    fallback: None = None,
+) -> Engine: ...
+
+
+@overload
+def compile(  # noqa: A001
+    model: torch.nn.Module,
+    example: Any,
+    *,
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+    fallback: Literal["torch"],
+) -> Engine | HybridEngine: ...
 
 
 def compile(  # noqa: A001
@@ -28,7 +57,8 @@ def compile(  # noqa: A001
     target: str = "native",
     tune: Effort = "none",
     tuning: Table | str | os.PathLike[str] | None = None,
-) -> Engine:
+    fallback: Literal["torch"] | None = None,
+) -> Engine | HybridEngine:
     """Compile a network for this machine or another. Holes are read off its weights, whoever made them.
 
     The answer is an `Engine` wherever it was made, so that a script that compiles and saves does the same on every
@@ -45,10 +75,13 @@ def compile(  # noqa: A001
             searches for better ones for minutes. What was found is kept on this machine and found again.
         tuning: a table of choices (`monstera.read_tuning`), or the path of one; its layers are not
             timed again.
+        fallback: None refuses a network with operators outside the IR. "torch" runs them in torch: the answer is then a
+            `HybridEngine`, which lives in this process only and says what runs in torch; an `Engine` where nothing has
+            to. Inputs and weights may then have any type; what is not fp32 runs in torch as well.
 
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1,
-            an unknown target or effort, tuning asked for a target that this machine cannot run.
+            an unknown target, effort or fallback, tuning or a fallback asked for a target that this machine cannot run.
         TableError: `tuning` is the path of something else than a tuning table.
         UnsupportedError: operators outside the IR, all of them listed with the layer they come from.
         BuildError: no C compiler for this target, or its cache cannot be written.
@@ -60,21 +93,67 @@ def compile(  # noqa: A001
         >>> engine(torch.zeros(1, 3, 16, 16)).shape
         torch.Size([1, 8, 14, 14])
     """
+    settings = settings_of(threads, target, tune, tuning)
+    args, kwargs = _call(example)
+    if fallback is None:
+        return build_engine(from_torch(model, args, kwargs), settings)
+    _check_fallback(fallback, settings)
+    split = split_torch(model, args, kwargs)
+    if split.imported is not None:
+        return build_engine(split.imported, settings)
+    return HybridEngine(split, partial(build_engine, settings=settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How graphs become engines, checked."""
+
+    threads: int
+    target: Target
+    tune: Effort
+    table: Table
+
+
+def settings_of(
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+) -> Settings:
+    """Check arguments of `compile`.
+
+    Raises:
+        ValueError, TableError, RuntimeError: as for `compile`.
+    """
     if not isinstance(threads, int) or not 1 <= threads <= 64:
         raise ValueError(f"threads must be a whole number from 1 to 64, got {threads!r}")
-    chosen = target_named(target)
     table = tuning if isinstance(tuning, Table) else Table() if tuning is None else read_tuning(tuning)
-    args, kwargs = _call(example)
-    imported = from_torch(model, args, kwargs)
+    return Settings(threads, target_named(target), tune, table)
+
+
+def build_engine(imported: Imported, settings: Settings) -> Engine:
+    """Compile what a frontend gives.
+
+    Raises:
+        UnsupportedError, BuildError, ValueError: as for `compile`.
+    """
+    target, threads = settings.target, settings.threads
     imported = replace(imported, graph=optimize(imported.graph))
-    table = tune_layers(imported, chosen, threads, tune, table)
-    lowered = lower_with(imported.graph, chosen, threads, {key: [c] for key, c in table.choices.items()})
+    table = tune_layers(imported, target, threads, settings.tune, settings.table)
+    lowered = lower_with(imported.graph, target, threads, {key: [c] for key, c in table.choices.items()})
     program = unit(lowered.program)
-    source = emit([program], chosen, threads)
-    library = build(source, chosen)
-    manifest = manifest_of(imported, program, chosen, threads, table.of(lowered.cases))
+    source = emit([program], target, threads)
+    library = build(source, target)
+    manifest = manifest_of(imported, program, target, threads, table.of(lowered.cases))
     weights = pack_tensors(program.program.tables)
     return assemble(Artifact(manifest, weights, source.encode(), library.read_bytes()), library)
+
+
+def _check_fallback(fallback: str, settings: Settings) -> None:
+    if fallback != "torch":
+        raise ValueError(f'unknown fallback {fallback!r}; expected "torch", or None to refuse')
+    if lack := shortfall(platform_of(settings.target), settings.target.features):
+        raise ValueError(f'fallback="torch" runs in this process, and {settings.target.name} cannot: {lack}')
 
 
 def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Ways into the IR. Each gives an `Imported`: the graph, and what a caller must pass and gets back."""
 
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
-from monstera.compiler.frontends.torch_export import from_torch
+from monstera.compiler.frontends.partition import Split, TorchCall
+from monstera.compiler.frontends.torch_export import from_torch, split_torch
 
-__all__ = ["Imported", "Input", "UnsupportedError", "from_torch"]
+__all__ = ["Imported", "Input", "Split", "TorchCall", "UnsupportedError", "from_torch", "split_torch"]

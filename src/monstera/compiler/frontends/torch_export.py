@@ -11,6 +11,7 @@ from torch import fx
 
 from monstera.compiler.frontends.exported_program import op_name, translate
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
+from monstera.compiler.frontends.partition import Split, split
 
 # Operators whose result is new memory: writing to it in place can be seen by nobody else.
 _FRESH = (
@@ -32,8 +33,23 @@ def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mappi
     _check_mode(model)
     _check_weights(model)
     inputs, args, kwargs = _bind(model, args, dict(kwargs or {}))
+    _check_inputs(inputs)
     program = _export(model, args, kwargs)
     return translate(program, inputs)
+
+
+def split_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Split:
+    """Turn a module in eval mode into parts that can be compiled and calls of torch around them.
+
+    Arguments are tensors of any type. What is not finite fp32, weights included, stays in torch.
+
+    Raises:
+        ValueError: the model is in training mode, or an input is not a tensor.
+        UnsupportedError: torch.export cannot trace the model, or the model writes to its state or its inputs.
+    """
+    _check_mode(model)
+    inputs, args, kwargs = _bind(model, args, dict(kwargs or {}))
+    return split(_export(model, args, kwargs), inputs)
 
 
 def _check_mode(model: torch.nn.Module) -> None:
@@ -81,9 +97,13 @@ def _input(name: str, value: Any, positional: bool) -> Input:
         raise ValueError(
             f"input {name!r} is a {type(value).__name__}; expected a tensor (fix other arguments in a wrapper)"
         )
-    if value.dtype != torch.float32:
-        raise ValueError(f"input {name!r} is {str(value.dtype)[6:]}; expected float32")
-    return Input(name, tuple(value.shape), "float32", positional)
+    return Input(name, tuple(value.shape), str(value.dtype)[6:], positional)
+
+
+def _check_inputs(inputs: tuple[Input, ...]) -> None:
+    for i in inputs:
+        if i.dtype != "float32":
+            raise ValueError(f"input {i.name!r} is {i.dtype}; expected float32")
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
