@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._dynamo.convert_frame import compile_lock
 from torch.fx import traceback
 from torch.utils.weak import TensorWeakRef
 
@@ -84,7 +84,6 @@ class _CompiledGraph:
         self._is_weight = is_weight
         self._settings = settings
         self._compiled: dict[tuple[int, ...], _Compiled] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, *args: Any) -> Any:
         weights = [x for x, is_weight in zip(args, self._is_weight, strict=True) if is_weight]
@@ -92,7 +91,8 @@ class _CompiledGraph:
         key = tuple(map(id, weights))
         found = self._compiled.get(key)
         if found is None or not found.made_from(weights, versions):
-            with self._lock:
+            # Dynamo's own lock: export patches what dynamo looks at in other threads.
+            with compile_lock:
                 found = self._compiled.get(key)
                 if found is None or not found.made_from(weights, versions):
                     found = self._compile(args, weights, versions)
