@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import threading
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -187,9 +189,19 @@ def test_two_modules_that_share_code_keep_their_own_weights(made):
     assert len(made) == 2
 
 
-def test_dead_modules_leave_no_program_behind():
-    compiled = torch_compile._CompiledGraph(None, [True], torch_compile.settings_of())
-    compiled._compile = lambda _, weights, versions: torch_compile._Compiled(  # pyright: ignore
+def test_a_program_does_not_keep_the_model_alive(made):
+    model = Net(lambda y: y.cumsum(1) * 2).eval()
+    assert_agrees(model, X)
+    weight = weakref.ref(model.second.weight)
+    del model
+    gc.collect()
+    assert weight() is None
+    assert made
+
+
+def test_programs_of_dead_models_are_dropped():
+    compiled = torch_compile._CompiledGraph(None, [True], torch_compile.settings_of())  # pyright: ignore
+    compiled._compile = lambda _, weights, versions: torch_compile._Compiled(
         lambda *_: None, tuple(map(torch_compile.TensorWeakRef, weights)), versions
     )
     for _ in range(3):

@@ -25,19 +25,29 @@ class HybridEngine:
     Call it as an `Engine`: with the arguments of the model's forward, as torch tensors or numpy arrays of the example's
     shapes and types; the answer has the model's own structure and is torch if any argument was. Callable from many
     threads. It lives in this process only. Torch runs its operators with as many threads as torch is set to.
+
+    Example:
+        >>> import torch, monstera as ms
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ELU()).eval()
+        >>> engine = ms.compile(model, torch.zeros(1, 3, 16, 16), fallback="torch")
+        >>> [str(call) for call in engine.torch_calls]
+        ['elu in 1: unknown to the compiler']
     """
 
     def __init__(self, split: Split, compile_part: Callable[[Imported], Engine]) -> None:
-        self._split = split
+        # The split itself is not kept, as its graphs hold the model's own weights.
+        self._inputs, self._output, self._torch_calls = split.inputs, split.output, split.torch_calls
         self._engines = {name: compile_part(part) for name, part in split.parts.items()}
         self._module = split.module
         for name, engine in self._engines.items():
             setattr(self._module, name, _Part(engine))
+        kinds = {True: Parameter.POSITIONAL_OR_KEYWORD, False: Parameter.KEYWORD_ONLY}
+        self._signature = Signature([Parameter(i.name, kinds[i.positional]) for i in self._inputs])
 
     @property
     def torch_calls(self) -> tuple[TorchCall, ...]:
         """What runs in torch, in order, each with its layer and the reason."""
-        return self._split.torch_calls
+        return self._torch_calls
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -45,7 +55,7 @@ class HybridEngine:
         return tuple(self._engines.values())
 
     def __repr__(self) -> str:
-        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in self._split.inputs)
+        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in self._inputs)
         operators = ", ".join(sorted({call.operator for call in self.torch_calls}))
         return f"HybridEngine({inputs}; {len(self._engines)} part(s) compiled, in torch: {operators})"
 
@@ -58,10 +68,10 @@ class HybridEngine:
         """
         given = self._bind(args, kwargs)
         with torch.no_grad():
-            leaves = self._module(*[_tensor(value, i) for value, i in zip(given, self._split.inputs, strict=True)])
+            leaves = self._module(*[_tensor(value, i) for value, i in zip(given, self._inputs, strict=True)])
         if not any(isinstance(value, torch.Tensor) for value in given):
             leaves = [leaf.numpy() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        return pytree.tree_unflatten(leaves, self._split.output)
+        return pytree.tree_unflatten(leaves, self._output)
 
     def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
         """Time every step of the compiled parts and every call of torch, whose kernel is "torch".
@@ -72,8 +82,8 @@ class HybridEngine:
             TypeError, ValueError: as for a call.
         """
         generator = torch.Generator().manual_seed(0)
-        given = self._bind(args, kwargs) if args or kwargs else [_random(i, generator) for i in self._split.inputs]
-        tensors = [_tensor(value, i) for value, i in zip(given, self._split.inputs, strict=True)]
+        given = self._bind(args, kwargs) if args or kwargs else [_random(i, generator) for i in self._inputs]
+        tensors = [_tensor(value, i) for value, i in zip(given, self._inputs, strict=True)]
         watch, whole = _Stopwatch(self._module, rounds), []
         with torch.no_grad():
             for _ in range(rounds):
@@ -108,14 +118,12 @@ class HybridEngine:
         )
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-        inputs = self._split.inputs
-        kinds = {True: Parameter.POSITIONAL_OR_KEYWORD, False: Parameter.KEYWORD_ONLY}
         try:
-            bound = Signature([Parameter(i.name, kinds[i.positional]) for i in inputs]).bind(*args, **kwargs)
+            bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            expected = ", ".join(f"{i.name} {list(i.shape)}" for i in inputs)
+            expected = ", ".join(f"{i.name} {list(i.shape)}" for i in self._inputs)
             raise TypeError(f"{error}; the engine takes {expected}") from None
-        return [bound.arguments[i.name] for i in inputs]
+        return [bound.arguments[i.name] for i in self._inputs]
 
 
 class _Part(torch.nn.Module):

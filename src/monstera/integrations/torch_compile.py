@@ -110,7 +110,7 @@ class _CompiledGraph:
         bound = _Bound(self._graph_module, args, self._is_weight)
         try:
             with torch.inference_mode(False), torch.no_grad():
-                split = split_torch(bound.eval(), bound.inputs(args))
+                split = split_torch(bound.eval(), tuple(args[i] for i in bound.given))
         except UnsupportedError as error:
             _warn(f"a graph of torch.compile runs in torch: {error}")
             return None
@@ -119,11 +119,12 @@ class _CompiledGraph:
         if not split.parts:
             return None
         engine = HybridEngine(split, partial(build_engine, settings=self._settings))
-        return lambda *args: engine(*bound.inputs(args))
+        given = bound.given
+        return lambda *args: engine(*[args[i] for i in given])
 
 
 class _Bound(torch.nn.Module):
-    """A graph of dynamo's as a module: weights and numbers are its own, what is left are its inputs."""
+    """A graph of dynamo's as a module: weights and numbers are its own; its inputs are the arguments `given`."""
 
     def __init__(self, graph_module: fx.GraphModule, args: Sequence[Any], is_weight: Sequence[bool]) -> None:
         super().__init__()
@@ -136,15 +137,11 @@ class _Bound(torch.nn.Module):
                 self.register_buffer(self._names[i], x)
             elif not isinstance(x, torch.Tensor):
                 self._fixed[i] = x
-        self._given = [i for i in range(len(args)) if i not in self._fixed and i not in self._names]
-
-    def inputs(self, args: Sequence[Any]) -> tuple[torch.Tensor, ...]:
-        """The arguments of the graph that are inputs of this module."""
-        return tuple(args[i] for i in self._given)
+        self.given = [i for i in range(len(args)) if i not in self._fixed and i not in self._names]
 
     def forward(self, *inputs: torch.Tensor) -> Any:
         args = self._fixed | {i: self.get_buffer(name) for i, name in self._names.items()}
-        args |= dict(zip(self._given, inputs, strict=True))
+        args |= dict(zip(self.given, inputs, strict=True))
         # Interpreted, so that every operator keeps the name of its layer.
         with traceback.preserve_node_meta():
             return fx.Interpreter(self._graph_module).run(*[args[i] for i in range(len(args))])

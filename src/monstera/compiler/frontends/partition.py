@@ -125,7 +125,7 @@ def _bake(module: fx.GraphModule, survey: Survey) -> Mapping[str, torch.Tensor]:
             module.register_buffer(name, value)
             with module.graph.inserting_before(node):
                 constant = module.graph.get_attr(name)
-            constant.meta = {**node.meta, "val": value}
+            constant.meta = {**node.meta}
             node.replace_all_uses_with(constant)
     users = {i for i, value in survey.values.items() if i.op == "placeholder" and isinstance(value, str)}
     for node in reversed(module.graph.nodes):
