@@ -380,11 +380,12 @@ def test_a_network_of_the_zoo_answers_as_in_eager_mode(name, pattern, shape, mad
     ("name", "shape"),
     [
         ("resnet18", (1, 3, 96, 80)),
-        ("resnet50", (1, 3, 64, 64)),
+        # Smaller pictures leave norms a few pixels, and torch itself strays from float64 by more than the tolerance.
+        ("resnet50", (2, 3, 96, 96)),
         ("mobilenet_v2", (2, 3, 64, 96)),
         ("vgg16", (1, 3, 64, 64)),
         ("c3d", (1, 3, 16, 112, 112)),
-        ("r2plus1d_18", (1, 3, 8, 32, 32)),
+        ("r2plus1d_18", (2, 3, 8, 64, 64)),
     ],
 )
 def test_every_network_of_the_zoo_answers_as_in_eager_mode(name, pattern, shape, made):
