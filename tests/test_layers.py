@@ -19,6 +19,7 @@ FLOORS = {
     "pruning": 2,
     "compiler": 2,
     "measure": 3,
+    "integrations": 4,
     "recipe": 4,
     "demo": 4,
     "program": 4,

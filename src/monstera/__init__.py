@@ -15,6 +15,7 @@ _EXPORTS = {
     "BuildError": "compiler",
     "Engine": "runtime",
     "Gradual": "pruning",
+    "HybridEngine": "compiler",
     "Plan": "sparsity",
     "PlanError": "sparsity",
     "TableError": "compiler",
@@ -38,6 +39,7 @@ __all__ = [
     "BuildError",
     "Engine",
     "Gradual",
+    "HybridEngine",
     "Plan",
     "PlanError",
     "TableError",
@@ -58,6 +60,7 @@ __all__ = [
 if TYPE_CHECKING:
     from monstera.compiler import (
         BuildError,
+        HybridEngine,
         TableError,
         UnsupportedError,
         compile,  # noqa: A004

@@ -266,6 +266,11 @@ def test_an_example_that_does_not_fit_is_refused(args, message):
         from_torch(Function(lambda self, x: self.c(x), c=nn.Conv2d(6, 4, 3)).eval(), args)
 
 
+def _in_bfloat16(x):
+    with torch.autocast("cpu", torch.bfloat16):
+        return x.relu()
+
+
 REFUSED = {
     "padding mode 'reflect'": lambda _, x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
     "its result number 1": lambda _, x: F.adaptive_max_pool2d(x, 2, return_indices=True)[1],
@@ -279,6 +284,8 @@ REFUSED = {
     "expected \\[batch, channels, height, width\\]": lambda _, x: F.max_pool2d(x[0], 2),
     "rand_like": lambda _, x: x + torch.rand_like(x),
     "randn in": lambda _, x: x + torch.randn(7),
+    "takes a number that is computed": lambda _, x: x * x.sum().item(),
+    "not an operator of torch": lambda _, x: _in_bfloat16(x),
     "unknown to the compiler": lambda _, x: x.prod(),
 }
 

@@ -4,18 +4,47 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, overload
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from monstera.compiler.assembly import compile_graph
-from monstera.compiler.frontends import Imported, OnnxModel, from_onnx, from_torch, is_onnx
+from monstera.compiler.frontends import Imported, OnnxModel, from_onnx, from_torch, is_onnx, split_torch
+from monstera.compiler.hybrid import HybridEngine
 from monstera.compiler.passes import optimize
-from monstera.compiler.targets import target_named
+from monstera.compiler.targets import Target, platform_of, target_named
 from monstera.compiler.tuning import Effort, Table, read_tuning, tune_layers
 from monstera.runtime import Engine
+from monstera.runtime.machine import shortfall
+
+
+@overload
+def compile(  # noqa: A001
+    model: torch.nn.Module | OnnxModel,
+    example: Any = None,
+    *,
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+    fallback: None = None,
+) -> Engine: ...
+
+
+@overload
+def compile(  # noqa: A001
+    model: torch.nn.Module | OnnxModel,
+    example: Any = None,
+    *,
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+    fallback: Literal["torch"],
+) -> Engine | HybridEngine: ...
 
 
 def compile(  # noqa: A001
@@ -26,7 +55,8 @@ def compile(  # noqa: A001
     target: str = "native",
     tune: Effort = "none",
     tuning: Table | str | os.PathLike[str] | None = None,
-) -> Engine:
+    fallback: Literal["torch"] | None = None,
+) -> Engine | HybridEngine:
     """Compile a network for this machine or another. Holes are read off its weights, whoever made them.
 
     The answer is an `Engine` wherever it was made, so that a script that compiles and saves does the same on every
@@ -44,11 +74,14 @@ def compile(  # noqa: A001
             searches for better ones for minutes. What was found is kept on this machine and found again.
         tuning: a table of choices (`monstera.read_tuning`), or the path of one; its layers are not
             timed again.
+        fallback: None refuses a network with operators outside the IR. "torch" runs them in torch: the answer is then a
+            `HybridEngine`, which lives in this process only and says what runs in torch; an `Engine` where nothing has
+            to. Inputs and weights may then have any type; what is not fp32 runs in torch as well.
 
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1,
-            an unknown target or effort, tuning asked for a target that this machine cannot run; for ONNX, whatever
-            `from_onnx` refuses.
+            an unknown target, effort or fallback, tuning or a fallback asked for a target that this machine cannot run,
+            a fallback asked of an ONNX model; for ONNX, whatever `from_onnx` refuses.
         FileNotFoundError, ImportError: as for `from_onnx`.
         TypeError: the model is of none of these kinds.
         TableError: `tuning` is the path of something else than a tuning table.
@@ -62,18 +95,64 @@ def compile(  # noqa: A001
         >>> engine(torch.zeros(1, 3, 16, 16)).shape
         torch.Size([1, 8, 14, 14])
     """
+    settings = settings_of(threads, target, tune, tuning)
+    if fallback is None:
+        return build_engine(_imported(model, example), settings)
+    _check_fallback(fallback, settings)
+    if is_onnx(model):
+        raise ValueError("an ONNX model has no torch to fall back on; compile it without a fallback")
+    split = split_torch(_module(model, example), *_call(example))
+    if split.imported is not None:
+        return build_engine(split.imported, settings)
+    return HybridEngine(split, partial(build_engine, settings=settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How graphs become engines, checked."""
+
+    threads: int
+    target: Target
+    tune: Effort
+    table: Table
+
+
+def settings_of(
+    threads: int = 1,
+    target: str = "native",
+    tune: Effort = "none",
+    tuning: Table | str | os.PathLike[str] | None = None,
+) -> Settings:
+    """Check arguments of `compile`.
+
+    Raises:
+        ValueError, TableError, RuntimeError: as for `compile`.
+    """
     if not isinstance(threads, int) or not 1 <= threads <= 64:
         raise ValueError(f"threads must be a whole number from 1 to 64, got {threads!r}")
-    chosen = target_named(target)
     table = tuning if isinstance(tuning, Table) else Table() if tuning is None else read_tuning(tuning)
-    imported = _imported(model, example)
+    return Settings(threads, target_named(target), tune, table)
+
+
+def build_engine(imported: Imported, settings: Settings) -> Engine:
+    """Compile what a frontend gives.
+
+    Raises:
+        UnsupportedError, BuildError, ValueError: as for `compile`.
+    """
+    target, threads = settings.target, settings.threads
     imported = replace(imported, graph=optimize(imported.graph))
-    return compile_graph(imported, chosen, threads, tune_layers(imported, chosen, threads, tune, table))
+    table = tune_layers(imported, target, threads, settings.tune, settings.table)
+    return compile_graph(imported, target, threads, table)
 
 
 def _imported(model: torch.nn.Module | OnnxModel, example: Any) -> Imported:
     if is_onnx(model):
         return from_onnx(model, None if example is None else _shapes(example))
+    return from_torch(_module(model, example), *_call(example))
+
+
+def _module(model: Any, example: Any) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         raise TypeError(
             f"cannot compile a {type(model).__name__}; expected a torch module, the path of an ONNX file, or an "
@@ -81,12 +160,19 @@ def _imported(model: torch.nn.Module | OnnxModel, example: Any) -> Imported:
         )
     if example is None:
         raise ValueError(f"{type(model).__name__} needs an example of its inputs: ms.compile(model, example)")
-    return from_torch(model, *_call(example))
+    return model
 
 
 def _shapes(example: Any) -> dict[str, tuple[int, ...]] | list[tuple[int, ...]]:
     args, kwargs = _call(example)
     return {name: tuple(x.shape) for name, x in kwargs.items()} or [tuple(x.shape) for x in args]
+
+
+def _check_fallback(fallback: str, settings: Settings) -> None:
+    if fallback != "torch":
+        raise ValueError(f'unknown fallback {fallback!r}; expected "torch", or None to refuse')
+    if lack := shortfall(platform_of(settings.target), settings.target.features):
+        raise ValueError(f'fallback="torch" runs in this process, and {settings.target.name} cannot: {lack}')
 
 
 def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -112,7 +112,7 @@ def _prepare(cases: Iterable[Case], on_step: Callable[[str], None]) -> list[_Rea
     ready = []
     for case in cases:
         on_step(f"preparing {case.label}")
-        engine = compile_native(case.model, case.example, threads=case.threads, **case.options)
+        engine = compile_native(case.model, case.example, threads=case.threads, fallback=None, **case.options)
         error = max_error(_call(engine, as_numpy(case.example)), reference(case.model, case.example))
         if not error <= FP32_TOLERANCE:
             raise WrongAnswerError(f"{case.label}: off by {error:.1e} of the largest output")

@@ -2,6 +2,18 @@
 
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
 from monstera.compiler.frontends.onnx_import import OnnxModel, from_onnx, is_onnx
-from monstera.compiler.frontends.torch_export import from_torch
+from monstera.compiler.frontends.partition import Split, TorchCall
+from monstera.compiler.frontends.torch_export import from_torch, split_torch
 
-__all__ = ["Imported", "Input", "OnnxModel", "UnsupportedError", "from_onnx", "from_torch", "is_onnx"]
+__all__ = [
+    "Imported",
+    "Input",
+    "OnnxModel",
+    "Split",
+    "TorchCall",
+    "UnsupportedError",
+    "from_onnx",
+    "from_torch",
+    "is_onnx",
+    "split_torch",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,26 +48,67 @@ def translate(program: ExportedProgram, inputs: tuple[Input, ...]) -> Imported:
     Raises:
         UnsupportedError: lists every operator that the IR cannot say, with its layer.
     """
+    survey = survey_of(program, inputs)
+    if survey.refused:
+        lines = [f"  {op_name(n)} in {layer_of(n) or 'the model itself'}: {why}" for n, why in survey.refused.items()]
+        raise UnsupportedError(
+            "the compiler cannot express these operators of the model (where an engine need not be saved, "
+            'compile with fallback="torch" to run them in torch):\n' + "\n".join(lines)
+        )
+    return whole(program, inputs, survey)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A walk over all nodes: the graph so far, what each node became, and why the others cannot be translated."""
+
+    build: Builder
+    values: Values
+    refused: Mapping[fx.Node, str]
+
+
+def survey_of(program: ExportedProgram, inputs: tuple[Input, ...]) -> Survey:
+    """Translate what can be translated of an exported program, and say why the rest cannot."""
     tensors = {**program.constants, **program.state_dict}
+    return _walk(program.graph, inputs, _placeholders(program, inputs, tensors), tensors)
+
+
+def whole(program: ExportedProgram, inputs: tuple[Input, ...], survey: Survey) -> Imported:
+    """The import of a program of which nothing was refused.
+
+    Raises:
+        UnsupportedError: the model returns something that an engine cannot.
+    """
+    return _finish(program.graph, inputs, survey, program.call_spec.out_spec)
+
+
+def translate_part(graph: fx.Graph, inputs: tuple[Input, ...], values: Values, tensors: dict[str, Any]) -> Imported:
+    """Build the graph of a part of a program, of which all was found translatable; it returns a tuple.
+
+    `values` says what its placeholders are: names of `inputs`, or weights. `tensors` are the program's, by name.
+    """
+    survey = _walk(graph, inputs, values, tensors)
+    assert not survey.refused, survey.refused
+    return _finish(graph, inputs, survey, None)
+
+
+def _walk(graph: fx.Graph, inputs: tuple[Input, ...], values: Values, tensors: dict[str, Any]) -> Survey:
     keys = {id(t): name for name, t in reversed(tensors.items()) if isinstance(t, torch.Tensor)}
     build = Builder([(i.name, i.shape) for i in inputs], keys)
-    values = _placeholders(program, inputs, tensors)
-    problems: list[str] = []
-    for node in program.graph.nodes:
+    refused: dict[fx.Node, str] = {}
+    for node in graph.nodes:
         # Nobody uses the checks that export inserts, nor the indices of a pool.
         if node.op != "call_function" or not node.users:
             continue
-        build.layer = _layer(node)
+        build.layer = layer_of(node)
         try:
             values[node] = _value(build, node, values)
         except UnsupportedError as error:
             # The walk goes on, so that the error can list all of them.
-            stand_ins = tuple(build.stand_in(tuple(t.shape)) for t in _results(node))
+            stand_ins = tuple(build.stand_in(tuple(t.shape)) for t in results_of(node))
             values[node] = stand_ins if isinstance(node.meta["val"], tuple | list) else next(iter(stand_ins), None)
-            problems.append(f"  {op_name(node)} in {build.layer or 'the model itself'}: {error}")
-    if problems:
-        raise UnsupportedError("the compiler cannot express these operators of the model:\n" + "\n".join(problems))
-    return _finish(program, inputs, build, values)
+            refused[node] = str(error)
+    return Survey(build, values, refused)
 
 
 def op_name(node: fx.Node) -> str:
@@ -77,7 +118,7 @@ def op_name(node: fx.Node) -> str:
     return node.target._schema.name.removeprefix("aten::").rstrip("_")
 
 
-def _layer(node: fx.Node) -> str:
+def layer_of(node: fx.Node) -> str:
     """The path of the innermost module that a node comes from; repeated calls of a module share it."""
     stack = node.meta.get("nn_module_stack")
     return re.sub(r"@\d+", "", [*stack.values()][-1][0]) if stack else ""
@@ -94,12 +135,15 @@ def _placeholders(program: ExportedProgram, inputs: tuple[Input, ...], tensors: 
 
 def _value(build: Builder, node: fx.Node, values: Values) -> Any:
     """What one node becomes: folded where all its operands are known, else translated."""
-    operands = [values[n] for n in node.all_input_nodes]
+    # Subgraphs, such as the body of an autocast, are operands without a value.
+    operands = [values.get(n) for n in node.all_input_nodes]
     if node.target is operator.getitem:
         return _item(values[node.args[0]], node.args[1])  # pyright: ignore[reportArgumentType]
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         raise UnsupportedError("not an operator of torch")
+    if any(o is None for o in operands):
+        raise UnsupportedError("it takes a number that is computed from the input")
     if op_name(node) in _SHAPE_ONLY:
         values = {n: torch.zeros(n.meta["val"].shape, dtype=n.meta["val"].dtype) for n in node.all_input_nodes}
         operands = [*values.values()]
@@ -108,11 +152,11 @@ def _value(build: Builder, node: fx.Node, values: Values) -> Any:
             return target(*fx.map_arg(node.args, values.__getitem__), **fx.map_arg(node.kwargs, values.__getitem__))
     if op_name(node) not in _HANDLERS:
         raise UnsupportedError("unknown to the compiler")
-    results = _results(node)
+    results = results_of(node)
     if results[0].dtype not in _DTYPES:
         raise UnsupportedError(f"its result is {str(results[0].dtype)[6:]}; only float32 is supported")
     given = _arguments(node, target)
-    dtypes = {name: _results(a)[0].dtype for name, a in given.items() if isinstance(a, fx.Node) and _results(a)}
+    dtypes = {name: results_of(a)[0].dtype for name, a in given.items() if isinstance(a, fx.Node) and results_of(a)}
     arguments = {name: fx.map_arg(a, values.__getitem__) for name, a in given.items()}
     shapes = tuple(tuple(t.shape) for t in results)
     call = Call(op_name(node), arguments, shapes, results[0].dtype, dtypes, _used(node))
@@ -130,7 +174,7 @@ def _item(value: Any, index: Any) -> Any:
     return value[index]
 
 
-def _results(node: fx.Node) -> list[torch.Tensor]:
+def results_of(node: fx.Node) -> list[torch.Tensor]:
     """The (fake) tensors that a node gives."""
     fake = node.meta["val"]
     return [t for t in (fake if isinstance(fake, tuple | list) else [fake]) if isinstance(t, torch.Tensor)]
@@ -143,11 +187,11 @@ def _arguments(node: fx.Node, target: torch._ops.OpOverload) -> dict[str, Any]:
     return given | {a.name: value for a, value in zip(schema, node.args, strict=False)} | dict(node.kwargs)
 
 
-def _finish(program: ExportedProgram, inputs: tuple[Input, ...], build: Builder, values: Values) -> Imported:
+def _finish(graph: fx.Graph, inputs: tuple[Input, ...], survey: Survey, output: pytree.TreeSpec | None) -> Imported:
+    build, outputs = survey.build, []
     build.layer = ""
-    outputs: list[str] = []
-    leaves = [_leaf(build, value, values, outputs) for value in program.graph.output_node().args[0]]  # pyright: ignore
-    structure = pytree.tree_unflatten(leaves, program.call_spec.out_spec)  # pyright: ignore[reportArgumentType]
+    leaves = [_leaf(build, value, survey.values, outputs) for value in graph.output_node().args[0]]  # pyright: ignore
+    structure = tuple(leaves) if output is None else pytree.tree_unflatten(leaves, output)
     inputs = tuple(replace(i, limit=build.limits.get(i.name)) for i in inputs)
     return Imported(build.finish(tuple(outputs)), inputs, describe_output(structure))
 

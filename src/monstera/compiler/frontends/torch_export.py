@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from monstera.compiler.frontends.exported_program import op_name, translate
-from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
+from monstera.compiler.frontends.imported import INPUT_DTYPES, Imported, Input, UnsupportedError
+from monstera.compiler.frontends.partition import Split, split
 
 # Operators whose result is new memory: writing to it in place can be seen by nobody else.
 _FRESH = (
@@ -22,7 +23,6 @@ _FRESH = (
     *("batch_norm", "linear", "add", "mul", "sub", "cat"),
 )
 _SHOWN = 10
-_INPUT_DTYPES = ("float32", "int64", "int32", "bool")
 _PACKED = (
     "packed sequences, whose steps differ in batch; an engine's shapes are fixed: "
     "pass the padded tensor itself, or compile for one sequence of each length"
@@ -42,8 +42,23 @@ def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mappi
     _check_mode(model)
     _check_weights(model)
     inputs, args, kwargs = _bind(model, args, dict(kwargs or {}))
+    _check_inputs(inputs)
     program = _export(model, args, kwargs)
     return translate(program, inputs)
+
+
+def split_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Split:
+    """Turn a module in eval mode into parts that can be compiled and calls of torch around them.
+
+    Arguments are tensors of any type. What is not finite fp32, weights included, stays in torch.
+
+    Raises:
+        ValueError: the model is in training mode, or an input is not a tensor.
+        UnsupportedError: torch.export cannot trace the model, or the model writes to its state or its inputs.
+    """
+    _check_mode(model)
+    inputs, args, kwargs = _bind(model, args, dict(kwargs or {}))
+    return split(_export(model, args, kwargs), inputs)
 
 
 def _check_mode(model: torch.nn.Module) -> None:
@@ -95,10 +110,15 @@ def _input(name: str, value: Any, positional: bool) -> Input:
         raise ValueError(
             f"input {name!r} is a {type(value).__name__}; expected a tensor (fix other arguments in a wrapper)"
         )
-    dtype = str(value.dtype)[6:]
-    if dtype not in _INPUT_DTYPES:
-        raise ValueError(f"input {name!r} is {dtype}; expected float32, or for numbers that count int64, int32 or bool")
-    return Input(name, tuple(value.shape), dtype, positional)
+    return Input(name, tuple(value.shape), str(value.dtype)[6:], positional)
+
+
+def _check_inputs(inputs: tuple[Input, ...]) -> None:
+    for i in inputs:
+        if i.dtype not in INPUT_DTYPES:
+            raise ValueError(
+                f"input {i.name!r} is {i.dtype}; expected float32, or for numbers that count int64, int32 or bool"
+            )
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:

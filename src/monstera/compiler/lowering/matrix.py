@@ -74,7 +74,8 @@ def _product_tables(low: Lowering, matrix: Matrix, blocks: Blocks, images: int) 
         return block_tables(low, matrix, blocks) | {"groups": 1}
     groups = in_column_groups(blocks, matrix.offsets, group_offsets(matrix, blocks), images)
     tables = {"offset": groups.offset, "weight": groups.weight, "block": groups.block}
-    return {name: low.table(array) for name, array in tables.items()} | {"groups": groups.count}
+    fields: dict[str, Field] = {name: low.table(array) for name, array in tables.items()}
+    return fields | {"groups": groups.count}
 
 
 def group_offsets(matrix: Matrix, blocks: Blocks) -> np.ndarray:

@@ -46,8 +46,8 @@ def in_column_groups(blocks: Blocks, offsets: np.ndarray, base: np.ndarray, imag
     first = np.cumsum(length) - length
     columns = blocks.columns[np.repeat(blocks.start - first, length) + np.arange(length.sum())]
     place = offsets[columns].astype(np.int64)
-    low = int(place.min(initial=0))
-    span = int(place.max(initial=0)) - low + 1
+    low, high = (int(place.min()), int(place.max())) if place.size else (0, 0)
+    span = high - low + 1
     count = _count(span, place.size, rows, min(images, 4))
     width = -(-span // count)
     group = (place - low) // width

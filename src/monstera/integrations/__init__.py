@@ -1,0 +1,1 @@
+"""Other frameworks' ways in: `torch.compile(model, backend="monstera")`."""
