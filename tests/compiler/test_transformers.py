@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import monstera as ms
-from compiler.agreement import compare
 from compiler.batch import compile_batch, poison_arenas, run
 from compiler.graphs import fitting_inputs
 from monstera.compiler.frontends import Imported, from_torch
@@ -57,8 +56,18 @@ def network(name: str, attention: str, density: float = 1.0) -> torch.nn.Module:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.08)
     if density < 1:
-        ms.prune(model, ms.Plan.uniform(model, "4x1", density))
+        for module in model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.data *= blocks_of_four(*module.weight.shape, density)
+            elif type(module).__name__ == "Conv1D":
+                module.weight.data *= blocks_of_four(*module.weight.shape[::-1], density).T
     return model
+
+
+def blocks_of_four(out: int, in_: int, density: float) -> torch.Tensor:
+    """A mask in which four neighbouring rows share their holes."""
+    kept = torch.rand(-(-out // 4), in_) < density
+    return kept.repeat_interleave(4, 0)[:out].float()
 
 
 def example(name: str, tokens: int, batch: int) -> dict[str, torch.Tensor]:
@@ -69,13 +78,18 @@ def example(name: str, tokens: int, batch: int) -> dict[str, torch.Tensor]:
 
 
 def check(models: list[torch.nn.Module], names: list[str], sizes: list[tuple[int, int]], **options: Any) -> None:
-    """Compile all together, compare each with the interpreter and with torch in float64."""
+    """Compile all together, compare each with torch in float64, twice, as the second run finds a used arena.
+
+    Norms in a row leave nothing of a bound on rounding, so that a tolerance has to do.
+    """
     graphs = [from_torch(m, (), example(n, *s)) for m, n, s in zip(models, names, sizes, strict=True)]
     for model, name, graph, runner in zip(models, names, graphs, compile_batch(graphs, **options), strict=True):
         inputs = fitting_inputs(graph, 1)
         theirs = torch_in_float64(model, graph, inputs)
         for _ in range(2):
-            compare(name, graph.graph, inputs, run(runner, graph, inputs), theirs)
+            for ours, exact in zip(run(runner, graph, inputs), theirs, strict=True):
+                tolerance = 3e-5 * max(1.0, float(exact.abs().max()))
+                torch.testing.assert_close(torch.from_numpy(ours), exact, rtol=0, atol=tolerance, msg=name)
 
 
 def torch_in_float64(model: torch.nn.Module, graph: Imported, inputs: dict[str, np.ndarray]) -> list[torch.Tensor]:
@@ -149,7 +163,7 @@ def test_the_engine_takes_whole_numbers_and_answers_as_the_model_does():
 def test_a_cache_of_keys_and_values_is_refused_with_what_to_do():
     model = network("gpt2", "sdpa")
     model.config.use_cache = True
-    with pytest.raises(ms.UnsupportedError, match=r"use_cache = False"):
+    with pytest.raises(ms.UnsupportedError, match=r"DynamicCache.*use_cache = False"):
         ms.compile(model, example("gpt2", 5, 1))
 
 
