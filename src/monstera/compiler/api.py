@@ -37,7 +37,7 @@ def compile(  # noqa: A001
     Args:
         model: a torch module in eval mode, fp32, on the CPU or not; it is not modified.
         example: what it is called with: a tensor, a tuple of tensors (positional) or a dict (keyword arguments).
-            Fixes the shapes; the values do not matter.
+            Fixes shapes and dtypes (fp32, int64, int32 or bool); the values do not matter.
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
@@ -47,8 +47,8 @@ def compile(  # noqa: A001
             timed again.
 
     Raises:
-        ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1,
-            an unknown target or effort, tuning asked for a target that this machine cannot run.
+        ValueError: training mode, weights that are NaN or not fp32, an input that is no tensor of fp32, whole
+            numbers or truth values, threads < 1, an unknown target or effort, tuning asked for a target that this machine cannot run.
         TableError: `tuning` is the path of something else than a tuning table.
         UnsupportedError: operators outside the IR, all of them listed with the layer they come from.
         BuildError: no C compiler for this target, or its cache cannot be written.
