@@ -48,7 +48,8 @@ def compile(  # noqa: A001
 
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is no tensor of fp32, whole
-            numbers or truth values, threads < 1, an unknown target or effort, tuning asked for a target that this machine cannot run.
+            numbers or truth values, threads < 1, an unknown target or effort, tuning asked for a target that this
+            machine cannot run.
         TableError: `tuning` is the path of something else than a tuning table.
         UnsupportedError: operators outside the IR, all of them listed with the layer they come from.
         BuildError: no C compiler for this target, or its cache cannot be written.
