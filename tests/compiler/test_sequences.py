@@ -110,6 +110,30 @@ def runner_of(model: nn.Module, *args: torch.Tensor):
     return imported, compile_batch([imported])[0]
 
 
+def test_pads_between_and_behind_sequences_are_zero_for_convolutions_that_read_them():
+    rng = np.random.default_rng(0)
+    weight, table = normal(rng, (5, 6, 3)), normal(rng, (11, 6))
+
+    def attended(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        heads = x.reshape(2, 2, 3, -1).transpose(2, 3)
+        y = F.scaled_dot_product_attention(heads, heads, heads)
+        return F.conv1d(y.transpose(2, 3).reshape(x.shape), w, padding=1)
+
+    def normed(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return F.conv1d(F.layer_norm(x.transpose(1, 2), (6,), None, w[0, :, 0]).transpose(1, 2), w, padding=1)
+
+    def looked_up(x: torch.Tensor, w: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return F.conv1d(F.embedding(x, rows).transpose(1, 2), w, padding=1)
+
+    found: list[Example] = []
+    for tokens in (4, 15, 16, 17):
+        x, ids = torch.zeros(2, 6, tokens), torch.zeros(2, tokens, dtype=torch.int64)
+        found.append((f"attention, {tokens}", Function(attended, w=weight), (x,)))
+        found.append((f"norm, {tokens}", Function(normed, w=weight), (x,)))
+        found.append((f"rows, {tokens}", Function(looked_up, w=weight, rows=table), (ids,)))
+    check(found)
+
+
 def test_a_query_that_sees_no_key_gives_zeros_as_torch_does():
     hidden = torch.ones(6, 6, dtype=torch.bool)
     hidden[2] = False

@@ -66,7 +66,8 @@ def compile(  # noqa: A001
         model: a torch module in eval mode, fp32, on the CPU or not; or an ONNX model, as the path of its file or as
             `onnx.ModelProto`. It is not modified.
         example: what it is called with: a tensor, a tuple of tensors (positional) or a dict (keyword arguments).
-            Fixes the shapes; the values do not matter. May be left out for an ONNX model that fixes them itself.
+            Fixes shapes and dtypes (fp32, int64, int32 or bool); the values do not matter. May be left out for an ONNX
+            model that fixes them itself.
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
@@ -79,9 +80,10 @@ def compile(  # noqa: A001
             to. Inputs and weights may then have any type; what is not fp32 runs in torch as well.
 
     Raises:
-        ValueError: training mode, weights that are NaN or not fp32, an input that is not an fp32 tensor, threads < 1,
-            an unknown target, effort or fallback, tuning or a fallback asked for a target that this machine cannot run,
-            a fallback asked of an ONNX model; for ONNX, whatever `from_onnx` refuses.
+        ValueError: training mode, weights that are NaN or not fp32, an input that is no tensor of fp32, whole
+            numbers or truth values, threads < 1, an unknown target, effort or fallback, tuning or a fallback asked for
+            a target that this machine cannot run, a fallback asked of an ONNX model; for ONNX, whatever `from_onnx`
+            refuses.
         FileNotFoundError, ImportError: as for `from_onnx`.
         TypeError: the model is of none of these kinds.
         TableError: `tuning` is the path of something else than a tuning table.

@@ -83,8 +83,7 @@ def describe_output(structure: Any) -> OutputTree:
             return plain
         return {**plain, "kind": "record", "name": type(structure).__name__}
     raise UnsupportedError(
-        f"the model returns a {type(structure).__name__}: return tensors, or tuples, lists and dicts of them "
-        "(a cache of keys and values is left out with model.config.use_cache = False)"
+        f"the model returns a {type(structure).__name__}: return tensors, or tuples, lists and dicts of them"
     )
 
 

@@ -126,7 +126,8 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         try:
             program = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
-            raise UnsupportedError(f"torch.export cannot trace {type(model).__name__}: {error}") from error
+            advice = "; leave it out with model.config.use_cache = False" if "Cache'> in output" in str(error) else ""
+            raise UnsupportedError(f"torch.export cannot trace {type(model).__name__}: {error}{advice}") from error
         if any(_writes_to_shared(node) for node in program.graph.nodes):
             # An empty table decomposes nothing; it only turns writes in place into new values.
             program = program.run_decompositions({})
