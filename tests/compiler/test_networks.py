@@ -79,6 +79,18 @@ def test_a_small_network_for_speech_agrees_with_torch(plan, shape):
     _agrees("gru_speech_small", *plan, shape)
 
 
+@pytest.mark.parametrize("plan", [("dense", 1.0), ("4x1", 0.1), ("8x1", 0.25), ("unstructured", 0.1)])
+@pytest.mark.parametrize("shape", [(1, 9, 48), (2, 33, 48)])
+def test_a_small_encoder_agrees_with_torch(plan, shape):
+    _agrees("bert_tiny", *plan, shape)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("plan", [("dense", 1.0), ("4x1", 0.1)])
+def test_the_encoder_of_bert_agrees_with_torch(plan):
+    _agrees("bert_base", *plan, (1, 128, 768))
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("plan", SPEECH)
 def test_the_network_for_speech_agrees_with_torch(plan):

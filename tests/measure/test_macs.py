@@ -38,6 +38,25 @@ def test_a_recurrent_cell_counts_one_step():
     assert count_macs(nn.GRUCell(5, 7), torch.zeros(3, 5)).dense == 3 * 7 * (5 + 7) * 3
 
 
+class Attention(nn.Module):
+    """Scaled dot products, as one operator or written out."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if self.whole:
+            return nn.functional.scaled_dot_product_attention(q, k, v)
+        return (q @ k.mT).softmax(-1) @ v
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_attention_counts_the_scores_and_the_sums_of_values(whole):
+    q, k, v = torch.zeros(2, 3, 5, 4), torch.zeros(2, 3, 7, 4), torch.zeros(2, 3, 7, 4)
+    assert count_macs(Attention(whole), (q, k, v)) == Macs(*[2 * 3 * (5 * 7 * 4 + 5 * 7 * 4)] * 2)
+
+
 def test_only_weights_that_are_not_zero_survive():
     conv = nn.Conv2d(4, 4, 1)
     with torch.no_grad():

@@ -41,6 +41,13 @@ def test_recurrent_layers_count_as_linear_ones():
     assert {str(entry) for entry in entries.values()} == {"16x1 at density 0.1"}
 
 
+def test_all_linear_layers_of_an_encoder_are_pruned():
+    (way,) = holes(["4x1/8x1"], [0.1])
+    entries = way.plan(network("bert_tiny"))
+    assert {str(entry) for entry in entries.values()} == {"8x1 at density 0.1"}
+    assert len(entries) == 2 * 6
+
+
 def test_one_pattern_stands_for_all_layers():
     (way,) = holes(["8x1"], [0.5])
     assert {str(entry) for entry in way.plan(with_linear()).values()} == {"8x1 at density 0.5"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BertConfig, BertModel
 
 from monstera.zoo import NETWORKS, cifar_resnet, network
 
@@ -33,6 +34,8 @@ INPUT = {
         # Three gates of two matrices and two biases, in two layers.
         ("gru_speech", 3 * 1024 * (153 + 3 * 1024 + 4)),
         ("squeezenet1_0", 1_248_424),
+        # The encoder alone: no embeddings and no pooler.
+        ("bert_base", 85_054_464),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
@@ -132,7 +135,7 @@ def test_parameters_are_called_and_shaped_as_in_torchvision(name: str, shapes: d
     assert {key: tuple(state[key].shape) for key in shapes} == shapes
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("gru")])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith(("gru", "bert"))])
 def test_a_network_maps_pictures_to_its_classes(name: str) -> None:
     with torch.device("meta"):
         model = network(name, classes=7).eval()
@@ -145,6 +148,23 @@ def test_a_recurrent_network_maps_frames_of_features_to_states(name: str, hidden
         model = network(name).eval()
         assert model(torch.empty(2, 100, 153)).shape == (2, 100, hidden)
     assert [name for name, _ in model.named_parameters()][:4:3] == ["gru.weight_ih_l0", "gru.bias_hh_l0"]
+
+
+def test_an_encoder_maps_tokens_to_tokens_and_has_the_names_of_the_checkpoints() -> None:
+    with torch.device("meta"):
+        model = network("bert_tiny").eval()
+        assert model(torch.empty(2, 9, 48)).shape == (2, 9, 48)
+        theirs = BertModel(BertConfig()).encoder.state_dict()
+        ours = network("bert_base").state_dict()
+    assert {name: w.shape for name, w in ours.items()} == {name: w.shape for name, w in theirs.items()}
+
+
+def test_the_encoder_computes_what_transformers_does() -> None:
+    config = BertConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96)
+    theirs, ours, x = BertModel(config).encoder.eval(), network("bert_tiny").eval(), torch.randn(2, 9, 48)
+    ours.load_state_dict(theirs.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x).last_hidden_state)
 
 
 def test_c3d_is_the_network_of_the_paper() -> None:

@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from monstera.measure.answers import Inputs, arguments
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+# Products of two computed tensors: attention written out, and attention as one operator of torch on the CPU.
+_aten = torch.ops.aten
+_PRODUCTS = (_aten.bmm, _aten.baddbmm, _aten._scaled_dot_product_flash_attention_for_cpu)
 _COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, nn.Linear)
 
 
@@ -30,11 +34,11 @@ class Macs:
 
 
 def count_macs(model: nn.Module, example: Inputs) -> Macs:
-    """Run `model` once on `example` and count the MACs of its convolutions, linear and recurrent layers.
+    """Run `model` once on `example` and count the MACs of its convolutions, linear and recurrent layers, and attention.
 
-    Every weight is counted once for each output position it serves, taps on padding included, batch included.
-    Arithmetic other than products with weights (batch norm, activations, gates, pooling) is not counted. The model
-    is left as it was.
+    Every weight is counted once for each output position it serves, taps on padding included, batch included. Products
+    of computed tensors survive as a whole, masked scores included. Arithmetic other than products (norms, activations,
+    gates, pooling) is not counted. The model is left as it was.
     """
     counts: list[Macs] = []
     hooks = [
@@ -43,13 +47,16 @@ def count_macs(model: nn.Module, example: Inputs) -> Macs:
         if isinstance(module, _COUNTED)
     ]
     args, kwargs = arguments(example)
+    attention = FlopCounterMode(display=False, custom_mapping={_PRODUCTS[-1]: sdpa_flop})
     try:
-        with torch.no_grad():
+        with torch.no_grad(), attention:
             model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()
-    return Macs(sum(c.dense for c in counts), sum(c.surviving for c in counts))
+    flop = attention.get_flop_counts().get("Global", {})
+    products = sum(flop.get(op, 0) for op in _PRODUCTS) // 2
+    return Macs(sum(c.dense for c in counts) + products, sum(c.surviving for c in counts) + products)
 
 
 def _count(counts: list[Macs], module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:

@@ -16,13 +16,17 @@ from torch import Tensor, nn
 from monstera import zoo
 from monstera.pruning.holes import punch_
 from monstera.sparsity import Entry, NOfM, Plan, find_view, pattern
+from monstera.sparsity.rules import SKIPPED
 
 # Standard deviation of the logarithm by which scores differ from block row to block row, and from input channel to
 # input channel. A quarter makes rows about twice as uneven as in the committed recipe's trained network.
 SPREAD = 0.25
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _LINEAR = (nn.Linear, nn.RNNBase, nn.RNNCellBase)
 _SIZES = {
+    "bert_base": (128, 768),
+    "bert_tiny": (9, 48),
     "c3d": (3, 16, 112, 112),
     "digits_cnn": (1, 8, 8),
     "gru_speech": (100, 153),
@@ -38,7 +42,8 @@ _SIZES = {
 class Holes:
     """One way to make a network sparse: an entry for its convolutions, and one for its linear and recurrent layers.
 
-    The first convolution, depthwise convolutions and the last linear layer stay dense. With `uneven`, rows of blocks
+    The first convolution, depthwise convolutions and the classifier stay dense (the last linear layer of a
+    network with convolutions). With `uneven`, rows of blocks
     and input channels differ in density as if some mattered more, at the same density of every weight.
     """
 
@@ -57,7 +62,10 @@ class Holes:
         Raises:
             PlanError: no weight is left to prune, or a pattern does not fit one.
         """
-        plan = Plan.uniform(model, self.convolutions.pattern, self.convolutions.density)
+        # Without convolutions, the last linear layer is no classifier.
+        classifies = any(isinstance(module, _CONVOLUTIONS) for module in model.modules())
+        skip = [name for name in SKIPPED if classifies or name != "last_linear"]
+        plan = Plan.uniform(model, self.convolutions.pattern, self.convolutions.density, skip=skip)
         linear = [name for name in plan if isinstance(find_view(model, name).module, _LINEAR)]
         plan |= dict.fromkeys(linear, self.linear)
         plan.check(model)

@@ -1,5 +1,6 @@
 """Reference networks with the parameter names of published checkpoints, and readers for the data that recipes use."""
 
+from monstera.zoo.bert import bert_base, bert_tiny
 from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import cifar_resnet, load_cifar_resnet_state, resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
@@ -15,6 +16,8 @@ from monstera.zoo.vgg import vgg16, vgg16_bn
 
 __all__ = [
     "NETWORKS",
+    "bert_base",
+    "bert_tiny",
     "c3d",
     "calibrate_",
     "cifar_resnet",

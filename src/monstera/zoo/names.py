@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from monstera.zoo.bert import bert_base, bert_tiny
 from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
@@ -18,6 +19,8 @@ from monstera.zoo.squeezenet import squeezenet1_0
 from monstera.zoo.vgg import vgg16, vgg16_bn
 
 NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
+    "bert_base": bert_base,
+    "bert_tiny": bert_tiny,
     "c3d": c3d,
     "digits_cnn": digits_cnn,
     "gru_speech": gru_speech,

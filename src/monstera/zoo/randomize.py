@@ -16,10 +16,10 @@ Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase
 
 @torch.no_grad()
 def randomize_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
-    """Draw every weight, bias and batch-norm constant of `model` in place; activations keep a scale of about one.
+    """Draw every weight, bias and norm's constant of `model` in place; activations keep a scale of about one.
 
-    No batch norm is left trivial (mean, variance, scale and shift all differ from channel to channel), so that a
-    compiler which drops one of them is found out.
+    No norm is left trivial (scale and shift, of a batch norm mean and variance as well, differ from channel to channel),
+    so that a compiler which drops one of them is found out.
 
     Args:
         example: a floating point input of the model, such as `torch.randn(4, 3, 64, 64)`; several examples are better.
@@ -36,7 +36,7 @@ def randomize_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
         elif isinstance(module, Recurrent):
             for parameter in module.parameters():
                 _normal_(parameter, 1.0 if parameter.dim() == 2 else 0.2, generator)
-        elif isinstance(module, _BatchNorm):
+        elif isinstance(module, _BatchNorm | nn.LayerNorm):
             _uniform_(module.weight, 0.5, 1.5, generator)
             _normal_(module.bias, 0.3, generator)
     return calibrate_(model, example, seed)
