@@ -21,9 +21,8 @@ class _SelfAttention(nn.Module):
         self.value = nn.Linear(features, features)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in (self.query(x), self.key(x), self.value(x))
-        )
+        features = self.query(x), self.key(x), self.value(x)
+        q, k, v = (y.unflatten(2, (self.heads, -1)).transpose(1, 2) for y in features)
         return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 

@@ -18,8 +18,8 @@ Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase
 def randomize_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
     """Draw every weight, bias and norm's constant of `model` in place; activations keep a scale of about one.
 
-    No norm is left trivial (scale and shift, of a batch norm mean and variance as well, differ from channel to channel),
-    so that a compiler which drops one of them is found out.
+    No norm is left trivial (scale and shift, and of a batch norm mean and variance, differ from channel to channel), so
+    that a compiler which drops one of them is found out.
 
     Args:
         example: a floating point input of the model, such as `torch.randn(4, 3, 64, 64)`; several examples are better.
