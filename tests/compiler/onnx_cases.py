@@ -18,8 +18,11 @@ from onnx.backend.test.case.node import collect_testcases
 from onnx.backend.test.case.test_case import TestCase
 
 NEWEST = 21
-# Operators of which every fp32 input is one that networks compute.
-ALL_COMPUTED = ("Add", "Concat", "Mul", "Sub", "Sum")
+# Operators of which every input is one that networks compute.
+ALL_COMPUTED = (
+    *("Add", "Concat", "Div", "MatMul", "Mul", "Sub", "Sum"),
+    *("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Or", "Where", "Xor"),
+)
 
 
 @dataclass(frozen=True)

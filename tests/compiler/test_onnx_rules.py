@@ -17,7 +17,10 @@ from monstera.compiler.frontends import Imported, UnsupportedError, from_onnx
 from monstera.compiler.frontends.imported import value_indices
 from monstera.compiler.frontends.onnx_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.onnx_layers import LAYERS
+from monstera.compiler.frontends.onnx_logic import LOGIC
 from monstera.compiler.frontends.onnx_movement import MOVEMENT
+from monstera.compiler.frontends.onnx_products import PRODUCTS
+from monstera.compiler.frontends.onnx_recurrent import RECURRENT
 from monstera.compiler.frontends.onnx_windows import WINDOWS
 from monstera.compiler.ir import interpret
 from monstera.compiler.ir.error_bound import error_bound
@@ -262,12 +265,6 @@ def test_every_rule_gives_what_onnx_runtime_gives(group: str) -> None:
 
 # What the IR cannot say of the operators that there are rules for, by their cases in onnx.
 REFUSED: Mapping[str, set[str]] = {
-    "MatMul": {
-        "matmul_1d_3d",
-        "matmul_3d",
-        "matmul_4d",
-        "matmul_bcast",
-    },
     "BatchNormalization": {
         "batchnorm_epsilon_training_mode",
         "batchnorm_example_training_mode",
@@ -331,7 +328,9 @@ REFUSED: Mapping[str, set[str]] = {
 
 
 @pytest.mark.parametrize(
-    "rules", [LAYERS, WINDOWS, ELEMENTWISE, MOVEMENT], ids=["layers", "windows", "elements", "moves"]
+    "rules",
+    [LAYERS, PRODUCTS, WINDOWS, RECURRENT, ELEMENTWISE, LOGIC, MOVEMENT],
+    ids=["layers", "products", "windows", "recurrent", "elements", "logic", "moves"],
 )
 def test_the_cases_of_onnx_itself_are_computed_or_refused(rules: Mapping[str, object]) -> None:
     cases: list[NodeCase] = []

@@ -63,10 +63,18 @@ TINY = 2.0**-126
 FEW = 6
 
 # The largest slope of each activation; clamps and ReLU have slope 1, leaky ReLU at least its own.
-_SLOPE = {"silu": 1.1, "hardswish": 1.5, "hardsigmoid": 1 / 6, "sigmoid": 0.25, "gelu": 1.13, "gelu_tanh": 1.13}
+_SLOPE = {
+    "silu": 1.1,
+    "hardswish": 1.5,
+    "hardsigmoid": 1 / 6,
+    "sigmoid": 0.25,
+    "gelu": 1.13,
+    "gelu_tanh": 1.13,
+    "erf": 1.13,
+}
 # How an fp32 implementation of the function itself may err: in units of |x| (gated: x times a gate) or of 1 (gates).
 _GATED = ("silu", "hardswish", "gelu", "gelu_tanh")
-_GATES = ("sigmoid", "hardsigmoid", "tanh")
+_GATES = ("sigmoid", "hardsigmoid", "tanh", "erf")
 _FUNCTION_UNITS = 16
 # Functions that are monotone where they are defined: what an interval becomes is known at its ends.
 _MONOTONE = ("exp", "sqrt", "rsqrt", "reciprocal")
