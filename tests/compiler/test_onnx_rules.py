@@ -79,7 +79,7 @@ CONVOLUTIONS = {
 }
 ROWS = {"x": (5, 7)}
 TOKENS = {"x": (2, 5, 7)}
-PRODUCTS = {
+MATRICES = {
     "Gemm with all its factors": Made(
         "y = Gemm<alpha=0.5, beta=2.0, transB=1>(x, w, b)", ROWS, weights(w=(3, 7), b=(3,))
     ),
@@ -240,7 +240,7 @@ MOVES = {
 }
 GROUPS = {
     "convolutions": CONVOLUTIONS,
-    "products": PRODUCTS,
+    "products": MATRICES,
     "norms and means": NORMS,
     "pools and resizing": POOLS | RESIZES,
     "elements": ELEMENTS,
@@ -316,13 +316,41 @@ REFUSED: Mapping[str, set[str]] = {
         "training_dropout_zero_ratio_mask",
     },
     "Slice": {
-        "slice_neg_steps",
         "slice_start_out_of_bounds",
     },
     "Gather": {
-        "gather_0",
-        "gather_1",
-        "gather_negative_indices",
+        "gather_1_looked_up",
+        "gather_2d_indices_looked_up",
+    },
+    "GatherND": {
+        "gathernd_example_int32_batch_dim1",
+    },
+    "GRU": {
+        "gru_batchwise",
+        "gru_bidirectional",
+        "gru_defaults",
+        "gru_reverse",
+        "gru_seq_length",
+        "gru_with_initial_bias",
+    },
+    "LSTM": {
+        "lstm_with_peepholes",
+    },
+    "Div": {
+        "div_int32_trunc",
+    },
+    "Pow": {
+        "pow",
+        "pow_bcast_array",
+        "pow_example",
+        "pow_types_float32_int32",
+        "pow_types_float32_int64",
+        "pow_types_float32_uint32",
+        "pow_types_float32_uint64",
+        "pow_types_int32_float32",
+        "pow_types_int32_int32",
+        "pow_types_int64_float32",
+        "pow_types_int64_int64",
     },
 }
 

@@ -83,13 +83,20 @@ def arguments(node: onnx.NodeProto, schema: defs.OpSchema, operands: Sequence[An
         for name, a in schema.attributes.items()
     }
     given |= {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    given = {name: v.decode(errors="replace") if isinstance(v, bytes) else v for name, v in given.items()}
+    given = {name: _text(value) for name, value in given.items()}
     operands = [*operands]
     if schema.inputs and schema.inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic:
         rest = len(schema.inputs) - 1
         operands = [*operands[:rest], tuple(operands[rest:])]
     operands += [None] * (len(schema.inputs) - len(operands))
     return given | {formal.name: x for formal, x in zip(schema.inputs, operands, strict=True)}
+
+
+def _text(value: Any) -> Any:
+    """An attribute with its bytes as text."""
+    if isinstance(value, list):
+        return [_text(v) for v in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def array(tensor: onnx.TensorProto) -> Known:

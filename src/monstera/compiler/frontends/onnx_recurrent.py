@@ -58,12 +58,11 @@ def _layer(build: Builder, call: Call) -> _Layer:
     Raises:
         UnsupportedError: it has lengths, peepholes, bounds or functions that no `Recurrent` has.
     """
-    directions = build.shape(call["W"])[0]
-    default = _DEFAULT[call.op] * directions
-    given = tuple(f.decode(errors="replace") for f in call["activations"] or ()) or default
-    # Every direction has functions of its own.
-    one, others = given[: len(given) // directions], given[len(given) // directions :]
-    if (call.op, *one) not in _LAYERS or others not in ((), one):
+    directions, default = build.shape(call["W"])[0], _DEFAULT[call.op]
+    given = tuple(call["activations"] or default * directions)
+    # Every direction has functions of its own; onnx's own list for two stands for one as well.
+    one, others = given[: len(default)], given[len(default) : len(default) * directions]
+    if (call.op, *one) not in _LAYERS or others != one * (directions - 1):
         raise UnsupportedError(f"the functions {', '.join(given)}; expected {', '.join(default)} (or Relu of an RNN)")
     if call["sequence_lens"] is not None:
         raise UnsupportedError("sequences of different lengths (sequence_lens)")
