@@ -17,6 +17,8 @@ Known: TypeAlias = np.ndarray
 
 # Shape inference looks at arrays that are shapes, axes, pads or scales, and must not be sent whole weights.
 _LARGEST_SHAPE = 1024
+# Up to opset 15 shape inference says nothing of these; it does of others with the same result.
+_ALIKE = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
 
 
 def live(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
@@ -63,6 +65,11 @@ def result_types(
     """
     data = {name: numpy_helper.from_array(x) for name, x in known.items() if x.size <= _LARGEST_SHAPE}
     imports = [helper.make_opsetid("", opset)]
+    if node.op_type in _ALIKE:
+        node, given = onnx.NodeProto(), node
+        node.CopyFrom(given)
+        node.op_type = _ALIKE[given.op_type]
+        schema = defs.get_schema(node.op_type, opset, "")
     try:
         return shape_inference.infer_node_outputs(schema, node, dict(types), data, opset_imports=imports)
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:

@@ -36,9 +36,14 @@ _DEFAULT = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "T
 
 def _recurrent(build: Builder, call: Call) -> tuple[Value, ...]:
     layer = _layer(build, call)
-    x = _swapped(build, call["X"], (1, 0, 2)) if call["layout"] else call["X"]
+    # Opset 14 brought the batch in front.
+    batch_first = bool(call.args.get("layout"))
+    x = _swapped(build, call["X"], (1, 0, 2)) if batch_first else call["X"]
     params = _params(build, call, layer)
-    states = [_initial(build, call, name, len(params)) for name in layer.states]
+    none = torch.zeros(len(params), build.shape(x)[1], build.shape(call["R"])[-1])
+    states = [none if call[name] is None else call[name] for name in layer.states]
+    if batch_first:
+        states = [s if s is none else _swapped(build, s, (1, 0, 2)) for s in states]
     sequences, lasts = [], []
     for i, parts in enumerate(params):
         reverse = i == 1 or call["direction"] == "reverse"
@@ -47,7 +52,7 @@ def _recurrent(build: Builder, call: Call) -> tuple[Value, ...]:
         sequences.append(_one_direction(build, steps(build, y, 0, build.shape(x)[0])))
         lasts.append(finals(build, op, y))
     y, ends = joined(build, sequences, 1), [joined(build, ends, 0) for ends in zip(*lasts, strict=True)]
-    if call["layout"]:
+    if batch_first:
         return _swapped(build, y, (2, 0, 1, 3)), *(_swapped(build, end, (1, 0, 2)) for end in ends)
     return y, *ends
 
@@ -86,14 +91,6 @@ def _ordered(stacked: torch.Tensor, gates: Sequence[int]) -> torch.Tensor:
     """Gates in torch's order; they are stacked along dimension 1."""
     parts = stacked.chunk(len(gates), 1)
     return torch.cat([parts[g] for g in gates], 1)
-
-
-def _initial(build: Builder, call: Call, name: str, directions: int) -> Value:
-    """The states that a layer starts from, `[directions, batch, hidden]`."""
-    if call[name] is None:
-        batch = build.shape(call["X"])[0 if call["layout"] else 1]
-        return torch.zeros(directions, batch, build.shape(call["R"])[-1])
-    return _swapped(build, call[name], (1, 0, 2)) if call["layout"] else call[name]
 
 
 def _one_direction(build: Builder, y: Value) -> Value:
