@@ -77,8 +77,8 @@ def _unguarded(
     asks = condition is not None and condition.op == equal and other is not None and _is_zero(other, params)
     if not asks or same is None or same.op != equal or same.inputs != (softmax.name,) * 2:
         return weights
-    known = {user.name for user in users[softmax.name]} == {same.name, weights.name}
-    return softmax if known else weights
+    alone = {user.name for user in users[softmax.name]} == {same.name, weights.name}
+    return softmax if alone and softmax.shape == weights.shape else weights
 
 
 def _is_zero(node: Node, params: Mapping[str, np.ndarray]) -> bool:
@@ -133,7 +133,7 @@ def _key(node: Node) -> str:
 def _fits(scores: _Scores, node: Node, shapes: Mapping[str, Shape]) -> bool:
     """Whether all operands have the same batch and heads, and masks have no more dimensions."""
     operands = [shapes[name] for name in (scores.q, scores.k, node.inputs[1])]
-    fits = all(len(shape) == 4 and shape[:2] == node.shape[:2] for shape in operands)
+    fits = len(node.shape) == 4 and all(len(shape) == 4 and shape[:2] == node.shape[:2] for shape in operands)
     return fits and all(len(shapes[m]) <= 4 for m in scores.masks)
 
 
