@@ -29,14 +29,18 @@ def made(
     constants: Arrays | None = None,
     outputs: Sequence[str] = ("y",),
     opset: int = 18,
-    dtype: int = onnx.TensorProto.FLOAT,
+    dtype: int | Mapping[str, int] = onnx.TensorProto.FLOAT,
 ) -> onnx.ModelProto:
-    """A model of nodes such as "y = Relu(x)", one a line, with fp32 inputs of these shapes."""
+    """A model of nodes such as "y = Relu(x)", one a line, with inputs of these shapes, fp32 by default."""
+    dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(inputs, dtype)
     graph = helper.make_graph(
         # onnx's own text form takes double quotes only.
         [parser.parse_node(line.strip().replace("'", '"')) for line in nodes.strip().splitlines()],
         "made",
-        [helper.make_tensor_value_info(name, dtype, shape) for name, shape in inputs.items()],
+        [
+            helper.make_tensor_value_info(name, dtypes.get(name, onnx.TensorProto.FLOAT), shape)
+            for name, shape in inputs.items()
+        ],
         [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ()) for name in outputs],
         [numpy_helper.from_array(value, name) for name, value in (constants or {}).items()],
     )

@@ -34,6 +34,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Call], Activation]] = {
     "sigmoid": lambda _: Activation("sigmoid"),
     "tanh": lambda _: Activation("tanh"),
     "gelu": lambda call: Activation("gelu_tanh" if call["approximate"] == "tanh" else "gelu"),
+    "erf": lambda _: Activation("erf"),
     "exp": lambda _: Activation("exp"),
     "sqrt": lambda _: Activation("sqrt"),
     "rsqrt": lambda _: Activation("rsqrt"),

@@ -23,27 +23,27 @@ def _layers(build: Builder, call: Call) -> tuple[Value, ...]:
     _check(build, call)
     per = 4 if call["has_biases"] else 2
     params = [call["params"][i : i + per] for i in range(0, len(call["params"]), per)]
-    states, directions = _states(call), 1 + call["bidirectional"]
-    x, finals = _time_first(build, call["input"], call), []
+    kind, states, directions = _KINDS[call.op], _states(call), 1 + call["bidirectional"]
+    x, lasts = _time_first(build, call["input"], call), []
     for layer in range(call["num_layers"]):
         sequences = []
         for i in range(layer * directions, (layer + 1) * directions):
-            first = [_state(build, s, i) for s in states]
-            op = _recurrent(build, call, _KINDS[call.op], params[i], reverse=i % directions == 1)
-            y = _direction(build, op, x, params[i], first)
-            sequences.append(_steps(build, y, 0, call.shapes[0][call["batch_first"]]))
-            finals.append(_finals(build, op, y))
-        x = _joined(build, sequences, 2)
-    return _time_first(build, x, call), *(_joined(build, parts, 0) for parts in zip(*finals, strict=True))
+            first = [one_state(build, s, i) for s in states]
+            op = recurrent(build, kind, params[i], reverse=i % directions == 1, cell=_gives_cell(call, kind))
+            y = direction(build, op, x, params[i], first)
+            sequences.append(steps(build, y, 0, call.shapes[0][call["batch_first"]]))
+            lasts.append(finals(build, op, y))
+        x = joined(build, sequences, 2)
+    return _time_first(build, x, call), *(joined(build, parts, 0) for parts in zip(*lasts, strict=True))
 
 
 def _cell(build: Builder, call: Call) -> Value | tuple[Value, ...]:
-    states, x = _states(call), call["input"]
+    kind, states, x = _KINDS[call.op.removesuffix("_cell")], _states(call), call["input"]
     params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
     params = params if params[2] is not None else params[:2]
-    op = _recurrent(build, call, _KINDS[call.op.removesuffix("_cell")], params, reverse=False)
-    y = _direction(build, op, build.add(Reshape(), (x,), (1, *build.shape(x))), params, states)
-    results = tuple(build.add(Reshape(), (v,), call.shape) for v in _finals(build, op, y))
+    op = recurrent(build, kind, params, reverse=False, cell=_gives_cell(call, kind))
+    y = direction(build, op, build.add(Reshape(), (x,), (1, *build.shape(x))), params, states)
+    results = tuple(build.add(Reshape(), (v,), call.shape) for v in finals(build, op, y))
     return results if op.kind == "lstm" else results[0]
 
 
@@ -59,32 +59,36 @@ def _check(build: Builder, call: Call) -> None:
         raise UnsupportedError("dropout between layers in training mode, although the model is in eval mode")
 
 
-def _recurrent(build: Builder, call: Call, kind: RecurrentKind, params: Sequence[Value], *, reverse: bool) -> Recurrent:
+def _gives_cell(call: Call, kind: RecurrentKind) -> bool:
+    # An LSTM's cell is the last result, and seldom wanted.
+    return kind == "lstm" and len(call.shapes) - 1 in call.used
+
+
+def recurrent(build: Builder, kind: RecurrentKind, params: Sequence[Value], *, reverse: bool, cell: bool) -> Recurrent:
     """The recurrence of one layer and direction; `params` are (w_ih, w_hh) or (w_ih, w_hh, b_ih, b_hh)."""
     weight = build.param(build.known(params[1], "the weight"), "weight")
     bias = build.param(build.known(params[3], "the bias"), "bias") if len(params) > 2 else None
-    # An LSTM's cell is the last result, and seldom wanted.
-    cell = kind == "lstm" and len(call.shapes) - 1 in call.used
     return Recurrent(kind, weight, bias, reverse, cell)
 
 
-def _direction(build: Builder, op: Recurrent, x: Value, params: Sequence[Value], states: Sequence[Value]) -> str:
+def direction(build: Builder, op: Recurrent, x: Value, params: Sequence[Value], states: Sequence[Value]) -> str:
     """The states of one layer and direction after each step of `x`, and the final cell if the operator gives it."""
     weight = build.known(params[0], "the weight")
     bias = build.param(build.known(params[2], "the bias"), "bias") if len(params) > 2 else None
-    steps, batch, _ = build.shape(x)
-    products = build.add(Linear(build.param(weight, "weight"), bias), (x,), (steps, batch, len(weight)))
-    return build.add(op, (products, *states), (steps + op.cell, *build.shape(states[0])))
+    length, batch, _ = build.shape(x)
+    products = build.add(Linear(build.param(weight, "weight"), bias), (x,), (length, batch, len(weight)))
+    return build.add(op, (products, *states), (length + op.cell, *build.shape(states[0])))
 
 
-def _finals(build: Builder, op: Recurrent, y: Value) -> tuple[Value, ...]:
+def finals(build: Builder, op: Recurrent, y: Value) -> tuple[Value, ...]:
     """The final state, and for an LSTM the final cell; where nobody asked for it a step stands in."""
     last = build.shape(y)[0] - 1
-    state = _steps(build, y, 0 if op.reverse else last - op.cell, 1)
-    return (state, _steps(build, y, last, 1)) if op.kind == "lstm" else (state,)
+    state = steps(build, y, 0 if op.reverse else last - op.cell, 1)
+    return (state, steps(build, y, last, 1)) if op.kind == "lstm" else (state,)
 
 
-def _steps(build: Builder, y: Value, start: int, count: int) -> Value:
+def steps(build: Builder, y: Value, start: int, count: int) -> Value:
+    """So many steps of `[steps, batch, hidden]` from one on."""
     _, *rest = build.shape(y)
     return build.add(Slice((start, 0, 0), (1, 1, 1)), (y,), (count, *rest))
 
@@ -94,12 +98,12 @@ def _states(call: Call) -> list[Value]:
     return [*call["hx"]] if isinstance(call["hx"], Sequence) and not isinstance(call["hx"], str) else [call["hx"]]
 
 
-def _state(build: Builder, states: Value, index: int) -> Value:
+def one_state(build: Builder, states: Value, index: int) -> Value:
     """The initial state of one layer and direction, `[batch, hidden]`, of those of all."""
     if isinstance(states, torch.Tensor):
         return states[index]
     shape: Shape = build.shape(states)[1:]
-    return build.add(Reshape(), (_steps(build, states, index, 1),), shape)
+    return build.add(Reshape(), (steps(build, states, index, 1),), shape)
 
 
 def _time_first(build: Builder, x: Value, call: Call) -> Value:
@@ -110,7 +114,8 @@ def _time_first(build: Builder, x: Value, call: Call) -> Value:
     return build.add(Permute((1, 0, 2)), (x,), (second, first, *rest))
 
 
-def _joined(build: Builder, parts: Sequence[Value], dim: int) -> Value:
+def joined(build: Builder, parts: Sequence[Value], dim: int) -> Value:
+    """Values of one shape, one after another along a dimension."""
     shape = list(build.shape(parts[0]))
     shape[dim] *= len(parts)
     return parts[0] if len(parts) == 1 else build.add(Concat(dim), tuple(parts), tuple(shape))

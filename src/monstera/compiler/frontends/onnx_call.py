@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -22,7 +23,8 @@ def as_torch(rules: Mapping[str, Callable[..., Any]], op: str, **arguments: Any)
 
     def rule(build: Builder, call: Call) -> Value | tuple[Value, ...]:
         given = {name: call[a] if isinstance(a, str) else a for name, a in arguments.items()}
-        return rules[op](build, Call(op, given, call.shapes))
+        renamed = {name: call.dtypes[a] for name, a in arguments.items() if a in call.dtypes}
+        return rules[op](build, replace(call, op=op, args=given, dtypes=renamed))
 
     return rule
 

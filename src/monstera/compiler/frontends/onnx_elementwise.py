@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import reduce
 
 import torch
 
 from monstera.compiler.frontends import aten_elementwise
 from monstera.compiler.frontends.builder import Builder, Call, Value
+from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import Rule, as_torch, number
 from monstera.compiler.ir import Activate, Activation, Add, Mul
 
@@ -36,6 +38,19 @@ def _prelu(build: Builder, call: Call) -> Value:
     return build.add(Add(), (positive, scaled), call.shape)
 
 
+def _div(build: Builder, call: Call) -> Value:
+    if not call.dtype.is_floating_point:
+        raise UnsupportedError("a division of whole numbers, which rounds")
+    return _TORCH["div"](build, replace(call, args={"self": call["A"], "other": call["B"]}))
+
+
+def _pow(build: Builder, call: Call) -> Value:
+    exponent = number(call, "Y")
+    if not call.dtype.is_floating_point and not (exponent or 0) > 0:
+        raise UnsupportedError(f"the power {exponent} of whole numbers, which rounds")
+    return _TORCH["pow"](build, replace(call, args={"self": call["X"], "exponent": exponent}))
+
+
 def _sum(build: Builder, call: Call) -> Value:
     def plus(a: Value, b: Value) -> Value:
         shape = tuple(torch.broadcast_shapes(build.shape(a), build.shape(b)))
@@ -51,13 +66,19 @@ ELEMENTWISE: Mapping[str, Rule] = {
     "HardSwish": as_torch(_TORCH, "hardswish", self="X"),
     "Tanh": as_torch(_TORCH, "tanh", self="input"),
     "Gelu": as_torch(_TORCH, "gelu", self="X", approximate="approximate"),
+    "Exp": as_torch(_TORCH, "exp", self="input"),
+    "Sqrt": as_torch(_TORCH, "sqrt", self="X"),
+    "Reciprocal": as_torch(_TORCH, "reciprocal", self="X"),
+    "Abs": as_torch(_TORCH, "abs", self="X"),
+    "Erf": as_torch(_TORCH, "erf", self="input"),
+    "Pow": _pow,
     "Clip": _clip,
     "HardSigmoid": _hard_sigmoid,
     "PRelu": _prelu,
     "Add": as_torch(_TORCH, "add", self="A", other="B", alpha=1),
     "Sub": as_torch(_TORCH, "sub", self="A", other="B", alpha=1),
     "Mul": as_torch(_TORCH, "mul", self="A", other="B"),
-    "Div": as_torch(_TORCH, "div", self="A", other="B"),
+    "Div": _div,
     "Neg": as_torch(_TORCH, "neg", self="X"),
     "Sum": _sum,
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -16,6 +16,7 @@ from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, U
 from monstera.compiler.frontends.onnx_call import Rule
 from monstera.compiler.frontends.onnx_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.onnx_layers import LAYERS
+from monstera.compiler.frontends.onnx_logic import LOGIC
 from monstera.compiler.frontends.onnx_movement import MOVEMENT
 from monstera.compiler.frontends.onnx_nodes import (
     Known,
@@ -27,17 +28,34 @@ from monstera.compiler.frontends.onnx_nodes import (
     live,
     result_types,
 )
+from monstera.compiler.frontends.onnx_products import PRODUCTS
+from monstera.compiler.frontends.onnx_recurrent import RECURRENT
 from monstera.compiler.frontends.onnx_windows import WINDOWS
-from monstera.compiler.ir import Constant, Graph, param_keys
+from monstera.compiler.ir import Constant, Graph, Shape, param_keys
 
-_RULES: Mapping[str, Rule] = {**LAYERS, **WINDOWS, **ELEMENTWISE, **MOVEMENT}
+_RULES: Mapping[str, Rule] = {
+    **LAYERS,
+    **PRODUCTS,
+    **WINDOWS,
+    **RECURRENT,
+    **ELEMENTWISE,
+    **LOGIC,
+    **MOVEMENT,
+}
+# Rules that are right for whole numbers and truth values, too.
+_OF_ALL_NUMBERS = (*MOVEMENT, *LOGIC, *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sum", "Clip", "ReduceSum"))
 
 Result: TypeAlias = "str | Known | None"
 """What a name of the model stands for: a value of our graph, an array, or None where even the shape is unknown."""
 
 _FLOAT = onnx.TensorProto.FLOAT
-# What values of the graph may be.
-_DTYPES = (_FLOAT,)
+# What values of the graph may be; all of them are fp32 numbers there.
+_DTYPES: Mapping[int, torch.dtype] = {
+    _FLOAT: torch.float32,
+    onnx.TensorProto.INT64: torch.int64,
+    onnx.TensorProto.INT32: torch.int32,
+    onnx.TensorProto.BOOL: torch.bool,
+}
 # The two spellings of the domain of ONNX itself.
 _OWN = ("", "ai.onnx")
 _OF_SHAPES = ("Shape", "Size")
@@ -56,7 +74,7 @@ def translate(model: onnx.ModelProto, inputs: tuple[Input, ...], opset: int) -> 
     walk = _Walk(opset, readable)
     for i in inputs:
         if i not in readable:
-            walk.problems.append(f"  input {i.name!r} is {i.dtype}; only float32 is supported")
+            walk.problems.append(f"  input {i.name!r} is {i.dtype}; expected {_listed(_DTYPES)}")
             walk.stand_in(i.name, helper.make_tensor_type_proto(_element_type(i.dtype), i.shape))
     walk.graph(model.graph, {o.name for o in model.graph.output})
     return walk.finish([o.name for o in model.graph.output], inputs)
@@ -66,8 +84,8 @@ def translate(model: onnx.ModelProto, inputs: tuple[Input, ...], opset: int) -> 
 class _Walk:
     """The walk so far.
 
-    `dtypes` are those of values of our graph, `needed` the names that the model reads. `tensors` are arrays as rules
-    take them; the builder knows them by their identity, so all of them are `kept`.
+    `dtypes` has those of names that are values of our graph, `needed` the names that the model reads. `tensors` are
+    arrays as rules take them; the builder knows them by their identity, so all of them are `kept`.
     """
 
     opset: int
@@ -104,8 +122,8 @@ class _Walk:
         """Go on without a value that cannot be computed, so that the operators after it can still be looked at."""
         shape = None if type_ is None else fixed_shape(type_)
         self.values[name] = None if shape is None else self.build.stand_in(shape)
-        if type_ is not None and isinstance(stand_in := self.values[name], str):
-            self.dtypes[stand_in] = type_.tensor_type.elem_type
+        if type_ is not None:
+            self.dtypes[name] = type_.tensor_type.elem_type
 
     def finish(self, outputs: list[str], inputs: tuple[Input, ...]) -> Imported:
         """The graph with these outputs, if nothing was in the way."""
@@ -120,12 +138,14 @@ class _Walk:
         structure = leaves[0] if len(leaves) == 1 else dict(zip(outputs, leaves, strict=True))
         graph = self.build.finish(tuple(distinct))
         _check_weights(graph)
+        inputs = tuple(replace(i, limit=self.build.limits.get(i.name)) for i in inputs)
         return Imported(graph, inputs, describe_output(structure))
 
     def _output(self, name: str) -> str:
         value = self.values[name]
-        if isinstance(value, np.ndarray) and value.dtype != np.float32:
-            self.problems.append(f"  output {name!r} is a constant of {value.dtype}; only float32 is supported")
+        dtype = _element_type(value.dtype.name) if isinstance(value, np.ndarray) else self.dtypes[name]
+        if dtype != _FLOAT:
+            self.problems.append(f"  output {name!r} is {_named(dtype)}; only float32 is supported")
             return name
         assert value is not None, "a value of unknown shape is a problem that was written down"
         return value if isinstance(value, str) else self.build.constant(self._tensor(name, value))
@@ -166,23 +186,23 @@ class _Walk:
         if any(x is None for x in operands.values()) or any(a.HasField("g") for a in node.attribute):
             # What made a lost operand is on the list already; this node joins it only if it would be there anyway.
             raise UnsupportedError("" if node.op_type in (*_RULES, *_OF_SHAPES) else _UNKNOWN)
-        types = {name: self._type(x) for name, x in operands.items()}
+        types = {name: self._type(name, x) for name, x in operands.items()}
         known = {name: x for name, x in operands.items() if isinstance(x, np.ndarray)}
         try:
             return result_types(node, schema, types, known, self.opset)
         except UnsupportedError as error:
             raise UnsupportedError(str(error) if node.op_type in _RULES else _UNKNOWN) from error
 
-    def _type(self, value: Result) -> onnx.TypeProto:
+    def _type(self, name: str, value: Result) -> onnx.TypeProto:
         if isinstance(value, np.ndarray):
             return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         assert value is not None
-        return helper.make_tensor_type_proto(self.dtypes[value], self.build.shape(value))
+        return helper.make_tensor_type_proto(self.dtypes[name], self.build.shape(value))
 
     def _translate(self, node: onnx.NodeProto, schema: defs.OpSchema, types: Mapping[str, onnx.TypeProto]) -> None:
         if node.op_type not in _RULES:
             raise UnsupportedError(_UNKNOWN)
-        if any(self.dtypes[x] not in _DTYPES for x in map(self.values.get, node.input) if isinstance(x, str)):
+        if any(self.dtypes[name] not in _DTYPES for name in node.input if isinstance(self.values.get(name), str)):
             # Whatever gave a value of another type is on the list already.
             raise UnsupportedError
         shapes = [fixed_shape(types[name]) for name in node.output if name]
@@ -190,10 +210,7 @@ class _Walk:
             raise UnsupportedError("the shape of its result depends on values that are not known")
         if empty := [shape for shape in shapes if shape is not None and any(n < 1 for n in shape)]:
             raise UnsupportedError(f"its result has the shape {empty[0]}, and no element")
-        if (dtype := types[node.output[0]].tensor_type.elem_type) not in _DTYPES:
-            raise UnsupportedError(f"its result is {_named(dtype)}; only float32 is supported")
-        given = arguments(node, schema, [self._operand(name) if name else None for name in node.input])
-        call = Call(node.op_type, given, tuple(shape for shape in shapes if shape is not None))
+        call = self._call(node, schema, types, tuple(shape for shape in shapes if shape is not None))
         results = _RULES[node.op_type](self.build, call)
         results = results if isinstance(results, tuple) else (results,)
         for name, result in zip(node.output, results, strict=False):
@@ -201,12 +218,33 @@ class _Walk:
         if more := self.needed.intersection(node.output[len(results) :]):
             raise UnsupportedError(f"its result {more.pop()!r} (indices or statistics) is used")
 
+    def _call(
+        self,
+        node: onnx.NodeProto,
+        schema: defs.OpSchema,
+        types: Mapping[str, onnx.TypeProto],
+        shapes: tuple[Shape, ...],
+    ) -> Call:
+        """What a rule is told of a node."""
+        dtype = types[next(filter(None, node.output))].tensor_type.elem_type
+        expected = _DTYPES if node.op_type in _OF_ALL_NUMBERS else (_FLOAT,)
+        if dtype not in expected:
+            raise UnsupportedError(f"its result is {_named(dtype)}; expected {_listed(expected)}")
+        operands = [self._operand(name) if name else None for name in node.input]
+        dtypes = {
+            formal.name: x.dtype if isinstance(x, torch.Tensor) else _DTYPES[self.dtypes[name]]
+            for formal, name, x in zip(schema.inputs, node.input, operands, strict=False)
+            if x is not None
+        }
+        used = frozenset(i for i, name in enumerate(node.output) if name and name in self.needed)
+        return Call(node.op_type, arguments(node, schema, operands), shapes, _DTYPES[dtype], dtypes, used)
+
     def _give(self, name: str, result: Value, types: Mapping[str, onnx.TypeProto]) -> None:
         if not isinstance(result, str):
             self.values[name] = result.numpy()
         elif name:
             self.values[name] = result
-            self.dtypes[result] = types[name].tensor_type.elem_type
+            self.dtypes[name] = types[name].tensor_type.elem_type
 
     def _operand(self, name: str) -> Value:
         value = self.values[name]
@@ -245,6 +283,8 @@ class _Walk:
         self.graph(branch, {o.name for o in branch.output})
         for name, inner in zip(node.output, branch.output, strict=True):
             self.values[name] = self.values[inner.name]
+            if inner.name in self.dtypes:
+                self.dtypes[name] = self.dtypes[inner.name]
 
 
 def _check_weights(graph: Graph) -> None:
@@ -259,5 +299,9 @@ def _element_type(dtype: str) -> int:
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
 
+def _listed(dtypes: Iterable[int]) -> str:
+    return ", ".join(_named(dtype) for dtype in dtypes)
+
+
 def _named(dtype: int) -> str:
-    return onnx.TensorProto.DataType.Name(dtype).lower()
+    return helper.tensor_dtype_to_np_dtype(dtype).name

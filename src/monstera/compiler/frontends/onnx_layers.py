@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
-
-import torch
+from dataclasses import replace
 
 from monstera.compiler.frontends import aten_layers
+from monstera.compiler.frontends.aten_sequences import SEQUENCES
 from monstera.compiler.frontends.builder import Builder, Call, Value
-from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import Rule, as_torch, axes, halves, image, integers, padding, spatial
-from monstera.compiler.ir import Add, Conv, Linear, Mean, Mul, Permute, Reshape, Shape
+from monstera.compiler.ir import Conv, Mean
 from monstera.compiler.ir.ops import Sizes
 
 _TORCH = aten_layers.LAYERS
@@ -62,74 +60,6 @@ def _cut_before(call: Call, sizes: Sizes, kernel: Sizes) -> Sizes:
     return halves([max(0, t) for t in total], call["auto_pad"])[:rank]
 
 
-def _gemm(build: Builder, call: Call) -> Value:
-    a, b, c = call["A"], call["B"], call["C"]
-    bias = None
-    if isinstance(b, torch.Tensor):
-        a = _turned(build, a) if call["transA"] else a
-        if isinstance(c, torch.Tensor) and (c.ndim < 2 or c.shape[0] == 1):
-            c, bias = None, _scaled(c, call["beta"])
-            # A bias that has its shape already keeps its name.
-            bias = bias if bias.shape == call.shape[1:] else bias.broadcast_to((1, call.shape[1])).reshape(-1)
-        y = _by_filters(build, a, _scaled(b if call["transB"] else b.T, call["alpha"]), call.shape, bias)
-    elif isinstance(a, torch.Tensor):
-        b = _turned(build, b) if call["transB"] else b
-        y = _by_rows(build, _scaled(a.T if call["transA"] else a, call["alpha"]), b, call.shape)
-    else:
-        raise UnsupportedError("a product of two tensors that are computed from the input")
-    if c is None:
-        return y
-    if isinstance(c, torch.Tensor):
-        c = _scaled(c, call["beta"])
-    elif call["beta"] != 1:
-        c = build.add(Mul(), (c, torch.tensor(call["beta"])), build.shape(c))
-    return build.add(Add(), (y, c), call.shape)
-
-
-def _matmul(build: Builder, call: Call) -> Value:
-    a, b = call["A"], call["B"]
-    if isinstance(b, torch.Tensor):
-        matrix = b.reshape(-1, 1) if b.ndim == 1 else b.reshape(b.shape[-2:]) if prod(b.shape[:-2]) == 1 else b
-        if matrix.ndim > 2:
-            raise UnsupportedError(f"the weight has shape {tuple(b.shape)}; expected one matrix for the whole batch")
-        return _by_filters(build, a, matrix.T, call.shape)
-    if isinstance(a, torch.Tensor):
-        if a.ndim > 2 or len(build.shape(b)) < 2:
-            raise UnsupportedError(f"a product of shapes {tuple(a.shape)} and {build.shape(b)}; expected matrices")
-        return _by_rows(build, a.reshape(-1, a.shape[-1]), b, call.shape)
-    raise UnsupportedError("a product of two tensors that are computed from the input")
-
-
-def _by_filters(
-    build: Builder, x: Value, filters: torch.Tensor, shape: Shape, bias: torch.Tensor | None = None
-) -> Value:
-    """`x @ filters.T + bias`, brought to a shape."""
-    op = Linear(build.param(filters, "weight"), None if bias is None else build.param(bias, "bias"))
-    return _shaped(build, build.add(op, (x,), (*build.shape(x)[:-1], filters.shape[0])), shape)
-
-
-def _by_rows(build: Builder, rows: torch.Tensor, x: Value, shape: Shape) -> Value:
-    """`rows @ x`: its transpose is `x` transposed by the same filters."""
-    columns = _turned(build, x)
-    y = build.add(Linear(build.param(rows, "weight")), (columns,), (*build.shape(columns)[:-1], rows.shape[0]))
-    return _shaped(build, _turned(build, y), shape)
-
-
-def _shaped(build: Builder, x: Value, shape: Shape) -> Value:
-    return x if build.shape(x) == shape else build.add(Reshape(), (x,), shape)
-
-
-def _turned(build: Builder, x: Value) -> Value:
-    """The last two dimensions exchanged."""
-    *batch, m, n = build.shape(x)
-    dims = (*range(len(batch)), len(batch) + 1, len(batch))
-    return build.add(Permute(dims), (x,), (*batch, n, m))
-
-
-def _scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
-    return x if factor == 1 else x * factor
-
-
 def _batch_norm(build: Builder, call: Call) -> Value | tuple[Value, ...]:
     arguments = {
         "input": call["X"],
@@ -144,12 +74,35 @@ def _batch_norm(build: Builder, call: Call) -> Value | tuple[Value, ...]:
     return _TORCH["batch_norm"](build, Call("batch_norm", arguments, call.shapes))
 
 
+def _layer_norm(build: Builder, call: Call) -> Value:
+    normalized = call.shape[call["axis"] % len(call.shape) :]
+    vectors = {
+        # What has its shape already keeps its name.
+        name: x if x is None or build.shape(x) == normalized else build.known(x, name).broadcast_to(normalized)
+        for name, x in (("weight", call["Scale"]), ("bias", call["B"]))
+    }
+    given = {"input": call["X"], "normalized_shape": normalized, "eps": call["epsilon"], **vectors}
+    return SEQUENCES["layer_norm"](build, replace(call, op="layer_norm", args=given))
+
+
 def _reduce_mean(build: Builder, call: Call) -> Value:
+    dims = _reduced(build, call)
+    return build.add(Mean(dims), (call["data"],), call.shape) if dims else call["data"]
+
+
+def _reduce_sum(build: Builder, call: Call) -> Value | tuple[Value, ...]:
+    dims = _reduced(build, call)
+    given = {"self": call["data"], "dim": dims}
+    return _TORCH["sum"](build, replace(call, op="sum", args=given)) if dims else call["data"]
+
+
+def _reduced(build: Builder, call: Call) -> Sizes:
+    """The dimensions that are summed over, in order; none where the call asks for nothing."""
     rank = len(build.shape(call["data"]))
     dims = axes(call, rank)
     if not dims and call.args.get("noop_with_empty_axes"):
-        return call["data"]
-    return build.add(Mean(tuple(sorted(dims or range(rank)))), (call["data"],), call.shape)
+        return ()
+    return tuple(sorted(dims or range(rank)))
 
 
 def _global_mean(build: Builder, call: Call) -> Value:
@@ -159,10 +112,10 @@ def _global_mean(build: Builder, call: Call) -> Value:
 LAYERS: Mapping[str, Rule] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
-    "Gemm": _gemm,
-    "MatMul": _matmul,
     "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
     "ReduceMean": _reduce_mean,
+    "ReduceSum": _reduce_sum,
     "GlobalAveragePool": _global_mean,
     "Softmax": as_torch(_TORCH, "softmax", self="input", dim="axis"),
 }

@@ -1,16 +1,23 @@
-"""ONNX operators that only move values: shape, order, joins, cuts, padding; and those that do nothing in inference."""
+"""ONNX operators that only move values: shape, order, joins, cuts, look-ups, padding; and those that do nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+import torch
 
 from monstera.compiler.frontends import aten_movement
+from monstera.compiler.frontends.aten_sequences import SEQUENCES
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import Rule, as_torch, axes, integers, number
 from monstera.compiler.ir import Concat, DepthToSpace, Pad, Permute, Reshape, Shape, Slice
 
 _TORCH = aten_movement.MOVEMENT
+# Every piece costs a copy of its own.
+_MOST_PIECES = 128
 
 
 def _dropout(_build: Builder, call: Call) -> Value:
@@ -18,11 +25,6 @@ def _dropout(_build: Builder, call: Call) -> Value:
     if training and ratio != 0:
         raise UnsupportedError("dropout in training mode; export the model in eval mode")
     return call["data"]
-
-
-def _cast(_build: Builder, call: Call) -> Value:
-    # The walk has made sure that both sides are fp32.
-    return call["input"]
 
 
 def _transpose(build: Builder, call: Call) -> Value:
@@ -46,10 +48,11 @@ def _slice(build: Builder, call: Call) -> Value:
     starts, ends = integers(call, "starts") or (), integers(call, "ends") or ()
     dims = axes(call, len(x)) or tuple(range(len(starts)))
     steps = integers(call, "steps") or (1,) * len(starts)
-    if any(step < 0 for step in steps):
-        raise UnsupportedError(f"a slice that walks backwards (steps {list(steps)})")
-    cuts = zip(dims, starts, ends, steps, strict=True)
-    return _cut(build, call["data"], {d: range(x[d])[first:last:step] for d, first, last, step in cuts})
+    kept = {d: range(x[d])[part] for d, part in zip(dims, map(slice, starts, ends, steps), strict=True)}
+    y = _cut(build, call["data"], {d: places for d, places in kept.items() if places.step > 0})
+    for d, places in kept.items():
+        y = _taken(build, y, d, [*places]) if places.step < 0 else y
+    return y
 
 
 def _cut(build: Builder, x: Value, kept: Mapping[int, range]) -> Value:
@@ -59,30 +62,98 @@ def _cut(build: Builder, x: Value, kept: Mapping[int, range]) -> Value:
     return build.add(op, (x,), tuple(len(p) for p in places))
 
 
+def _taken(build: Builder, x: Value, axis: int, places: Sequence[int]) -> Value:
+    """The elements at any places of a dimension, cut out in as few pieces as there are."""
+    pieces = _pieces(places)
+    if len(pieces) > _MOST_PIECES:
+        raise UnsupportedError(
+            f"places {[*places[:4]]}... of a dimension come in {len(pieces)} pieces; at most {_MOST_PIECES} are joined"
+        )
+    parts = tuple(_cut(build, x, {axis: piece}) for piece in pieces)
+    shape = list(build.shape(x))
+    shape[axis] = len(places)
+    return parts[0] if len(parts) == 1 else build.add(Concat(axis), parts, tuple(shape))
+
+
+def _pieces(places: Sequence[int]) -> list[range]:
+    """Stretches of places that ascend evenly."""
+    pieces, first = [], 0
+    while first < len(places):
+        last = first + 1
+        step = places[last] - places[first] if last < len(places) else 0
+        while step > 0 and last < len(places) and places[last] - places[last - 1] == step:
+            last += 1
+        pieces.append(range(places[first], places[last - 1] + 1, max(step, 1)))
+        first = last
+    return pieces
+
+
 def _gather(build: Builder, call: Call) -> Value:
-    x = build.shape(call["data"])
-    axis, indices = call["axis"] % len(x), build.known(call["indices"], "the list of indices")
-    places = [int(i) + (x[axis] if i < 0 else 0) for i in indices.reshape(-1)]
-    if outside := [p for p in places if not 0 <= p < x[axis]]:
-        raise UnsupportedError(f"index {outside[0]} of a dimension of size {x[axis]}")
-    step = places[1] - places[0] if len(places) > 1 else 1
-    even = range(places[0], places[-1] + 1, step) if places and step > 0 else range(0)
-    if [*even] != places:
-        raise UnsupportedError(f"gathering {places[:8]}, which are not evenly spaced and ascending")
-    cut = _cut(build, call["data"], {axis: even})
-    return build.add(Reshape(), (cut,), call.shape)
+    data, indices = call["data"], call["indices"]
+    x = build.shape(data)
+    axis = call["axis"] % len(x)
+    if isinstance(data, torch.Tensor):
+        if axis:
+            raise UnsupportedError(f"looking up computed places of dimension {axis} of a table; expected dimension 0")
+        given = {"weight": data.reshape(len(data), -1) if data.ndim != 2 else data, "indices": indices}
+        rows: Shape = (*build.shape(indices), prod(x[1:]))
+        looked_up = SEQUENCES["embedding"](build, Call("embedding", given, (rows,)))
+        return build.add(Reshape(), (looked_up,), call.shape)
+    known = build.known(indices, "the list of indices")
+    taken = _taken(build, data, axis, _within([int(i) for i in known.reshape(-1)], x[axis]))
+    return build.add(Reshape(), (taken,), call.shape)
+
+
+def _gather_nd(build: Builder, call: Call) -> Value:
+    x, indices = build.shape(call["data"]), build.known(call["indices"], "the list of indices")
+    if call["batch_dims"]:
+        raise UnsupportedError(f"indices of their own for each of a batch (batch_dims={call['batch_dims']})")
+    depth = indices.shape[-1]
+    columns = [_within(indices[..., d].reshape(-1).tolist(), x[d]) for d in range(depth)]
+    rows = build.add(Reshape(), (call["data"],), (prod(x[:depth]), *x[depth:]))
+    taken = _taken(build, rows, 0, np.ravel_multi_index(columns, x[:depth]).tolist())
+    return build.add(Reshape(), (taken,), call.shape)
+
+
+def _within(indices: Sequence[int], size: int) -> list[int]:
+    """Indices that may count from the end, counted from the start."""
+    places = [i + (size if i < 0 else 0) for i in indices]
+    if outside := [p for p in places if not 0 <= p < size]:
+        raise UnsupportedError(f"index {outside[0]} of a dimension of size {size}")
+    return places
+
+
+def _tile(build: Builder, call: Call) -> Value:
+    y = call["input"]
+    for d, count in enumerate(integers(call, "repeats") or ()):
+        shape = list(build.shape(y))
+        shape[d] *= count
+        y = y if count == 1 else build.add(Concat(d), (y,) * count, tuple(shape))
+    return y
 
 
 def _pad(build: Builder, call: Call) -> Value:
-    if call["mode"] != "constant":
-        raise UnsupportedError(f"padding mode {call['mode']!r}; only constant padding is supported")
     rank = len(call.shape)
     pads = integers(call, "pads") or ()
     dims = axes(call, rank) or tuple(range(rank))
-    before = [0] * rank
-    for d, amount in zip(dims, pads, strict=False):
-        before[d] = amount
-    return build.add(Pad(tuple(before), number(call, "constant_value") or 0.0), (call["data"],), call.shape)
+    before, after = pads[: len(dims)], pads[len(dims) :]
+    if call["mode"] != "constant":
+        return _repeated(build, call, {d: pair for d, *pair in zip(dims, before, after, strict=True)})
+    all_before = [0] * rank
+    for d, amount in zip(dims, before, strict=True):
+        all_before[d] = amount
+    return build.add(Pad(tuple(all_before), number(call, "constant_value") or 0.0), (call["data"],), call.shape)
+
+
+def _repeated(build: Builder, call: Call, pads: Mapping[int, Sequence[int]]) -> Value:
+    """Padding by what is there: mirrored, the edge, or from the other end. numpy says which place goes where."""
+    y = call["data"]
+    for d, pair in pads.items():
+        if min(pair) < 0:
+            raise UnsupportedError(f"padding mode {call['mode']!r} that cuts off (pads {[*pair]})")
+        places = np.pad(np.arange(build.shape(y)[d]), tuple(pair), call["mode"]).tolist()
+        y = _taken(build, y, d, places) if any(pair) else y
+    return y
 
 
 def _depth_to_space(build: Builder, call: Call) -> Value:
@@ -107,8 +178,6 @@ def _reshape(name: str) -> Rule:
 MOVEMENT: Mapping[str, Rule] = {
     "Identity": as_torch(_TORCH, "alias", self="input"),
     "Dropout": _dropout,
-    "Cast": _cast,
-    "CastLike": _cast,
     "Reshape": _reshape("data"),
     "Flatten": _reshape("input"),
     "Squeeze": _reshape("data"),
@@ -119,6 +188,8 @@ MOVEMENT: Mapping[str, Rule] = {
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherND": _gather_nd,
+    "Tile": _tile,
     "Pad": _pad,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,

@@ -17,6 +17,8 @@ Known: TypeAlias = np.ndarray
 
 # Shape inference looks at arrays that are shapes, axes, pads or scales, and must not be sent whole weights.
 _LARGEST_SHAPE = 1024
+# Up to opset 15 shape inference says nothing of these; it does of others with the same result.
+_ALIKE = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
 
 
 def live(nodes: Sequence[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
@@ -63,6 +65,11 @@ def result_types(
     """
     data = {name: numpy_helper.from_array(x) for name, x in known.items() if x.size <= _LARGEST_SHAPE}
     imports = [helper.make_opsetid("", opset)]
+    if node.op_type in _ALIKE:
+        node, given = onnx.NodeProto(), node
+        node.CopyFrom(given)
+        node.op_type = _ALIKE[given.op_type]
+        schema = defs.get_schema(node.op_type, opset, "")
     try:
         return shape_inference.infer_node_outputs(schema, node, dict(types), data, opset_imports=imports)
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
@@ -83,13 +90,20 @@ def arguments(node: onnx.NodeProto, schema: defs.OpSchema, operands: Sequence[An
         for name, a in schema.attributes.items()
     }
     given |= {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    given = {name: v.decode(errors="replace") if isinstance(v, bytes) else v for name, v in given.items()}
+    given = {name: _text(value) for name, value in given.items()}
     operands = [*operands]
     if schema.inputs and schema.inputs[-1].option == defs.OpSchema.FormalParameterOption.Variadic:
         rest = len(schema.inputs) - 1
         operands = [*operands[:rest], tuple(operands[rest:])]
     operands += [None] * (len(schema.inputs) - len(operands))
     return given | {formal.name: x for formal, x in zip(schema.inputs, operands, strict=True)}
+
+
+def _text(value: Any) -> Any:
+    """An attribute with its bytes as text."""
+    if isinstance(value, list):
+        return [_text(v) for v in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def array(tensor: onnx.TensorProto) -> Known:

@@ -63,10 +63,18 @@ TINY = 2.0**-126
 FEW = 6
 
 # The largest slope of each activation; clamps and ReLU have slope 1, leaky ReLU at least its own.
-_SLOPE = {"silu": 1.1, "hardswish": 1.5, "hardsigmoid": 1 / 6, "sigmoid": 0.25, "gelu": 1.13, "gelu_tanh": 1.13}
+_SLOPE = {
+    "silu": 1.1,
+    "hardswish": 1.5,
+    "hardsigmoid": 1 / 6,
+    "sigmoid": 0.25,
+    "gelu": 1.13,
+    "gelu_tanh": 1.13,
+    "erf": 1.13,
+}
 # How an fp32 implementation of the function itself may err: in units of |x| (gated: x times a gate) or of 1 (gates).
 _GATED = ("silu", "hardswish", "gelu", "gelu_tanh")
-_GATES = ("sigmoid", "hardsigmoid", "tanh")
+_GATES = ("sigmoid", "hardsigmoid", "tanh", "erf")
 _FUNCTION_UNITS = 16
 # Functions that are monotone where they are defined: what an interval becomes is known at its ends.
 _MONOTONE = ("exp", "sqrt", "rsqrt", "reciprocal")
@@ -101,7 +109,12 @@ def error_bound(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _is_exact(node: Node, params: Params, operands: list[Bounded], value: Array) -> bool:
-    """Whether all that happens is sums, products and comparisons of whole numbers that fp32 holds."""
+    """Whether all that happens is sums, products and comparisons of whole numbers that fp32 holds.
+
+    A value that is compared with itself is asked whether it is NaN, which rounding does not change.
+    """
+    if isinstance(node.op, Compare) and node.inputs[0] == node.inputs[1]:
+        return True
     if not isinstance(node.op, _EXACT) or any(x.error.any() for x in operands):
         return False
     if isinstance(node.op, Linear):
@@ -318,7 +331,10 @@ def _(_op: Compare, _shape: Shape, _params: Params, a: Bounded, b: Bounded) -> A
 def _(_op: Where, shape: Shape, _params: Params, condition: Bounded, a: Bounded, b: Bounded) -> Array:
     sure = (condition.error == 0) | (np.abs(condition.value) > condition.error)
     chosen = np.where(condition.value != 0, a.error, b.error)
-    return np.broadcast_to(np.where(sure, chosen, np.abs(a.value - b.value) + a.error + b.error), shape)
+    with np.errstate(invalid="ignore"):
+        # NaN and infinities may be what is not chosen.
+        either = np.abs(a.value - b.value) + a.error + b.error
+    return np.broadcast_to(np.where(sure, chosen, either), shape)
 
 
 @linear_error.register

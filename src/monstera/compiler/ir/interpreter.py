@@ -332,6 +332,8 @@ def activate(activation: Activation | None, x: Array) -> Array:
             return x * 0.5 * (1 + _erf(x * math.sqrt(0.5)).astype(x.dtype))
         case "gelu_tanh":
             return x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        case "erf":
+            return _erf(x).astype(x.dtype)
         case "exp":
             return np.exp(x)
         case "sqrt":

@@ -27,6 +27,7 @@ ActivationKind: TypeAlias = Literal[
     "tanh",
     "gelu",
     "gelu_tanh",
+    "erf",
     "exp",
     "sqrt",
     "rsqrt",

@@ -60,5 +60,6 @@ INLINE vf erf_(vf x) {
     const vf y = 1.0f - p * t * exp_(-a * a);
     return (vf)((vi)y | sign);
 }
+INLINE vf act_erf(vf x) { return erf_(x); }
 INLINE vf act_gelu(vf x) { return 0.5f * x * (1.0f + erf_(x * 0.70710678f)); }
 INLINE vf act_gelu_tanh(vf x) { return x * act_sigmoid(1.59576912f * (x + 0.044715f * x * x * x)); }

@@ -10,6 +10,7 @@ import numpy as np
 from monstera.compiler.ir import (
     Add,
     Attention,
+    Compare,
     Constant,
     Graph,
     MatMul,
@@ -20,6 +21,7 @@ from monstera.compiler.ir import (
     Reshape,
     Shape,
     Softmax,
+    Where,
 )
 from monstera.compiler.passes.rewrite import private_values
 
@@ -44,19 +46,43 @@ class _Scores:
 
 
 def _fused(graph: Graph) -> Graph:
-    private, shapes = private_values(graph), graph.shapes()
+    private, shapes, users = private_values(graph), graph.shapes(), graph.users()
     made = {node.name: node for node in graph.nodes}
     nodes: list[Node] = []
     for node in graph.nodes:
         weights = made.get(node.inputs[0]) if isinstance(node.op, MatMul) else None
         scores = None
-        if weights is not None and weights.name in private and isinstance(weights.op, Softmax):
+        if weights is not None and weights.name in private:
+            weights = _unguarded(weights, made, users, graph.params)
             scores = _scores(weights, made, private, graph.params)
         if scores is None or not _fits(scores, node, shapes):
             nodes.append(node)
         else:
             nodes += _attention(node, scores, shapes)
     return graph.with_nodes(nodes)
+
+
+def _unguarded(
+    weights: Node, made: Mapping[str, Node], users: Mapping[str, list[Node]], params: Mapping[str, np.ndarray]
+) -> Node:
+    """The softmax whose NaN become zeros, as exporters write it for queries that see no key; else the node itself."""
+    if not isinstance(weights.op, Where):
+        return weights
+    condition, zero, softmax = (made.get(i) for i in weights.inputs)
+    parts = [made.get(i) for i in condition.inputs] if condition is not None else []
+    if zero is None or softmax is None or len(parts) != 2 or not _is_zero(zero, params):
+        return weights
+    same, other = parts
+    equal = Compare("eq")
+    asks = condition is not None and condition.op == equal and other is not None and _is_zero(other, params)
+    if not asks or same is None or same.op != equal or same.inputs != (softmax.name,) * 2:
+        return weights
+    alone = {user.name for user in users[softmax.name]} == {same.name, weights.name}
+    return softmax if alone and softmax.shape == weights.shape else weights
+
+
+def _is_zero(node: Node, params: Mapping[str, np.ndarray]) -> bool:
+    return isinstance(node.op, Constant) and not params[node.op.value].any()
 
 
 def _scores(
@@ -67,21 +93,30 @@ def _scores(
     name, scale, masks = softmax.inputs[0], 1.0, []
     while name in private and (node := made.get(name)) is not None and getattr(node.op, "activation", None) is None:
         if isinstance(node.op, MatMul):
-            q, k = node.inputs
-            return _Scores(q, k, scale, tuple(masks))
-        known = [i for i in node.inputs if i in made and isinstance(made[i].op, Constant)]
+            (q, of_q), (k, of_k) = (_unscaled(i, made, params) for i in node.inputs)
+            return _Scores(q, k, scale * of_q * of_k, tuple(masks))
         if isinstance(node.op, Add) and scale == 1.0:
             leading = [i for i in node.inputs if _leads_to_product(i, made, private)]
             if len(leading) != 1:
                 return None
             name = leading[0]
             masks.append(node.inputs[node.inputs.index(name) ^ 1])
-        elif isinstance(node.op, Mul) and len(known) == 1 and params[_key(made[known[0]])].size == 1:
-            scale *= float(params[_key(made[known[0]])].reshape(()))
-            name = node.inputs[node.inputs.index(known[0]) ^ 1]
+        elif (below := _unscaled(name, made, params))[0] != name:
+            name, scale = below[0], scale * below[1]
         else:
             return None
     return None
+
+
+def _unscaled(name: str, made: Mapping[str, Node], params: Mapping[str, np.ndarray]) -> tuple[str, float]:
+    """What is multiplied by a known number, and the number; the value itself and 1 if it is nothing such."""
+    node = made.get(name)
+    if node is None or not isinstance(node.op, Mul) or node.op.activation is not None:
+        return name, 1.0
+    known = [i for i in node.inputs if i in made and isinstance(made[i].op, Constant)]
+    if len(known) != 1 or params[_key(made[known[0]])].size != 1:
+        return name, 1.0
+    return node.inputs[node.inputs.index(known[0]) ^ 1], float(params[_key(made[known[0]])].reshape(()))
 
 
 def _leads_to_product(name: str, made: Mapping[str, Node], private: set[str]) -> bool:
@@ -98,7 +133,7 @@ def _key(node: Node) -> str:
 def _fits(scores: _Scores, node: Node, shapes: Mapping[str, Shape]) -> bool:
     """Whether all operands have the same batch and heads, and masks have no more dimensions."""
     operands = [shapes[name] for name in (scores.q, scores.k, node.inputs[1])]
-    fits = all(len(shape) == 4 and shape[:2] == node.shape[:2] for shape in operands)
+    fits = len(node.shape) == 4 and all(len(shape) == 4 and shape[:2] == node.shape[:2] for shape in operands)
     return fits and all(len(shapes[m]) <= 4 for m in scores.masks)
 
 

@@ -1,23 +1,25 @@
-"""Find operators that a model spells out: GELU by tanh, and the RMS norm."""
+"""Find operators that a model spells out: GELU, and norms along the last dimension."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import isclose, pi, sqrt
 
-from monstera.compiler.ir import Activate, Activation, Add, Constant, Graph, Mean, Mul, Node, Norm
+from monstera.compiler.ir import Activate, Activation, Add, Constant, Graph, Mean, Mul, Node, Norm, Shape
 from monstera.compiler.ir.interpreter import Array
 
 
 def fuse_formulas(graph: Graph) -> Graph:
-    """Replace `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))` and `x / sqrt(mean(x^2) + eps) [* scale]`.
+    """Replace GELU, by erf or tanh, and norms, `x / sqrt(mean(x^2) + eps) [* scale] [+ shift]`.
 
-    What was computed on the way stays, for others that may read it.
+    GELU is `0.5 x (1 + erf(x / sqrt(2)))` or `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`. A norm is layer norm
+    if x is `z - mean(z)`, else RMS norm. What was computed on the way stays, for others that may read it.
     """
     formulas = _Formulas({node.name: node for node in graph.nodes}, dict(graph.params))
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
-        found = formulas.gelu(node) or formulas.rms_norm(node) or formulas.scaled_norm(node)
+        found = formulas.gelu(node) or formulas.norm(node) or formulas.scaled_norm(node)
         nodes[node.name] = formulas.made[node.name] = found or node
     return replace(graph, nodes=tuple(nodes.values()), params=formulas.params)
 
@@ -31,40 +33,64 @@ class _Formulas:
 
     def gelu(self, node: Node) -> Node | None:
         """The node as GELU if it is that."""
-        for half, gate in self._operands(node.name, Mul):
-            x = self._times(half, 0.5)
-            tanh = self._plus(gate, 1.0)
-            inner = self._activated(tanh, "tanh")
-            cubic = self._times(inner, sqrt(2 / pi))
+        for x, gate in self._halves(node.name):
+            inner = self._plus(gate, 1.0)
+            if self._times(self._activated(inner, "erf"), sqrt(0.5)) == x:
+                return replace(node, op=Activate(Activation("gelu")), inputs=(x,))
+            cubic = self._times(self._activated(inner, "tanh"), sqrt(2 / pi))
             for a, b in self._operands(cubic, Add):
                 cube = self._times(b, 0.044715)
-                if x is not None and a == x and self._is_cube(cube, x):
+                if a == x and self._is_cube(cube, x):
                     return replace(node, op=Activate(Activation("gelu_tanh")), inputs=(x,))
         return None
 
-    def rms_norm(self, node: Node) -> Node | None:
-        """The node as an RMS norm along the last dimension if it is that."""
+    def _halves(self, name: str) -> Iterator[tuple[str, str]]:
+        """Two factors whose product is halved, however the three are put together."""
+        for a, b in self._operands(name, Mul):
+            if (x := self._times(a, 0.5)) is not None:
+                yield from ((x, b), (b, x))
+            if self._number(a) == 0.5:
+                yield from self._operands(b, Mul)
+
+    def norm(self, node: Node) -> Node | None:
+        """The node as a norm along the last dimension if it is that: layer norm if x is centered, else RMS norm."""
+        last = len(node.shape) - 1
         for x, factor in self._operands(node.name, Mul):
-            total = self._activated(factor, "rsqrt")
+            total = self._activated(factor, "rsqrt") or self._activated(self._activated(factor, "reciprocal"), "sqrt")
             for mean, eps in self._operands(total, Add):
-                square = self.made.get(mean)
-                number = self._number(eps)
-                if square is None or number is None or not isinstance(square.op, Mean):
-                    continue
-                last = square.op.dims == (len(node.shape) - 1,) and len(square.shape) == len(node.shape)
-                if last and (x, x) in self._operands(square.inputs[0], Mul):
-                    return replace(node, op=Norm(len(node.shape) - 1, number, centered=False), inputs=(x,))
+                square, number = self._averaged(mean, node.shape), self._number(eps)
+                if square is not None and number is not None and (x, x) in self._operands(square, Mul):
+                    source = self._centered(x)
+                    op = Norm(last, number, centered=source is not None)
+                    return replace(node, op=op, inputs=(source or x,))
+        return None
+
+    def _averaged(self, name: str | None, shape: Shape) -> str | None:
+        """What a mean along the last of these dimensions is taken of."""
+        node = self.made.get(name or "")
+        if node is None or not isinstance(node.op, Mean) or node.op.dims != (len(shape) - 1,):
+            return None
+        return node.inputs[0] if len(node.shape) == len(shape) else None
+
+    def _centered(self, name: str) -> str | None:
+        """What a value is, if that had not lost its mean along the last dimension."""
+        for x, negated in self._operands(name, Add):
+            if self._averaged(self._times(negated, -1.0), self.made[name].shape) == x:
+                return x
         return None
 
     def scaled_norm(self, node: Node) -> Node | None:
-        """The node as a norm with a scale, if it is a norm times a known vector."""
-        for scale, norm in self._operands(node.name, Mul):
-            known, source = self.made.get(scale), self.made.get(norm)
-            if known is None or source is None or not isinstance(source.op, Norm) or not isinstance(known.op, Constant):
-                continue
-            plain = source.op.scale is None and source.op.shift is None and source.op.dim == len(node.shape) - 1
-            if plain and known.shape == node.shape[-1:]:
-                return replace(node, op=replace(source.op, scale=known.op.value), inputs=source.inputs)
+        """The node as a norm with a scale or a shift, if it is a norm times a known vector or plus one."""
+        for kind, field in ((Mul, "scale"), (Add, "shift")):
+            for vector, norm in self._operands(node.name, kind):
+                known, source = self.made.get(vector), self.made.get(norm)
+                if known is None or source is None or not isinstance(known.op, Constant):
+                    continue
+                if not isinstance(source.op, Norm) or source.op.dim != len(node.shape) - 1:
+                    continue
+                # A shift is added last.
+                if source.op.shift is None and getattr(source.op, field) is None and known.shape == node.shape[-1:]:
+                    return replace(node, op=replace(source.op, **{field: known.op.value}), inputs=source.inputs)
         return None
 
     def _operands(self, name: str | None, kind: type[Add | Mul]) -> list[tuple[str, str]]:
