@@ -70,6 +70,28 @@ def _cat(build: Builder, call: Call) -> Value:
     return build.add(Concat(call["dim"] % len(call.shape)), tuple(call["tensors"]), call.shape)
 
 
+def _stack(build: Builder, call: Call) -> Value:
+    dim = call["dim"] % len(call.shape)
+    slices = (*call.shape[:dim], 1, *call.shape[dim + 1 :])
+    planes = tuple(build.add(Reshape(), (tensor,), slices) for tensor in call["tensors"])
+    return build.add(Concat(dim), planes, call.shape)
+
+
+def _roll(build: Builder, call: Call) -> Value:
+    """What is pushed out at one end comes in at the other."""
+    x, shape = call["self"], call.shape
+    if not call["dims"]:
+        raise UnsupportedError("roll without dims, which moves rows into each other; name the dimensions")
+    for dim, shift in zip(call["dims"], call["shifts"], strict=True):
+        extent, axis = shape[dim], dim % len(shape)
+        if moved := shift % extent:
+            first, rest = ((*shape[:axis], size, *shape[axis + 1 :]) for size in (moved, extent - moved))
+            x = build.add(
+                Concat(axis), (_cut(build, x, axis, extent - moved, first), _cut(build, x, axis, 0, rest)), shape
+            )
+    return x
+
+
 def _pad(build: Builder, call: Call) -> Value:
     mode = call.args.get("mode", "constant")
     if mode != "constant":
@@ -107,6 +129,38 @@ def _split(build: Builder, call: Call) -> tuple[Value, ...]:
     return tuple(parts)
 
 
+def _unbind(build: Builder, call: Call) -> tuple[Value, ...]:
+    x = build.shape(call["self"])
+    dim = call["dim"] % len(x)
+    planes = (_cut(build, call["self"], dim, i, (*x[:dim], 1, *x[dim + 1 :])) for i in range(x[dim]))
+    return tuple(build.add(Reshape(), (plane,), shape) for plane, shape in zip(planes, call.shapes, strict=True))
+
+
+def _index(build: Builder, call: Call) -> Value:
+    """Known indices that arrange all elements anew in their order, or take rows of one dimension."""
+    x, indices = build.shape(call["self"]), call["indices"]
+    known = [i if i is None else build.known(i, "an index") for i in indices]
+    taken = torch.ops.aten.index.Tensor(torch.arange(prod(x)).reshape(x), known)
+    if torch.equal(taken.reshape(-1), torch.arange(prod(x))):
+        return build.add(Reshape(), (call["self"],), call.shape)
+    named = [(dim, index) for dim, index in enumerate(known) if index is not None]
+    if len(named) != 1 or named[0][1].ndim != 1 or named[0][1].dtype is torch.bool:
+        raise UnsupportedError("indexing by tensors that leave out, repeat or reorder elements of several dimensions")
+    return _rows(build, call, *named[0])
+
+
+def _rows(build: Builder, call: Call, dim: int, index: torch.Tensor) -> Value:
+    """Rows of a dimension in the order of an index: runs of neighbours, joined."""
+    rows = (index % build.shape(call["self"])[dim]).tolist()
+    starts = [i for i, row in enumerate(rows) if i == 0 or row != rows[i - 1] + 1]
+    sizes = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    runs = tuple(
+        _cut(build, call["self"], dim, rows[start], (*call.shape[:dim], size, *call.shape[dim + 1 :]))
+        for start, size in zip(starts, sizes, strict=True)
+    )
+    return runs[0] if len(runs) == 1 else build.add(Concat(dim), runs, call.shape)
+
+
 def _cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int = 1) -> Value:
     starts, steps = [0] * len(shape), [1] * len(shape)
     starts[dim], steps[dim] = start, step
@@ -130,6 +184,9 @@ MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "expand_as": _expand,
     "cat": _cat,
     "concat": _cat,
+    "stack": _stack,
+    "roll": _roll,
+    "index": _index,
     "pad": _pad,
     "constant_pad_nd": _pad,
     "slice": _slice,
@@ -138,4 +195,5 @@ MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "split": _split,
     "split_with_sizes": _split,
     "chunk": _split,
+    "unbind": _unbind,
 }
