@@ -11,7 +11,7 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -46,13 +46,15 @@ def main(
     # What the library says about configs that nobody has trained.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="transformers")
+    # From a copy of a model with trees of torch in it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
     measure.pin(1)
     torch.set_num_threads(1)
     points: tuple[measure.Point, ...] = ()
     for architecture in chosen:
         found = survey(architecture, size, rounds, round_s)
         points += found
-        console.print(f"{architecture.name}: {'; '.join(_told(point) for point in found)}")
+        console.print(f"{architecture.name}: {'; '.join(_told(point) for point in found)}", soft_wrap=True)
         gc.collect()
     study = measure.make_study("architectures", size, points, measure.fma_peaks([1]))
     path = out / ("architectures.json" if size == "small" else f"architectures-{size}.json")
@@ -73,11 +75,14 @@ def survey(architecture: Architecture, size: Size, rounds: int, round_s: float) 
     except Exception as error:
         nothing = measure.Macs(0, 0)
         return tuple(_point(architecture, line, nothing, note=reason(error)) for line in (EAGER, DENSE, SPARSE))
-    calls = {EAGER: partial(_eager, dense, inputs)}
-    errors, notes = {EAGER: 0.0}, {}
-    for line in (DENSE, SPARSE):
+    calls, errors, notes = {}, {}, {}
+    for line, model in models.items():
         try:
-            calls[line], errors[line] = _checked(models[line], inputs)
+            call = (
+                partial(_eager, model, inputs) if line == EAGER else partial(ms.compile(model, dict(inputs)), **inputs)
+            )
+            errors[line] = _error(call, model, inputs)
+            calls[line] = call
         except Exception as error:
             notes[line] = reason(error)
     timings = measure.race(calls, rounds=rounds, round_s=round_s)
@@ -112,13 +117,12 @@ def _pruned(dense: nn.Module) -> nn.Module:
     return model
 
 
-def _checked(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[partial[object], float]:
-    """An engine's call and its error; refused if that is more than fp32 arithmetic explains."""
-    engine = ms.compile(model, dict(inputs))
-    error = measure.max_error(engine(**inputs), measure.reference(model, inputs))
+def _error(call: Callable[[], object], model: nn.Module, inputs: Mapping[str, Tensor]) -> float:
+    """How far off an answer is; refused if that is more than fp32 arithmetic explains."""
+    error = measure.max_error(call(), measure.reference(model, inputs))
     if not error <= measure.FP32_TOLERANCE:
         raise measure.WrongAnswerError(f"off by {error:.1e} of the largest output")
-    return partial(engine, **inputs), error
+    return error
 
 
 def _eager(model: nn.Module, inputs: Mapping[str, Tensor]) -> object:
@@ -134,7 +138,8 @@ def _point(
     timing: measure.Timing | None = None,
     note: str = "",
 ) -> measure.Point:
-    facts: dict[str, measure.Fact] = {"model": architecture.model, "part": architecture.part}
+    part = architecture.part or architecture.answer
+    facts: dict[str, measure.Fact] = {"model": architecture.model, "part": part}
     return measure.Point(architecture.kind, line, architecture.name, macs, error, timing, note, 1, facts)
 
 

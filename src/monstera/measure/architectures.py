@@ -21,6 +21,7 @@ class Architecture:
 
     Attributes:
         part: the path of the module that is compiled, for instance "encoder"; the whole model if empty.
+        answer: the only answer that is compiled, for instance "last_hidden_state"; all of them if empty.
         takes: the input beside token numbers, by name: its shape for the small size, batch first; None for tokens.
         base: the input's shape for the library's own config.
     """
@@ -31,11 +32,13 @@ class Architecture:
     config: str
     small: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
+    answer: str = ""
     takes: str = "input_ids"
     shape: tuple[int, ...] = (1, 32)
     base: tuple[int, ...] = (1, 128)
 
 
+_TOKENS = "last_hidden_state"
 _DEEP = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 _TEXT = {**_DEEP, "vocab_size": 101, "max_position_embeddings": 64}
 _GROUPED = {**_TEXT, "num_key_value_heads": 2}
@@ -61,13 +64,15 @@ def _decoder(name: str, model: str, config: str, small: Mapping[str, Any] = _TEX
     return Architecture(name, "decoder", model, config, {**small, "use_cache": False, **more})
 
 
-def _vision(name: str, model: str, config: str, small: Mapping[str, Any], pixels: int = 32, part: str = "") -> Architecture:
+def _vision(
+    name: str, model: str, config: str, small: Mapping[str, Any], pixels: int = 32, part: str = ""
+) -> Architecture:
     sizes = {"shape": (1, 3, pixels, pixels), "base": (1, 3, 224, 224)}
-    return Architecture(name, "vision", model, config, small, part, "pixel_values", **sizes)
+    return Architecture(name, "vision", model, config, small, part, takes="pixel_values", **sizes)
 
 
 def _speech(name: str, model: str, config: str, small: Mapping[str, Any] = _WAVE) -> Architecture:
-    return Architecture(name, "speech", model, config, small, "", "input_values", (1, 1600), (1, 16000))
+    return Architecture(name, "speech", model, config, small, takes="input_values", shape=(1, 1600), base=(1, 16000))
 
 
 ARCHITECTURES = (
@@ -98,7 +103,16 @@ ARCHITECTURES = (
     _text("DeBERTa-v2", "DebertaV2Model", "DebertaV2Config", relative_attention=True, pos_att_type=["c2p", "p2c"]),
     _text("LayoutLM", "LayoutLMModel", "LayoutLMConfig"),
     _text("RoFormer", "RoFormerModel", "RoFormerConfig"),
-    _text("ModernBERT", "ModernBertModel", "ModernBertConfig", pad_token_id=0, eos_token_id=1, bos_token_id=1, cls_token_id=1, sep_token_id=1),
+    _text(
+        "ModernBERT",
+        "ModernBertModel",
+        "ModernBertConfig",
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=1,
+        cls_token_id=1,
+        sep_token_id=1,
+    ),
     _text("ERNIE", "ErnieModel", "ErnieConfig"),
     _text("Data2Vec text", "Data2VecTextModel", "Data2VecTextConfig"),
     _text("BERT generation", "BertGenerationEncoder", "BertGenerationConfig"),
@@ -130,7 +144,10 @@ ARCHITECTURES = (
         },
         "encoder",
     ),
-    Architecture("CLIP text", "encoder", "CLIPTextModel", "CLIPTextConfig", {**_TEXT, "projection_dim": 32}),
+    # Its pooled answer is the token with the largest number, which is found by argmax.
+    Architecture(
+        "CLIP text", "encoder", "CLIPTextModel", "CLIPTextConfig", {**_TEXT, "eos_token_id": 2}, answer=_TOKENS
+    ),
     Architecture("SigLIP text", "encoder", "SiglipTextModel", "SiglipTextConfig", _TEXT),
     _decoder(
         "GPT-2",
@@ -176,7 +193,9 @@ ARCHITECTURES = (
     _decoder("Gemma", "GemmaForCausalLM", "GemmaConfig", _GROUPED, head_dim=16),
     _decoder("Gemma 2", "Gemma2ForCausalLM", "Gemma2Config", _GROUPED, head_dim=16),
     _decoder("Falcon", "FalconForCausalLM", "FalconConfig"),
-    _decoder("BLOOM", "BloomForCausalLM", "BloomConfig", {"vocab_size": 101, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
+    _decoder(
+        "BLOOM", "BloomForCausalLM", "BloomConfig", {"vocab_size": 101, "hidden_size": 64, "n_layer": 2, "n_head": 4}
+    ),
     _decoder("StableLM", "StableLmForCausalLM", "StableLmConfig", _GROUPED),
     _decoder("OLMo", "OlmoForCausalLM", "OlmoConfig", _GROUPED),
     _decoder("StarCoder2", "Starcoder2ForCausalLM", "Starcoder2Config", _GROUPED),
@@ -203,9 +222,9 @@ ARCHITECTURES = (
             "decoder_start_token_id": 1,
         },
         "encoder",
-        "input_features",
-        (1, 16, 64),
-        (1, 80, 3000),
+        takes="input_features",
+        shape=(1, 16, 64),
+        base=(1, 80, 3000),
     ),
     _speech("wav2vec 2.0", "Wav2Vec2Model", "Wav2Vec2Config"),
     _speech("HuBERT", "HubertModel", "HubertConfig"),
@@ -218,10 +237,9 @@ ARCHITECTURES = (
         "ASTModel",
         "ASTConfig",
         {**_DEEP, "patch_size": 8, "max_length": 48, "num_mel_bins": 24, "frequency_stride": 8, "time_stride": 8},
-        "",
-        "input_values",
-        (1, 48, 24),
-        (1, 1024, 128),
+        takes="input_values",
+        shape=(1, 48, 24),
+        base=(1, 1024, 128),
     ),
     _vision("ViT", "ViTModel", "ViTConfig", _IMAGE),
     _vision("DeiT", "DeiTModel", "DeiTConfig", _IMAGE),
@@ -260,7 +278,12 @@ ARCHITECTURES = (
         "PVT",
         "PvtModel",
         "PvtConfig",
-        {"image_size": 64, "depths": [1, 1, 1, 1], "hidden_sizes": [16, 16, 32, 32], "num_attention_heads": [1, 1, 2, 2]},
+        {
+            "image_size": 64,
+            "depths": [1, 1, 1, 1],
+            "hidden_sizes": [16, 16, 32, 32],
+            "num_attention_heads": [1, 1, 2, 2],
+        },
         64,
     ),
     _vision(
@@ -306,7 +329,19 @@ def build(architecture: Architecture, size: Size) -> nn.Module:
     config = getattr(transformers, architecture.config)(**arguments)
     model = getattr(transformers, architecture.model)(config).eval()
     randomize_(model)
-    return model.get_submodule(architecture.part)
+    compiled = model.get_submodule(architecture.part)
+    return _Answer(compiled, architecture.answer).eval() if architecture.answer else compiled
+
+
+class _Answer(nn.Module):
+    """One of the answers of a model over tokens."""
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        self.model, self.name = model, name
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask)[self.name]
 
 
 def randomize_(model: nn.Module) -> None:

@@ -87,7 +87,7 @@ def _roll(build: Builder, call: Call) -> Value:
         if moved := shift % extent:
             first, rest = ((*shape[:axis], size, *shape[axis + 1 :]) for size in (moved, extent - moved))
             x = build.add(
-                Concat(axis), (_cut(build, x, axis, extent - moved, first), _cut(build, x, axis, 0, rest)), shape
+                Concat(axis), (cut(build, x, axis, extent - moved, first), cut(build, x, axis, 0, rest)), shape
             )
     return x
 
@@ -106,25 +106,25 @@ def _pad(build: Builder, call: Call) -> Value:
 
 def _slice(build: Builder, call: Call) -> Value:
     start, _, step = slice(call["start"], call["end"], call["step"]).indices(build.shape(call["self"])[call["dim"]])
-    return _cut(build, call["self"], call["dim"], start, call.shape, step)
+    return cut(build, call["self"], call["dim"], start, call.shape, step)
 
 
 def _narrow(build: Builder, call: Call) -> Value:
     extent = build.shape(call["self"])[call["dim"]]
-    return _cut(build, call["self"], call["dim"], call["start"] % extent, call.shape)
+    return cut(build, call["self"], call["dim"], call["start"] % extent, call.shape)
 
 
 def _select(build: Builder, call: Call) -> Value:
     x = build.shape(call["self"])
     dim = call["dim"] % len(x)
-    plane = _cut(build, call["self"], dim, call["index"] % x[dim], (*x[:dim], 1, *x[dim + 1 :]))
+    plane = cut(build, call["self"], dim, call["index"] % x[dim], (*x[:dim], 1, *x[dim + 1 :]))
     return build.add(Reshape(), (plane,), call.shape)
 
 
 def _split(build: Builder, call: Call) -> tuple[Value, ...]:
     start, parts = 0, []
     for shape in call.shapes:
-        parts.append(_cut(build, call["self"], call["dim"], start, shape))
+        parts.append(cut(build, call["self"], call["dim"], start, shape))
         start += shape[call["dim"]]
     return tuple(parts)
 
@@ -132,36 +132,12 @@ def _split(build: Builder, call: Call) -> tuple[Value, ...]:
 def _unbind(build: Builder, call: Call) -> tuple[Value, ...]:
     x = build.shape(call["self"])
     dim = call["dim"] % len(x)
-    planes = (_cut(build, call["self"], dim, i, (*x[:dim], 1, *x[dim + 1 :])) for i in range(x[dim]))
+    planes = (cut(build, call["self"], dim, i, (*x[:dim], 1, *x[dim + 1 :])) for i in range(x[dim]))
     return tuple(build.add(Reshape(), (plane,), shape) for plane, shape in zip(planes, call.shapes, strict=True))
 
 
-def _index(build: Builder, call: Call) -> Value:
-    """Known indices that arrange all elements anew in their order, or take rows of one dimension."""
-    x, indices = build.shape(call["self"]), call["indices"]
-    known = [i if i is None else build.known(i, "an index") for i in indices]
-    taken = torch.ops.aten.index.Tensor(torch.arange(prod(x)).reshape(x), known)
-    if torch.equal(taken.reshape(-1), torch.arange(prod(x))):
-        return build.add(Reshape(), (call["self"],), call.shape)
-    named = [(dim, index) for dim, index in enumerate(known) if index is not None]
-    if len(named) != 1 or named[0][1].ndim != 1 or named[0][1].dtype is torch.bool:
-        raise UnsupportedError("indexing by tensors that leave out, repeat or reorder elements of several dimensions")
-    return _rows(build, call, *named[0])
-
-
-def _rows(build: Builder, call: Call, dim: int, index: torch.Tensor) -> Value:
-    """Rows of a dimension in the order of an index: runs of neighbours, joined."""
-    rows = (index % build.shape(call["self"])[dim]).tolist()
-    starts = [i for i, row in enumerate(rows) if i == 0 or row != rows[i - 1] + 1]
-    sizes = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
-    runs = tuple(
-        _cut(build, call["self"], dim, rows[start], (*call.shape[:dim], size, *call.shape[dim + 1 :]))
-        for start, size in zip(starts, sizes, strict=True)
-    )
-    return runs[0] if len(runs) == 1 else build.add(Concat(dim), runs, call.shape)
-
-
-def _cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int = 1) -> Value:
+def cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int = 1) -> Value:
+    """A result of this shape from `start` on along one dimension."""
     starts, steps = [0] * len(shape), [1] * len(shape)
     starts[dim], steps[dim] = start, step
     return build.add(Slice(tuple(starts), tuple(steps)), (x,), shape)
@@ -186,7 +162,6 @@ MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "concat": _cat,
     "stack": _stack,
     "roll": _roll,
-    "index": _index,
     "pad": _pad,
     "constant_pad_nd": _pad,
     "slice": _slice,

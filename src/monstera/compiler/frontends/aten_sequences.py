@@ -1,4 +1,4 @@
-"""Torch operators of networks over tokens: look-ups, norms, products of computed matrices, attention."""
+"""Torch operators of networks over tokens: norms, products of computed matrices, attention."""
 
 from __future__ import annotations
 
@@ -9,26 +9,19 @@ import torch
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Add, Affine, Attention, Embedding, Linear, MatMul, Mul, Norm, Permute, Reshape, Shape, Where
-
-
-def _embedding(build: Builder, call: Call) -> Value:
-    table = build.known(call["weight"], "the table")
-    build.limit(call["indices"], len(table))
-    return build.add(Embedding(build.param(table, "weight"), len(call.shape) - 1), (call["indices"],), call.shape)
-
-
-def _gather(build: Builder, call: Call) -> Value:
-    """A table whose rows are all alike is looked up by the last dimension alone."""
-    table = build.known(call["self"], "what is gathered from")
-    if bool((table == table.reshape(-1)[0]).all()):
-        return torch.full(call.shape, table.reshape(-1)[0].item(), dtype=table.dtype)
-    rows = table.reshape(-1, table.shape[-1])
-    if call["dim"] % table.ndim != table.ndim - 1 or not bool((rows == rows[0]).all()):
-        raise UnsupportedError("gathering by computed indices, except along the last dimension of rows that are alike")
-    build.limit(call["index"], table.shape[-1])
-    op = Embedding(build.param(rows[0][:, None], "table"), len(call.shape))
-    return _reshape(build, build.add(op, (call["index"],), (*call.shape, 1)), call.shape)
+from monstera.compiler.ir import (
+    Add,
+    Affine,
+    Attention,
+    Linear,
+    MatMul,
+    Mul,
+    Norm,
+    Permute,
+    Reshape,
+    Shape,
+    Where,
+)
 
 
 def _cumsum(build: Builder, call: Call) -> Value:
@@ -149,8 +142,6 @@ def _reshape(build: Builder, x: Value, shape: Shape) -> Value:
 
 
 SEQUENCES: Mapping[str, Callable[[Builder, Call], Value]] = {
-    "embedding": _embedding,
-    "gather": _gather,
     "cumsum": _cumsum,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
