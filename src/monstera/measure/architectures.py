@@ -22,8 +22,9 @@ class Architecture:
     Attributes:
         part: the path of the module that is compiled, for instance "encoder"; the whole model if empty.
         answer: the only answer that is compiled, for instance "last_hidden_state"; all of them if empty.
-        takes: the input beside token numbers, by name: its shape for the small size, batch first; None for tokens.
-        base: the input's shape for the library's own config.
+        takes: the name of the input; "input_ids" are numbers of tokens and come with a mask.
+        shape: of the input for the small size, batch first.
+        base: of the input for the library's own config.
     """
 
     name: str
