@@ -68,8 +68,8 @@ def _decoder(name: str, model: str, config: str, small: Mapping[str, Any] = _TEX
 def _vision(
     name: str, model: str, config: str, small: Mapping[str, Any], pixels: int = 32, part: str = ""
 ) -> Architecture:
-    sizes = {"shape": (1, 3, pixels, pixels), "base": (1, 3, 224, 224)}
-    return Architecture(name, "vision", model, config, small, part, takes="pixel_values", **sizes)
+    shape, base = (1, 3, pixels, pixels), (1, 3, 224, 224)
+    return Architecture(name, "vision", model, config, small, part, takes="pixel_values", shape=shape, base=base)
 
 
 def _speech(name: str, model: str, config: str, small: Mapping[str, Any] = _WAVE) -> Architecture:

@@ -19,8 +19,8 @@ random weights, put into eval mode and compiled as it is, dense and with blocks 
 all weights but the first convolution, depthwise convolutions, the last linear layer and embeddings. Both answers are
 compared with torch in float64 on the same weights; *error* is the larger of the two largest differences, relative to
 the largest output. It *works* if both are within 1e-4. *ms* are medians of interleaved rounds on one thread, batch 1,
-and in brackets how many times faster than torch eager. The small size has two layers and 64 features or about as few: its
-times say what a call costs, not what holes buy; for that see [`results.md`](results.md).
+and in brackets how many times faster than torch eager. The small size has two layers and 64 features or about as few:
+its times say what a call costs, not what holes buy; for that see [`results.md`](results.md).
 """
 
 _COLUMNS = ("architecture", "class", "MMAC", "torch eager, ms", "dense, ms", "at 0.25, ms", "error")
