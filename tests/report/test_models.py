@@ -43,7 +43,7 @@ def page(tmp_path: Path) -> str:
 def test_what_works_has_its_times_and_the_larger_error(tmp_path: Path):
     text = page(tmp_path)
     assert "1 of 3 architectures work." in text
-    assert "| T5 | `T5Model` (encoder) | 3.0 | 4.00 | 2.00 (2.0x) | 0.500 (8.0x) | 2e-07 |" in text
+    assert "| T5 | `T5Model` (encoder) | 3.0 | 4.00 | 2.00 (2.0x) | 0.500 (8.0x) | 0% | 2e-07 |" in text
     assert "[`benchmarks/results/architectures.json`](../benchmarks/results/architectures.json)" in text
 
 

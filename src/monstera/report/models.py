@@ -19,11 +19,12 @@ random weights, put into eval mode and compiled as it is, dense and with blocks 
 all weights but the first convolution, depthwise convolutions, the last linear layer and embeddings. Both answers are
 compared with torch in float64 on the same weights; *error* is the larger of the two largest differences, relative to
 the largest output. It *works* if both are within 1e-4. *ms* are medians of interleaved rounds on one thread, batch 1,
-and in brackets how many times faster than torch eager. The small size has two layers and 64 features or about as few:
-its times say what a call costs, not what holes buy; for that see [`results.md`](results.md).
+and in brackets how many times faster than torch eager; *spread* is the largest of the three, between the slowest and
+the fastest round: where it is large, something else ran on the machine. The small size has two layers and 64 features
+or about as few: its times say what a call costs, not what holes buy; for that see [`results.md`](results.md).
 """
 
-_COLUMNS = ("architecture", "class", "MMAC", "torch eager, ms", "dense, ms", "at 0.25, ms", "error")
+_COLUMNS = ("architecture", "class", "MMAC", "torch eager, ms", "dense, ms", "at 0.25, ms", "spread", "error")
 
 
 def models_page(results: Results) -> str | None:
@@ -77,6 +78,7 @@ def _line(points: tuple[Point, ...]) -> tuple[str, ...]:
         milliseconds(eager.timing.median_ms) if eager.timing else "",
         _time(eager, dense),
         _time(eager, sparse),
+        f"{max(point.timing.spread for point in points if point.timing):.0%}",
         f"{max(dense.error or 0, sparse.error or 0):.0e}",
     )
 
