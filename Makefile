@@ -13,7 +13,7 @@ MUTANTS  := 10000
 SEED     := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation results lock clean
+.PHONY: help setup demo test test-full test-cross fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-models results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -64,7 +64,7 @@ format: setup   ## apply the house format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: bench-networks bench-kernels bench-scaling bench-ablation results  ## all of these, hours on an idle machine
+bench: bench-networks bench-kernels bench-scaling bench-ablation bench-models results  ## all of these, hours on an idle machine
 
 bench-networks: setup  ## every network against its peers, one thread and two; less with NETWORKS=resnet50 THREADS=1
 	set -e; for threads in $(THREADS); do for name in $(NETWORKS); do \
@@ -81,7 +81,10 @@ bench-scaling: setup   ## time against density, batch and threads
 bench-ablation: setup  ## what blocks, reordering, load elimination and tuning buy
 	$(RUN) benchmarks/ablation.py resnet50
 
-results: setup  ## write README, docs/results.md and figures from the committed JSON
+bench-models: setup    ## architectures of the transformers library: do they compile, are they right, how fast
+	$(RUN) benchmarks/architectures.py
+
+results: setup  ## write README, the pages of results and models, and figures from the committed JSON
 	$(RUN) -m monstera.report README.md
 
 # torch is left out of the lock on purpose: see setup.

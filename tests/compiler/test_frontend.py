@@ -110,7 +110,31 @@ FUNCTIONS = {
     "a window that ceil_mode adds": lambda _, x: F.avg_pool2d(x, 4, 3, 1, ceil_mode=True),
     "a divisor of one's own": lambda _, x: F.avg_pool2d(x, (3, 2), ceil_mode=True, divisor_override=5),
     "broadcasting by expand": lambda _, x: x[:, :1].expand(-1, 6, -1, -1) * x,
+    "stacking": lambda _, x: torch.stack([x, x * 2], -2) - torch.stack([x, x + 1], 3),
+    "unbinding": lambda _, x: torch.cat([*x.unbind(-2)][::2], 1),
+    "rolling two dimensions": lambda _, x: x.roll((2, -3), (1, -1)),
+    "rolling once around": lambda _, x: x.roll(9, 2),
+    "rows by their numbers": lambda _, x: x[:, [4, 5, 0, 0, -1]],
+    "columns by their numbers": lambda _, x: x[..., torch.tensor([6, 2])],
+    "group norm": lambda _, x: F.group_norm(x, 3, torch.arange(6) / 6, torch.arange(6) - 2.5),
+    "group norm with a scale alone": lambda _, x: F.group_norm(x, 6, torch.arange(6) - 2.0),
+    "group norm by itself": lambda _, x: F.group_norm(x, 2, eps=0.1),
+    "products and a sum": lambda _, x: torch.baddbmm(x[:, 0, :, :1], x[:, 1], x[:, 2].mT, beta=0.5, alpha=-2)[:, :, :4],
+    "products without the sum": lambda _, x: torch.baddbmm(x[:, 0, :, :1] / 0, x[:, 1], x[:, 2].mT, beta=0),
+    "the length of vectors": lambda _, x: torch.linalg.vector_norm(x, dim=(1, -1), keepdim=True) * x.norm(),
+    "patches": lambda _, x: F.unfold(x[..., :6], (3, 2), stride=(3, 2)),
+    "patches put back": lambda _, x: F.fold(x.reshape(2, 18, 21), (9, 14), (3, 2), stride=(3, 2)),
+    "elements by distance": lambda _, x: _by_distance(x, 9, 4),
+    "elements by distance, clamped": lambda _, x: _by_distance(x, 9, 12),
+    "elements by distance of one row": lambda _, x: _by_distance(x[:, :, :1], 1, 5),
+    "a result that nobody reads": lambda _, x: (x[:, x.prod().argmax()], x * 2)[1],
 }
+
+
+def _by_distance(x, queries, keys):
+    """Relative positions as DeBERTa takes them: farther than the table reaches is its end."""
+    distance = torch.arange(queries)[:, None] - torch.arange(keys)
+    return x.gather(-1, (distance + 3).clamp(0, 6).expand(2, 6, -1, -1))
 
 
 def _through_a_view(x):
@@ -287,6 +311,13 @@ REFUSED = {
     "takes a number that is computed": lambda _, x: x * x.sum().item(),
     "not an operator of torch": lambda _, x: _in_bfloat16(x),
     "unknown to the compiler": lambda _, x: x.prod(),
+    "the norm of order 1": lambda _, x: torch.linalg.vector_norm(x, 1),
+    "roll without dims": lambda _, x: x.roll(2),
+    "of several dimensions": lambda _, x: x[:, [1, 0], [2, 3]],
+    "do not overlap": lambda _, x: F.unfold(x, 3),
+    "by the distance to the row": lambda _, x: x.gather(
+        -1, (torch.arange(9)[:, None] * torch.arange(3) % 7).expand(2, 6, -1, -1)
+    ),
 }
 
 

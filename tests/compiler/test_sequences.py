@@ -186,6 +186,28 @@ def test_norms_agree_along_the_last_dimension_and_along_channels():
     check(found)
 
 
+def test_elements_by_distance_agree_for_more_queries_than_keys_and_fewer():
+    def relative(x: torch.Tensor, keys: int) -> torch.Tensor:
+        distance = torch.arange(x.shape[-2])[:, None] - torch.arange(keys) + x.shape[-1] // 2
+        return x.gather(-1, distance.clamp(0, x.shape[-1] - 1).expand(*x.shape[:-1], keys))
+
+    found: list[Example] = []
+    for queries, keys in ((1, 5), (2, 1), (17, 17), (16, 33), (33, 15)):
+        x = torch.zeros(2, 3, queries, 19)
+        found.append((f"{queries} by {keys}", Function(lambda x, keys=keys: relative(x, keys)), (x,)))
+    check(found)
+
+
+def test_norms_of_groups_rolls_and_patches_agree():
+    rng = np.random.default_rng(0)
+    scale, shift = normal(rng, (6,)), normal(rng, (6,))
+    group = Function(lambda x, s, b: F.group_norm(x, 3, s, b), a=scale, b=shift)
+    rolled = Function(lambda x: torch.stack([x.roll((-3, 2), (2, 3)), x[:, [5, 0, 1, 2, 2, 3]]]))
+    patches = Function(lambda x: F.fold(F.unfold(x, 3, stride=3).relu(), (9, 15), 3, stride=3))
+    x = torch.zeros(2, 6, 9, 15)
+    check([("group norm", group, (x,)), ("roll", rolled, (x,)), ("patches", patches, (x,))])
+
+
 def test_a_large_mean_costs_a_norm_no_digits():
     model = Function(lambda x: F.layer_norm(x + 1000, (40,)))
     imported, runner = runner_of(model, torch.zeros(1, 20, 40))

@@ -150,3 +150,10 @@ def test_any_name_of_a_shared_weight_finds_it_and_a_wrong_one_gets_a_suggestion(
     assert find_view(tied, "out.weight").weight is tied.table.weight
     with pytest.raises(ViewError, match=r"hidden\.weight"):
         find_view(tied, "hiden.weight")
+
+
+def test_the_linear_layer_of_gpt2_is_known_without_importing_its_package() -> None:
+    kind = type("Conv1D", (nn.Module,), {"__module__": "transformers.pytorch_utils"})
+    module = kind()
+    module.weight = nn.Parameter(torch.arange(15.0).reshape(3, 5))
+    assert torch.equal(WeightView(module).canonical()[0, :, :, 0], module.weight.T)

@@ -11,6 +11,7 @@ from monstera.measure.peak import Pace, fma_peak_gflops
 from monstera.measure.peers import (
     EAGER,
     FP32,
+    FP32_TOLERANCE,
     INDUCTOR,
     MONSTERA,
     NCNN,
@@ -24,6 +25,7 @@ from monstera.measure.peers import (
 )
 from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write, write_json
 from monstera.measure.study import (
+    Fact,
     Point,
     Study,
     fma_peaks,
@@ -47,6 +49,7 @@ from monstera.measure.workloads import (
 __all__ = [
     "EAGER",
     "FP32",
+    "FP32_TOLERANCE",
     "INDUCTOR",
     "MONSTERA",
     "NCNN",
@@ -58,6 +61,7 @@ __all__ = [
     "Case",
     "Comparison",
     "Entry",
+    "Fact",
     "Holes",
     "Inputs",
     "Machine",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 # What decides the speed of fp32 and, later, int8 and bf16 code.
 _TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "asimd", "asimddp", "sve")
-_PACKAGES = ("monstera", "torch", "onnxruntime", "openvino", "ncnn", "onnx", "numpy")
+_PACKAGES = ("monstera", "torch", "onnxruntime", "openvino", "ncnn", "onnx", "transformers", "numpy")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from monstera.measure.answers import Inputs, arguments
+from monstera.sparsity.view import layouts_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -44,7 +45,7 @@ def count_macs(model: nn.Module, example: Inputs) -> Macs:
     hooks = [
         module.register_forward_hook(partial(_count, counts))
         for module in model.modules()
-        if isinstance(module, _COUNTED)
+        if isinstance(module, _COUNTED) or _is_transposed_linear(module)
     ]
     args, kwargs = arguments(example)
     attention = FlopCounterMode(display=False, custom_mapping={_PRODUCTS[-1]: _attention_flop})
@@ -77,10 +78,18 @@ def _weights(module: nn.Module) -> list[torch.Tensor]:
     return [module.weight]
 
 
+def _is_transposed_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer that holds its weight as `[in, out]`."""
+    layout = (layouts_of(module) or {}).get("weight")
+    return layout is not None and layout.transposed and not isinstance(module, _TRANSPOSED)
+
+
 def _positions(module: nn.Module, x: torch.Tensor, output: torch.Tensor) -> int:
     """Return how many times each weight is used: places per channel or feature, times the batch."""
     if isinstance(module, nn.Linear):
         return output.numel() // module.out_features
+    if _is_transposed_linear(module):
+        return x.numel() // x.shape[-1]
     if isinstance(module, _TRANSPOSED):
         return x.numel() // module.in_channels
     if isinstance(module, _RECURRENT):

@@ -1,6 +1,7 @@
 """Tables and figures of results, for the terminal, the README and the docs, made from plain result files."""
 
 from monstera.report.figures import figures
+from monstera.report.models import models_page
 from monstera.report.page import results_page
 from monstera.report.readme import documents, results_block, rewrite, with_results
 from monstera.report.sources import Results, read_results
@@ -31,6 +32,7 @@ __all__ = [
     "markdown",
     "matrix",
     "milliseconds",
+    "models_page",
     "read_results",
     "results_block",
     "results_page",

@@ -73,7 +73,10 @@ def _panels(study: Study) -> dict[str, list[Panel]]:
             return {"spmm": planes, "spmv": products, "patterns": patterns}
         case "ablation":
             return {"stages": [_milliseconds(study, name) for name in names]}
-    raise ValueError(f"there is no figure of a study called {study.name!r}; there are scaling, kernels, ablation")
+        case "architectures":
+            return {}
+    known = "scaling, kernels, ablation, architectures"
+    raise ValueError(f"nobody shows a study called {study.name!r}; there are {known}")
 
 
 def _density(study: Study) -> Panel:

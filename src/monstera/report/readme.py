@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from monstera.report.figures import figures
+from monstera.report.models import MODELS, models_page
 from monstera.report.page import PAGE, results_page
 from monstera.report.recipes import recipe_table
 from monstera.report.sources import Results, read_results
@@ -44,7 +45,7 @@ def with_results(text: str, block: str) -> str:
 
 
 def documents(readme: Path) -> dict[Path, bytes]:
-    """Return what the files made from results should hold: the README, the page of all tables, every figure.
+    """Return what the files made from results should hold: the README, the pages of tables, every figure.
 
     Raises:
         ValueError: the marks are missing, a result file is damaged, or matplotlib is not installed.
@@ -54,6 +55,8 @@ def documents(readme: Path) -> dict[Path, bytes]:
     drawn = figures(results)
     text = with_results(readme.read_text(encoding="utf-8"), results_block(results))
     pages = {readme: text, root / PAGE: results_page(results, drawn)}
+    if models := models_page(results):
+        pages[root / MODELS] = models
     return {path: page.encode() for path, page in pages.items()} | {
         root / FIGURES / name: data for name, data in drawn.items()
     }

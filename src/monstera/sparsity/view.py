@@ -74,6 +74,8 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 LayoutsOf: TypeAlias = Callable[[Any], Mapping[str, Layout]]
 
 _REGISTRY: dict[type[nn.Module], LayoutsOf] = {}
+# Types of packages that are not imported for their sake, by where they are defined.
+_BY_NAME: dict[str, LayoutsOf] = {}
 
 
 def register_view(module_type: type[ModuleT], layouts: Callable[[ModuleT], Mapping[str, Layout]]) -> None:
@@ -96,8 +98,9 @@ def register_view(module_type: type[ModuleT], layouts: Callable[[ModuleT], Mappi
 def layouts_of(module: nn.Module) -> Mapping[str, Layout] | None:
     """The layouts of a module's own weights by parameter name, or None if its type is not registered."""
     for base in type(module).__mro__:
-        if base in _REGISTRY:
-            return _REGISTRY[base](module)
+        layouts = _REGISTRY.get(base) or _BY_NAME.get(f"{base.__module__}.{base.__qualname__}")
+        if layouts is not None:
+            return layouts(module)
     return None
 
 
@@ -212,6 +215,10 @@ def _plain(_: nn.Module) -> dict[str, Layout]:
     return {"weight": PLAIN}
 
 
+def _transposed(_: nn.Module) -> dict[str, Layout]:
+    return {"weight": Layout(transposed=True)}
+
+
 def _attention(module: nn.MultiheadAttention) -> dict[str, Layout]:
     if module.in_proj_weight is not None:
         return {"in_proj_weight": Layout(parts=3)}
@@ -251,3 +258,5 @@ register_view(nn.ConvTranspose3d, _grouped_transposed)
 register_view(nn.MultiheadAttention, _attention)
 for _type, _count in _GATES.items():
     register_view(_type, _gated(_count))
+# The linear layer of GPT-2 and its kin, [in, out].
+_BY_NAME["transformers.pytorch_utils.Conv1D"] = _transposed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from monstera.compiler.frontends.aten_transposed import conv_transpose
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Affine, Conv, Linear, Mean, Mul, Softmax
+from monstera.compiler.ir import Activate, Activation, Affine, Conv, Linear, Mean, Mul, Softmax
 from monstera.compiler.ir.ops import Padding, Sizes
 
 
@@ -79,6 +80,15 @@ def _sum(build: Builder, call: Call) -> Value:
     return build.add(Mul(), (_mean(build, call), torch.tensor(count)), call.shape)
 
 
+def _vector_norm(build: Builder, call: Call) -> Value:
+    if call["ord"] != 2:
+        raise UnsupportedError(f"the norm of order {call['ord']}; only the Euclidean one is supported")
+    x = call["self"]
+    squares = build.add(Mul(), (x, x), build.shape(x))
+    total = _sum(build, replace(call, args={**call.args, "self": squares}))
+    return build.add(Activate(Activation("sqrt")), (total,), call.shape)
+
+
 def _softmax(build: Builder, call: Call) -> Value:
     return build.add(Softmax(call["dim"] % len(call.shape)), (call["self"],), call.shape)
 
@@ -99,6 +109,7 @@ LAYERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "_native_batch_norm_legit_no_training": lambda build, call: (_batch_norm(build, call),),
     "mean": _mean,
     "sum": _sum,
+    "linalg_vector_norm": _vector_norm,
     "softmax": _softmax,
     "_softmax": _softmax,
 }

@@ -70,6 +70,28 @@ def _cat(build: Builder, call: Call) -> Value:
     return build.add(Concat(call["dim"] % len(call.shape)), tuple(call["tensors"]), call.shape)
 
 
+def _stack(build: Builder, call: Call) -> Value:
+    dim = call["dim"] % len(call.shape)
+    slices = (*call.shape[:dim], 1, *call.shape[dim + 1 :])
+    planes = tuple(build.add(Reshape(), (tensor,), slices) for tensor in call["tensors"])
+    return build.add(Concat(dim), planes, call.shape)
+
+
+def _roll(build: Builder, call: Call) -> Value:
+    """What is pushed out at one end comes in at the other."""
+    x, shape = call["self"], call.shape
+    if not call["dims"]:
+        raise UnsupportedError("roll without dims, which moves rows into each other; name the dimensions")
+    for dim, shift in zip(call["dims"], call["shifts"], strict=True):
+        extent, axis = shape[dim], dim % len(shape)
+        if moved := shift % extent:
+            first, rest = ((*shape[:axis], size, *shape[axis + 1 :]) for size in (moved, extent - moved))
+            x = build.add(
+                Concat(axis), (cut(build, x, axis, extent - moved, first), cut(build, x, axis, 0, rest)), shape
+            )
+    return x
+
+
 def _pad(build: Builder, call: Call) -> Value:
     mode = call.args.get("mode", "constant")
     if mode != "constant":
@@ -84,30 +106,38 @@ def _pad(build: Builder, call: Call) -> Value:
 
 def _slice(build: Builder, call: Call) -> Value:
     start, _, step = slice(call["start"], call["end"], call["step"]).indices(build.shape(call["self"])[call["dim"]])
-    return _cut(build, call["self"], call["dim"], start, call.shape, step)
+    return cut(build, call["self"], call["dim"], start, call.shape, step)
 
 
 def _narrow(build: Builder, call: Call) -> Value:
     extent = build.shape(call["self"])[call["dim"]]
-    return _cut(build, call["self"], call["dim"], call["start"] % extent, call.shape)
+    return cut(build, call["self"], call["dim"], call["start"] % extent, call.shape)
 
 
 def _select(build: Builder, call: Call) -> Value:
     x = build.shape(call["self"])
     dim = call["dim"] % len(x)
-    plane = _cut(build, call["self"], dim, call["index"] % x[dim], (*x[:dim], 1, *x[dim + 1 :]))
+    plane = cut(build, call["self"], dim, call["index"] % x[dim], (*x[:dim], 1, *x[dim + 1 :]))
     return build.add(Reshape(), (plane,), call.shape)
 
 
 def _split(build: Builder, call: Call) -> tuple[Value, ...]:
     start, parts = 0, []
     for shape in call.shapes:
-        parts.append(_cut(build, call["self"], call["dim"], start, shape))
+        parts.append(cut(build, call["self"], call["dim"], start, shape))
         start += shape[call["dim"]]
     return tuple(parts)
 
 
-def _cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int = 1) -> Value:
+def _unbind(build: Builder, call: Call) -> tuple[Value, ...]:
+    x = build.shape(call["self"])
+    dim = call["dim"] % len(x)
+    planes = (cut(build, call["self"], dim, i, (*x[:dim], 1, *x[dim + 1 :])) for i in range(x[dim]))
+    return tuple(build.add(Reshape(), (plane,), shape) for plane, shape in zip(planes, call.shapes, strict=True))
+
+
+def cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int = 1) -> Value:
+    """A result of this shape from `start` on along one dimension."""
     starts, steps = [0] * len(shape), [1] * len(shape)
     starts[dim], steps[dim] = start, step
     return build.add(Slice(tuple(starts), tuple(steps)), (x,), shape)
@@ -130,6 +160,8 @@ MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "expand_as": _expand,
     "cat": _cat,
     "concat": _cat,
+    "stack": _stack,
+    "roll": _roll,
     "pad": _pad,
     "constant_pad_nd": _pad,
     "slice": _slice,
@@ -138,4 +170,5 @@ MOVEMENT: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     "split": _split,
     "split_with_sizes": _split,
     "chunk": _split,
+    "unbind": _unbind,
 }

@@ -1,4 +1,4 @@
-"""Torch operators of networks over tokens: look-ups, norms, products of computed matrices, attention."""
+"""Torch operators of networks over tokens: norms, products of computed matrices, attention."""
 
 from __future__ import annotations
 
@@ -9,36 +9,19 @@ import torch
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Attention, Embedding, Linear, MatMul, Norm, Permute, Reshape, Shape, Where
-
-
-def _embedding(build: Builder, call: Call) -> Value:
-    table = build.known(call["weight"], "the table")
-    build.limit(call["indices"], len(table))
-    return build.add(Embedding(build.param(table, "weight"), len(call.shape) - 1), (call["indices"],), call.shape)
-
-
-def _gather(build: Builder, call: Call) -> Value:
-    """A table whose rows are all alike is looked up by the last dimension alone."""
-    table = build.known(call["self"], "what is gathered from")
-    if bool((table == table.reshape(-1)[0]).all()):
-        return torch.full(call.shape, table.reshape(-1)[0].item(), dtype=table.dtype)
-    rows = table.reshape(-1, table.shape[-1])
-    if call["dim"] % table.ndim != table.ndim - 1 or not bool((rows == rows[0]).all()):
-        raise UnsupportedError("gathering by computed indices, except along the last dimension of rows that are alike")
-    build.limit(call["index"], table.shape[-1])
-    op = Embedding(build.param(rows[0][:, None], "table"), len(call.shape))
-    return _reshape(build, build.add(op, (call["index"],), (*call.shape, 1)), call.shape)
-
-
-def _index(build: Builder, call: Call) -> Value:
-    """Known indices that only arrange all elements anew, in their order."""
-    x, indices = build.shape(call["self"]), call["indices"]
-    known = [i if i is None else build.known(i, "an index") for i in indices]
-    taken = torch.ops.aten.index.Tensor(torch.arange(prod(x)).reshape(x), known)
-    if not torch.equal(taken.reshape(-1), torch.arange(prod(x))):
-        raise UnsupportedError("indexing by tensors that leave out, repeat or reorder elements")
-    return _reshape(build, call["self"], call.shape)
+from monstera.compiler.ir import (
+    Add,
+    Affine,
+    Attention,
+    Linear,
+    MatMul,
+    Mul,
+    Norm,
+    Permute,
+    Reshape,
+    Shape,
+    Where,
+)
 
 
 def _cumsum(build: Builder, call: Call) -> Value:
@@ -70,6 +53,19 @@ def _norm(build: Builder, call: Call, kind: Norm) -> Value:
     return _reshape(build, build.add(Norm(rank, kind.eps, scale, shift, kind.centered), (x,), flat), call.shape)
 
 
+def _group_norm(build: Builder, call: Call) -> Value:
+    """The channels of a group and their pixels are normalised as one; scale and shift are the channels'."""
+    n, channels, *pixels = call.shape
+    flat = (n, call["num_groups"], channels // call["num_groups"] * prod(pixels))
+    normed = build.add(Norm(2, call["eps"]), (_reshape(build, call["input"], flat),), flat)
+    y = _reshape(build, normed, call.shape)
+    if call["weight"] is None and call["bias"] is None:
+        return y
+    scale = torch.ones(channels) if call["weight"] is None else build.known(call["weight"], "weight")
+    shift = torch.zeros(channels) if call["bias"] is None else build.known(call["bias"], "bias")
+    return build.add(Affine(build.param(scale, "scale"), build.param(shift, "shift")), (y,), call.shape)
+
+
 def _addmm(build: Builder, call: Call) -> Value:
     if (call["alpha"], call["beta"]) != (1, 1):
         raise UnsupportedError(f"factors alpha={call['alpha']} and beta={call['beta']}; only 1 is supported")
@@ -88,6 +84,19 @@ def _matmul(build: Builder, call: Call) -> Value:
     if isinstance(b, torch.Tensor) and b.ndim == 2:
         return build.add(Linear(build.param(b.T, "weight")), (a,), call.shape)
     return build.add(MatMul(), (a, b), call.shape)
+
+
+def _baddbmm(build: Builder, call: Call) -> Value:
+    product = build.add(MatMul(), (call["batch1"], call["batch2"]), call.shape)
+    scaled = _times(build, product, call["alpha"])
+    # A factor of 0 keeps even NaN out, as torch does.
+    if call["beta"] == 0:
+        return scaled
+    return build.add(Add(), (_times(build, call["self"], call["beta"]), scaled), call.shape)
+
+
+def _times(build: Builder, x: Value, factor: float) -> Value:
+    return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
 
 
 def _attention(build: Builder, call: Call) -> Value:
@@ -133,13 +142,12 @@ def _reshape(build: Builder, x: Value, shape: Shape) -> Value:
 
 
 SEQUENCES: Mapping[str, Callable[[Builder, Call], Value]] = {
-    "embedding": _embedding,
-    "gather": _gather,
-    "index": _index,
     "cumsum": _cumsum,
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
     "addmm": _addmm,
+    "baddbmm": _baddbmm,
     **dict.fromkeys(("mm", "bmm", "matmul"), _matmul),
     "scaled_dot_product_attention": _attention,
 }

@@ -1,4 +1,4 @@
-"""Torch operators that look at windows of pixels and have no weights: pooling and resizing, in 1 to 3 dimensions."""
+"""Torch operators that look at windows of pixels and have no weights: pooling, resizing, patches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
-from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Shape, Upsample
+from monstera.compiler.frontends.imported import UnsupportedError
+from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Permute, Reshape, Shape, Upsample
 from monstera.compiler.ir.ops import Padding, Sizes
 
 
@@ -86,6 +87,36 @@ def _even_windows(x: Shape, y: Shape) -> Sizes | None:
     return tuple(n // m for n, m in zip(x[2:], y[2:], strict=True))
 
 
+def _im2col(build: Builder, call: Call) -> Value:
+    """Patches that touch but do not overlap: what lies in a patch becomes channels."""
+    n, channels, height, width = build.shape(call["self"])
+    (kh, kw), (rows, columns) = _patch(call, (height, width))
+    blocks = build.add(Reshape(), (call["self"],), (n * channels, rows, kh, columns, kw))
+    patches = build.add(Permute((0, 2, 4, 1, 3)), (blocks,), (n * channels, kh, kw, rows, columns))
+    return build.add(Reshape(), (patches,), call.shape)
+
+
+def _col2im(build: Builder, call: Call) -> Value:
+    n, channels, height, width = call.shape
+    (kh, kw), (rows, columns) = _patch(call, (height, width))
+    patches = build.add(Reshape(), (call["self"],), (n * channels, kh, kw, rows, columns))
+    blocks = build.add(Permute((0, 3, 1, 4, 2)), (patches,), (n * channels, rows, kh, columns, kw))
+    return build.add(Reshape(), (blocks,), call.shape)
+
+
+def _patch(call: Call, image: Sizes) -> tuple[Sizes, Sizes]:
+    """The size of a patch, and how many there are."""
+    kernel, stride, padding, dilation = (
+        call.sizes(name, 2) for name in ("kernel_size", "stride", "padding", "dilation")
+    )
+    if stride != kernel or any(padding) or dilation != (1, 1) or any(n % k for n, k in zip(image, kernel, strict=True)):
+        raise UnsupportedError(
+            f"patches of {kernel} every {stride} pixels of {image}, padding {padding}, dilation {dilation}; "
+            "expected patches that touch, do not overlap, and cover the image"
+        )
+    return kernel, tuple(n // k for n, k in zip(image, kernel, strict=True))
+
+
 def _upsample_nearest(build: Builder, call: Call) -> Value:
     steps = _steps(build, call, _nearest_image_step if call.op == "upsample_nearest2d" else _nearest_step)
     return build.add(Upsample("nearest", steps), (call["input"],), call.shape)
@@ -132,6 +163,8 @@ WINDOWS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     **{f"avg_pool{k}d": _avg_pool for k in (1, 2, 3)},
     **{f"adaptive_avg_pool{k}d": _adaptive_avg_pool for k in (1, 2, 3)},
     **{f"adaptive_max_pool{k}d": _adaptive_max_pool for k in (1, 2, 3)},
+    "im2col": _im2col,
+    "col2im": _col2im,
     **{f"upsample_nearest{k}d": _upsample_nearest for k in (1, 2, 3)},
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), _upsample_linear),
 }

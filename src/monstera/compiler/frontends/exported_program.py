@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from monstera.compiler.frontends.aten_elementwise import ELEMENTWISE
 from monstera.compiler.frontends.aten_layers import LAYERS
 from monstera.compiler.frontends.aten_logic import LOGIC
+from monstera.compiler.frontends.aten_lookups import LOOKUPS
 from monstera.compiler.frontends.aten_movement import MOVEMENT
 from monstera.compiler.frontends.aten_recurrent import RECURRENT
 from monstera.compiler.frontends.aten_sequences import SEQUENCES
@@ -30,6 +31,7 @@ _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = 
     **ELEMENTWISE,
     **MOVEMENT,
     **LOGIC,
+    **LOOKUPS,
     **SEQUENCES,
     **RECURRENT,
 }
@@ -96,9 +98,10 @@ def _walk(graph: fx.Graph, inputs: tuple[Input, ...], values: Values, tensors: d
     keys = {id(t): name for name, t in reversed(tensors.items()) if isinstance(t, torch.Tensor)}
     build = Builder([(i.name, i.shape) for i in inputs], keys)
     refused: dict[fx.Node, str] = {}
+    # Nobody reads the checks that export inserts, nor the indices of a pool, nor what only they are made from.
+    read = _read(graph)
     for node in graph.nodes:
-        # Nobody uses the checks that export inserts, nor the indices of a pool.
-        if node.op != "call_function" or not node.users:
+        if node.op != "call_function" or node not in read:
             continue
         build.layer = layer_of(node)
         try:
@@ -109,6 +112,15 @@ def _walk(graph: fx.Graph, inputs: tuple[Input, ...], values: Values, tensors: d
             values[node] = stand_ins if isinstance(node.meta["val"], tuple | list) else next(iter(stand_ins), None)
             refused[node] = str(error)
     return Survey(build, values, refused)
+
+
+def _read(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that the output depends on."""
+    found: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or any(user in found for user in node.users):
+            found.add(node)
+    return found
 
 
 def op_name(node: fx.Node) -> str:
