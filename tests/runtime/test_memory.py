@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import mmap
 import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -152,18 +154,27 @@ def test_threads_of_an_engine_end_with_it(model, example):
     assert len(list(tasks.iterdir())) == during - 2
 
 
-def test_a_hundred_megabytes_of_weights_load_in_under_a_third_of_a_second(tmp_path):
-    """Processor time, as other programs may run; and the best of three, as the first may wait for the disk."""
+def test_a_hundred_megabytes_of_weights_load_in_little_more_than_their_checksum_takes(tmp_path):
+    """Processor time, as other programs may run; and the best of three, as the first may wait for the disk.
+
+    A third of a second, or half as long again as SHA-256 alone where a processor is slow at that.
+    """
     model = torch.nn.Linear(5000, 5000).eval()
     path = tmp_path / "net.monstera"
     ms.compile(model, torch.zeros(1, 5000)).save(path)
     assert path.stat().st_size > 100e6
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        ms.load(path)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.3
+    weights = bytes(100 << 20)
+
+    def best(call: Callable[[], object]) -> float:
+        seconds = []
+        for _ in range(3):
+            start = time.process_time()
+            call()
+            seconds.append(time.process_time() - start)
+        return min(seconds)
+
+    hashing = best(lambda: hashlib.sha256(weights))
+    assert best(lambda: ms.load(path)) < max(0.3, 1.5 * hashing)
 
 
 @linux
