@@ -70,7 +70,7 @@ def test_trained_weights_are_one_row_more(tmp_path: Path):
 def test_an_unknown_network_is_answered_with_the_known_ones_and_nothing_is_written(tmp_path: Path):
     done = benchmark("resnet51", "--out", str(tmp_path))
     assert done.returncode == 1
-    assert done.stderr.startswith("error: no network is called 'resnet51'; known: c3d, digits_cnn")
+    assert done.stderr.startswith("error: no network is called 'resnet51'; known: bert_base, bert_tiny, c3d")
     assert not list(tmp_path.iterdir())
 
 
