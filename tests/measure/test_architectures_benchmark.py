@@ -45,10 +45,11 @@ def test_names_are_unique_and_there_are_enough_of_every_kind():
     assert {a.kind for a in ARCHITECTURES} == {"encoder", "decoder", "vision", "speech"}
 
 
-def test_the_linear_layers_of_gpt2_are_counted():
+def test_the_linear_layers_and_the_attention_of_gpt2_are_counted():
     (gpt2,) = (architecture for architecture in ARCHITECTURES if architecture.name == "GPT-2")
     torch.manual_seed(0)
     tokens, width, words, layers = 32, 64, 101, 2
     # Queries, keys and values, their projection, and a hidden layer four times as wide; then the head.
-    expected = tokens * (layers * (3 + 1 + 4 + 4) * width * width + words * width)
+    linear = tokens * (layers * (3 + 1 + 4 + 4) * width * width + words * width)
+    expected = linear + layers * 2 * tokens * tokens * width
     assert count_macs(build(gpt2, "small"), example(gpt2, "small")).dense == expected

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from monstera.compiler.frontends import aten_movement
-from monstera.compiler.frontends.aten_sequences import SEQUENCES
+from monstera.compiler.frontends.aten_lookups import LOOKUPS
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import Rule, as_torch, axes, integers, number
@@ -97,7 +97,7 @@ def _gather(build: Builder, call: Call) -> Value:
             raise UnsupportedError(f"looking up computed places of dimension {axis} of a table; expected dimension 0")
         given = {"weight": data.reshape(len(data), -1) if data.ndim != 2 else data, "indices": indices}
         rows: Shape = (*build.shape(indices), prod(x[1:]))
-        looked_up = SEQUENCES["embedding"](build, Call("embedding", given, (rows,)))
+        looked_up = LOOKUPS["embedding"](build, Call("embedding", given, (rows,)))
         return build.add(Reshape(), (looked_up,), call.shape)
     known = build.known(indices, "the list of indices")
     taken = _taken(build, data, axis, _within([int(i) for i in known.reshape(-1)], x[axis]))
