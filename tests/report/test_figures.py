@@ -87,7 +87,7 @@ def test_stages_that_were_not_measured_are_left_out_of_the_bars():
 
 
 def test_a_study_that_nobody_can_draw_is_refused():
-    with pytest.raises(ValueError, match="no figure of a study called 'colours'"):
+    with pytest.raises(ValueError, match="nobody shows a study called 'colours'"):
         _panels(replace(STUDY, name="colours"))
 
 
