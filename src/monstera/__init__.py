@@ -23,7 +23,7 @@ _EXPORTS = {
     "compile": "compiler",
     "from_onnx": "compiler",
     "hold": "pruning",
-    "load": "runtime",
+    "load": "loading",
     "load_masks": "sparsity",
     "pattern": "sparsity",
     "preview": "compiler",
@@ -69,8 +69,9 @@ if TYPE_CHECKING:
         read_tuning,
         write_tuning,
     )
+    from monstera.loading import load
     from monstera.pruning import ADMM, Gradual, hold, prune
-    from monstera.runtime import ArtifactError, Engine, load
+    from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, Plan, PlanError, load_masks, pattern, save_masks
 
 

@@ -10,11 +10,14 @@ from monstera.compiler.graph_file import read_graph
 from monstera.compiler.ir.check import GraphError
 from monstera.compiler.targets import TARGETS
 from monstera.compiler.tuning import Table, table_of
-from monstera.runtime import ArtifactError, Engine, Manifest
+from monstera.runtime import ArtifactError, Engine, Manifest, Opened
+from monstera.runtime.artifact import GRAPH, PARAMS
 
 
-def rebuild(manifest: Manifest, graph: bytes, params: np.ndarray, where: str) -> Engine:
-    """Return an engine for an artifact's graph. Of the manifest it takes signature, target, threads and tuning.
+def rebuilt(opened: Opened) -> Engine:
+    """Return a new engine for an artifact's graph; its library, its C source and its packed weights are not read.
+
+    Of the manifest it takes signature, target, threads and tuning.
 
     Whatever graph and manifest say, the code is the compiler's own: at worst it computes something else, in memory of
     its own. How long that takes is for the graph to say.
@@ -23,10 +26,11 @@ def rebuild(manifest: Manifest, graph: bytes, params: np.ndarray, where: str) ->
         ArtifactError: graph or tuning are damaged, do not fit the manifest, or take more memory than there is.
         BuildError: the C compiler is missing or failed.
     """
+    manifest, where = opened.manifest, opened.where
     if manifest.target not in TARGETS:
         raise ArtifactError(f"{where}: there is no target {manifest.target!r:.40}; known: {', '.join(TARGETS)}")
     try:
-        imported = _imported(manifest, graph, params)
+        imported = _imported(manifest, opened.read(GRAPH).tobytes(), opened.read(PARAMS))
         return compile_graph(imported, TARGETS[manifest.target], manifest.threads, _table(manifest))
     except (GraphError, UnsupportedError) as error:
         raise ArtifactError(f"{where}: {error}") from error

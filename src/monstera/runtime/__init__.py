@@ -1,12 +1,12 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
 from monstera.runtime.arrays import as_array, random_array
-from monstera.runtime.artifact import Artifact, open_artifact, read_artifact
-from monstera.runtime.engine import Engine, assemble, load
+from monstera.runtime.artifact import Artifact, Opened, open_artifact, read_artifact
+from monstera.runtime.engine import Engine, assemble, load, open_here
 from monstera.runtime.export import export_c
 from monstera.runtime.library import Seal
 from monstera.runtime.machine import architecture, cpu_features, here
-from monstera.runtime.manifest import ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
+from monstera.runtime.manifest import DTYPES, ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
 from monstera.runtime.packing import LayerPacking, PackingPlan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
 from monstera.runtime.session import Session
@@ -14,6 +14,7 @@ from monstera.runtime.structure import Record
 from monstera.runtime.tensors import offsets_of, pack_tensors
 
 __all__ = [
+    "DTYPES",
     "Artifact",
     "ArtifactError",
     "Engine",
@@ -23,6 +24,7 @@ __all__ = [
     "LayerSpec",
     "Manifest",
     "Memory",
+    "Opened",
     "PackingPlan",
     "PackingSpec",
     "Profile",
@@ -38,6 +40,7 @@ __all__ = [
     "load",
     "offsets_of",
     "open_artifact",
+    "open_here",
     "pack_tensors",
     "random_array",
     "read_artifact",

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from monstera.runtime.arrays import as_array, random_array
-from monstera.runtime.artifact import WEIGHTS, Artifact, artifact_of, open_artifact, write_artifact
+from monstera.runtime.artifact import WEIGHTS, Artifact, Opened, artifact_of, open_artifact, write_artifact
 from monstera.runtime.export import export_c
 from monstera.runtime.library import Library, Seal
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, Manifest
 from monstera.runtime.packing import PackingPlan, packing_plan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
-from monstera.runtime.rebuild import rebuilt
 from monstera.runtime.session import Session
 from monstera.runtime.structure import build_output
 from monstera.runtime.tensors import TensorFileError, data_of
@@ -206,35 +205,33 @@ class Engine:
         return [values[i.name] for i in specs]
 
 
-def load(path: str | os.PathLike[str], *, sha256: str | None = None, rebuild: bool = False) -> Engine:
-    """Load an engine that `Engine.save` wrote. Needs neither torch nor a compiler, unless it is to be built anew.
-
-    An artifact is executable code: load only what you trust, or say by its digest which file you trust, or have the
-    code generated and built anew from the graph that the artifact holds (see `docs/artifact.md`).
-
-    Args:
-        sha256: the digest that the artifact must have: what `Engine.digest` and `monstera inspect` say.
-        rebuild: use neither the library nor the packed weights of the file. Takes torch and a C compiler.
+def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> Engine:
+    """Load an engine that `Engine.save` wrote, as it is: `monstera.load` without `rebuild`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ArtifactError: not an artifact, damaged, of another version, another one than expected, made for another
-            machine, or with a graph that is none; or it is to be built anew and the compiler cannot be imported.
-        BuildError: it is to be built anew, and there is no C compiler.
-        ValueError: `sha256` is not 64 hexadecimal digits.
+        FileNotFoundError, ArtifactError, ValueError: as for `open_here`.
     """
-    opened = open_artifact(path, sha256)
-    manifest = opened.manifest
-    if lack := shortfall(manifest.platform, manifest.features):
-        raise ArtifactError(f"{path}: made for {manifest.target}: {lack}; compile the model for this machine")
-    if rebuild:
-        return rebuilt(opened)
+    opened = open_here(path, sha256)
     artifact = artifact_of(opened)
     # The file may go once it is mapped; a private folder keeps others from swapping it before.
     with tempfile.TemporaryDirectory(prefix="monstera-") as folder:
         library = Path(folder) / "net.so"
         library.write_bytes(artifact.library)
         return assemble(artifact, library, where=str(path))
+
+
+def open_here(path: str | os.PathLike[str], sha256: str | None = None) -> Opened:
+    """Open an artifact that was made for such a machine as this.
+
+    Raises:
+        ArtifactError: made for another machine, or as for `open_artifact`.
+        FileNotFoundError, ValueError: as for `open_artifact`.
+    """
+    opened = open_artifact(path, sha256)
+    manifest = opened.manifest
+    if lack := shortfall(manifest.platform, manifest.features):
+        raise ArtifactError(f"{path}: made for {manifest.target}: {lack}; compile the model for this machine")
+    return opened
 
 
 def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> Engine:
