@@ -19,6 +19,9 @@ from monstera.runtime.tensors import data_of, pack_tensors
 
 Runner = library.Library
 
+narrower = pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+"""For tests of the avx2 code where the native code is another."""
+
 
 def compile_batch(
     imported: Sequence[Imported], threads: int = 1, target: Target | None = None, optimized: bool = True

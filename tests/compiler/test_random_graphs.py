@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, narrower, poison_arenas, run
 from compiler.graphs import imported, random_inputs, random_model
-from monstera.compiler.targets import TARGETS, Target, native
+from monstera.compiler.targets import TARGETS, Target
 
 BATCH = 25
 # Shrinking would compile again; a failure names its seed: `random_model(np.random.default_rng(seed), spatial)`.
@@ -54,7 +54,7 @@ def test_random_networks_agree_on_two_threads(batch):
     check(batch, threads=2)
 
 
-@pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+@narrower
 @settings(max_examples=1, derandomize=True, **COMMON)
 @given(seeds)
 def test_random_networks_agree_on_the_narrower_instruction_set(batch):
@@ -77,7 +77,7 @@ def test_random_networks_over_three_dimensions_agree_on_two_threads(batch):
     check(batch, threads=2, spatial=3)
 
 
-@pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+@narrower
 @settings(max_examples=1, derandomize=True, **COMMON)
 @given(seeds)
 def test_random_networks_over_three_dimensions_agree_on_the_narrower_instruction_set(batch):

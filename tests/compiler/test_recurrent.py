@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import monstera as ms
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, narrower, poison_arenas, run
 from compiler.graphs import random_inputs
 from compiler.recurrent_models import CELLS, HOLES, KINDS, cell, recurrent, with_example
 from compiler.test_frontend import Function
@@ -99,7 +99,7 @@ def test_engines_agree_on_two_threads(kind):
     agree(kind, threads=2)
 
 
-@pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+@narrower
 @gated
 def test_engines_agree_on_the_narrower_instruction_set(kind):
     agree(kind, target=TARGETS["avx2"])

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, narrower, poison_arenas, run
 from compiler.graphs import fitting_inputs
 from compiler.token_graphs import imported_tokens, token_model
 from monstera.compiler.ir import error_bound, interpret
 from monstera.compiler.passes import PASSES, optimize
-from monstera.compiler.targets import TARGETS, Target, native
+from monstera.compiler.targets import TARGETS, Target
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_networks_over_tokens_agree_on_three_threads():
     check(range(40, 55), threads=3)
 
 
-@pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+@narrower
 def test_networks_over_tokens_agree_on_the_narrower_instruction_set():
     check(range(55, 70), target=TARGETS["avx2"])
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import monstera as ms
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, narrower, poison_arenas, run
 from compiler.graphs import fitting_inputs
 from monstera.compiler.frontends import Imported, from_torch
 from monstera.compiler.ir import Attention, Conv
 from monstera.compiler.passes import optimize
-from monstera.compiler.targets import TARGETS, native
+from monstera.compiler.targets import TARGETS
 from monstera.runtime import Record
 
 hf = pytest.importorskip("transformers")
@@ -121,7 +121,7 @@ def test_networks_agree_on_two_threads():
     check([network(name, "sdpa", 0.25) for name in ("bert", "gpt2")], ["bert", "gpt2"], [(17, 1)] * 2, threads=2)
 
 
-@pytest.mark.skipif(native().name != "avx512", reason="the avx2 code is the native one here, or cannot run")
+@narrower
 def test_networks_agree_on_the_narrower_instruction_set():
     check([network("bert", "sdpa", 0.25)], ["bert"], [(17, 1)], target=TARGETS["avx2"])
 

@@ -24,6 +24,7 @@ from monstera.compiler.frontends.aten_sequences import SEQUENCES
 from monstera.compiler.frontends.aten_windows import WINDOWS
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import Imported, Input, OutputIndex, UnsupportedError, describe_output
+from monstera.runtime import DTYPES
 
 _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = {
     **LAYERS,
@@ -36,7 +37,7 @@ _HANDLERS: Mapping[str, Callable[[Builder, Call], Value | tuple[Value, ...]]] = 
     **RECURRENT,
 }
 # The graph's numbers are fp32; whole ones and truth values are numbers as well.
-_DTYPES = (torch.float32, torch.int64, torch.int32, torch.bool)
+_DTYPES = tuple(getattr(torch, name) for name in DTYPES)
 # Only the shape of what they are given matters.
 _SHAPE_ONLY = ("ones_like", "zeros_like", "full_like", "new_ones", "new_zeros", "new_full", "new_empty", "empty_like")
 

@@ -12,9 +12,6 @@ OutputTree: TypeAlias = dict[str, Any]
 number or string; "tuple" and "list" have "items", "dict" has "keys" and "items", "namedtuple" and "record" have "name"
 as well. A record is a dict whose values are attributes, too, and can be counted through like a tuple."""
 
-INPUT_DTYPES = ("float32", "int64", "int32", "bool")
-"""What a caller may pass: the graph's numbers are fp32, and whole ones and truth values are numbers as well."""
-
 
 class UnsupportedError(ValueError):
     """The model computes something that the IR cannot say; the message lists all of it."""

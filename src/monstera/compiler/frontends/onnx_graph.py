@@ -32,6 +32,7 @@ from monstera.compiler.frontends.onnx_products import PRODUCTS
 from monstera.compiler.frontends.onnx_recurrent import RECURRENT
 from monstera.compiler.frontends.onnx_windows import WINDOWS
 from monstera.compiler.ir import Constant, Graph, Shape, param_keys
+from monstera.runtime import DTYPES
 
 _RULES: Mapping[str, Rule] = {
     **LAYERS,
@@ -51,10 +52,7 @@ Result: TypeAlias = "str | Known | None"
 _FLOAT = onnx.TensorProto.FLOAT
 # What values of the graph may be; all of them are fp32 numbers there.
 _DTYPES: Mapping[int, torch.dtype] = {
-    _FLOAT: torch.float32,
-    onnx.TensorProto.INT64: torch.int64,
-    onnx.TensorProto.INT32: torch.int32,
-    onnx.TensorProto.BOOL: torch.bool,
+    helper.np_dtype_to_tensor_dtype(np.dtype(name)): getattr(torch, name) for name in DTYPES
 }
 # The two spellings of the domain of ONNX itself.
 _OWN = ("", "ai.onnx")

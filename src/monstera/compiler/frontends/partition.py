@@ -24,7 +24,8 @@ from monstera.compiler.frontends.exported_program import (
     translate_part,
     whole,
 )
-from monstera.compiler.frontends.imported import INPUT_DTYPES, Imported, Input, UnsupportedError
+from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
+from monstera.runtime import DTYPES
 
 # What layers call the operand that may have holes: convolutions and linear layers, recurrent ones.
 _WEIGHTS = ("weight", "params", "mat1", "mat2", "other")
@@ -156,8 +157,8 @@ def _barred(part: Part) -> Iterator[tuple[fx.Node, str]]:
     """Nodes that would take something from torch, or give it something, that no engine takes or gives."""
     for node in part:
         outside = [n for n in node.all_input_nodes if n not in part and n.op != "get_attr"]
-        if wrong := next((kind for n in outside if (kind := _foreign(n, INPUT_DTYPES))), None):
-            yield node, f"it takes {wrong} from torch; expected one of {', '.join(INPUT_DTYPES)} on the CPU"
+        if wrong := next((kind for n in outside if (kind := _foreign(n, DTYPES))), None):
+            yield node, f"it takes {wrong} from torch; expected one of {', '.join(DTYPES)} on the CPU"
         elif any(user not in part for user in node.users) and (wrong := _foreign(node, ("float32",))):
             yield node, f"it gives {wrong} to torch; expected float32 on the CPU"
 

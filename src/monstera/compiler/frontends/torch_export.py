@@ -14,8 +14,9 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as pytree
 
 from monstera.compiler.frontends.exported_program import op_name, translate
-from monstera.compiler.frontends.imported import INPUT_DTYPES, Imported, Input, UnsupportedError
+from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
 from monstera.compiler.frontends.partition import Split, split
+from monstera.runtime import DTYPES
 
 # Operators whose result is new memory: writing to it in place can be seen by nobody else.
 _FRESH = (
@@ -115,7 +116,7 @@ def _input(name: str, value: Any, positional: bool) -> Input:
 
 def _check_inputs(inputs: tuple[Input, ...]) -> None:
     for i in inputs:
-        if i.dtype not in INPUT_DTYPES:
+        if i.dtype not in DTYPES:
             raise ValueError(
                 f"input {i.name!r} is {i.dtype}; expected float32, or for numbers that count int64, int32 or bool"
             )
