@@ -16,7 +16,7 @@ from compiler.test_frontend import Function
 from monstera.compiler import UnsupportedError
 from monstera.compiler.frontends import from_torch
 from monstera.compiler.layout import odd_lines
-from monstera.compiler.lowering import lower
+from monstera.compiler.lowering import convolution, lower
 from monstera.compiler.lowering.shape import merged_dims
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import native
@@ -97,9 +97,40 @@ MODELS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_operator_agrees_with_the_interpreter_and_with_torch(threads, monkeypatch):
+    _agree(MODELS, threads, monkeypatch)
+
+
+LARGE = (2, 5, 6, 13, 30)
+IN_DEPTH: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "a volume": (deep(3, padding=1), LARGE),
+    "a volume seen in time alone": (deep((3, 1, 1), padding=(1, 0, 0)), LARGE),
+    "of one image": (deep((3, 1, 1), padding=(1, 0, 0)), (1, *LARGE[1:])),
+    "a stride in depth": (deep(3, (2, 1, 1), 1), LARGE),
+    "dilated in depth": (deep(3, 1, (2, 1, 1), (2, 1, 1)), LARGE),
+    "more pad than kernel": (deep((2, 1, 1), padding=(4, 0, 0)), LARGE),
+    "a whole depth at once": (deep((6, 1, 1)), LARGE),
+    "rows by themselves": (nn.Conv3d(5, 3, 3, padding=1), LARGE),
+    "a residual": (Residual(nn.Conv3d(8, 8, 3, padding=1), deep(1)), LARGE),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_slices_that_take_turns_agree_with_slices_one_after_another(threads, monkeypatch):
+    """What large volumes do, on small ones: slices abreast, lines asked for before they are stored to."""
+    monkeypatch.setattr(convolution, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(convolution, "FAR_BYTES", 0)
+    steps = program_of(IN_DEPTH["a volume"][0], *LARGE).steps
+    assert any(
+        s.fields["abreast"] and s.fields["vectors"] > 2 * s.fields["chunk"] for s in steps if "abreast" in s.fields
+    )
+    assert all(s.fields["far"] for s in steps if "far" in s.fields)
+    _agree(IN_DEPTH, threads, monkeypatch)
+
+
+def _agree(models_and_shapes: dict[str, tuple[nn.Module, tuple[int, ...]]], threads: int, monkeypatch) -> None:
     poison_arenas(monkeypatch)
     torch.manual_seed(0)
-    models = {name: (model.eval(), torch.randn(shape)) for name, (model, shape) in MODELS.items()}
+    models = {name: (model.eval(), torch.randn(shape)) for name, (model, shape) in models_and_shapes.items()}
     graphs = [from_torch(model, (x,)) for model, x in models.values()]
     for (name, (model, _)), graph, runner in zip(models.items(), graphs, compile_batch(graphs, threads), strict=True):
         inputs = random_inputs(graph.graph)
