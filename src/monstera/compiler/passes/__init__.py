@@ -17,7 +17,6 @@ from monstera.compiler.passes.fuse_formulas import fuse_formulas
 from monstera.compiler.passes.fuse_padding import fuse_padding
 from monstera.compiler.passes.fuse_residual import fuse_residual
 from monstera.compiler.passes.hoist_elementwise import hoist_elementwise
-from monstera.compiler.passes.linear_over_tokens import linear_over_tokens
 from monstera.compiler.passes.merge_equal import merge_equal
 from monstera.compiler.passes.split_products import split_products
 
@@ -27,17 +26,15 @@ Pass: TypeAlias = Callable[[Graph], Graph]
 _FOLD: tuple[Pass, ...] = (fold_affine, hoist_elementwise, fold_affine)
 
 # What models spell out is found first, in the words of the model. Features are channels before anything is folded into
-# convolutions, which linear layers over tokens become: together with what is around them, and one by one where that
-# does not apply. Channels are dropped before activations and residuals are fused, where constants are easiest to
-# follow; what that leaves may fold again. Activations come before residuals, so that an addition brings its activation
-# along.
+# convolutions, which linear layers over tokens become. Channels are dropped before activations and residuals are fused,
+# where constants are easiest to follow; what that leaves may fold again. Activations come before residuals, so that an
+# addition brings its activation along.
 PASSES: tuple[Pass, ...] = (
     fuse_attention,
     fuse_formulas,
     fold_constants,
     drop_dead_code,
     channels_first,
-    linear_over_tokens,
     fold_constants,
     drop_dead_code,
     split_products,
@@ -76,7 +73,6 @@ __all__ = [
     "fuse_padding",
     "fuse_residual",
     "hoist_elementwise",
-    "linear_over_tokens",
     "merge_equal",
     "optimize",
     "split_products",

@@ -67,7 +67,11 @@ def channels_first(graph: Graph) -> Graph:
 
 
 def _lifted(graph: Graph) -> Graph:
-    """Linear layers over batch and tokens as one dimension see two again, as they have beside the layer's reshapes."""
+    """Linear layers see a batch and tokens.
+
+    Those over both as one dimension see two again, as they have beside the layer's reshapes; those with more dimensions
+    than a convolution has see one line of tokens.
+    """
     made, users, shapes = {node.name: node for node in graph.nodes}, graph.users(), graph.shapes()
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -75,8 +79,8 @@ def _lifted(graph: Graph) -> Graph:
         after = [user.shape for user in users[node.name] if isinstance(user.op, Reshape)]
         before = [s[:-1] for s in before if s[-1:] == shapes[node.inputs[0]][-1:]]
         after = [s[:-1] for s in after if s[-1:] == node.shape[-1:]]
-        lead = next((s for s in (*before, *after) if len(s) > 1), None)
-        if lead is not None and isinstance(node.op, Linear) and len(node.shape) == 2:
+        lead = next((s for s in (*before, *after) if len(s) > 1), None) if len(node.shape) == 2 else _line(node.shape)
+        if lead is not None and isinstance(node.op, Linear):
             x, y = f"{node.name}:apart", f"{node.name}:tokens"
             features = shapes[node.inputs[0]][-1]
             nodes.append(Node(x, Reshape(), node.inputs, (*lead, features), node.layer))
@@ -86,13 +90,19 @@ def _lifted(graph: Graph) -> Graph:
     return fold_constants(graph.with_nodes(nodes))
 
 
+def _line(shape: Shape) -> Shape | None:
+    """All tokens as one line, where they have too many dimensions."""
+    return (1, prod(shape[:-1])) if len(shape) > 5 else None
+
+
 def _wants_channels_first(node: Node) -> bool:
     """Whether an operator over the last dimension has tokens enough before it."""
     shape = node.shape
     last = isinstance(node.op, Linear) or (isinstance(node.op, Norm | Embedding) and node.op.dim == len(shape) - 1)
-    if not last or (isinstance(node.op, Embedding) and len(shape) != 3):
+    # The rows of a table are laid behind the first dimension.
+    if not last or (isinstance(node.op, Embedding) and (len(shape) != 3 or shape[1] == 1)):
         return False
-    return 3 <= len(shape) <= 5 and prod(shape[1:-1]) > 1 and prod(shape[:-1]) >= FEWEST_TOKENS and 0 not in shape
+    return 3 <= len(shape) <= 5 and prod(shape[:-1]) >= FEWEST_TOKENS and 0 not in shape
 
 
 @dataclass(slots=True)
@@ -141,8 +151,15 @@ class _Walk:
             return name
         shape = self.shapes[name]
         turned = tuple(shape[d] for d in dims)
-        moved = [d for d in dims if shape[d] > 1]
-        return self.reshape(name, turned) if moved == sorted(moved) else self._move(name, Permute(dims), turned)
+        order = [d for d in dims if shape[d] > 1]
+        left = sorted(order)
+        if order != left:
+            # Dimensions of extent one stand aside: what is turned then is a plain matrix, mostly.
+            ones = len(shape) - len(left)
+            name = self.reshape(name, (1,) * ones + tuple(shape[d] for d in left))
+            turn = (*range(ones), *(ones + left.index(d) for d in order))
+            name = self._move(name, Permute(turn), tuple(self.shapes[name][d] for d in turn))
+        return self.reshape(name, turned)
 
     def _move(self, name: str, op: Op, shape: Shape) -> str:
         """A permutation or reshape of a new value, made once."""
@@ -324,9 +341,12 @@ def reshaped(source: Shape, order: Dims, target: Shape) -> tuple[Shape, Dims] | 
 
 
 def _to_front(shape: Shape) -> Dims:
-    """The last dimension becomes dimension 1."""
-    last = len(shape) - 1
-    return (0, last, *range(1, last))
+    """The last dimension becomes dimension 1, behind one that stands for the batch.
+
+    That is the first, unless all tokens are there, as recurrent layers have them.
+    """
+    last, batch = len(shape) - 1, 0 if prod(shape[1:-1]) > 1 else 1
+    return (batch, last, *(d for d in range(last) if d != batch))
 
 
 def _same(dims: Sequence[int]) -> Dims:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
-from monstera.compiler.ir import Activate, Add, Affine, Conv, Graph, Linear, Mul, Node
+from monstera.compiler.ir import Activate, Add, Affine, Conv, Graph, Linear, Mul
 from monstera.compiler.passes.rewrite import private_values, rename, resolve
 
 
-def takes_activation(node: Node) -> bool:
-    """Whether a node's operator has a field for an activation."""
-    return isinstance(node.op, Conv | Linear | Affine | Add | Mul)
-
-
-def fuse_activation(graph: Graph, into: Callable[[Node], bool] = takes_activation) -> Graph:
-    """Move an activation into its producer, if one may move `into` it and nobody else reads the value in between."""
+def fuse_activation(graph: Graph) -> Graph:
+    """Move an activation into its producer where nobody else reads the value in between."""
     private = private_values(graph)
     nodes = {node.name: node for node in graph.nodes}
     stands_for: dict[str, str] = {}
@@ -23,9 +17,8 @@ def fuse_activation(graph: Graph, into: Callable[[Node], bool] = takes_activatio
         if not isinstance(node.op, Activate) or node.inputs[0] not in private:
             continue
         producer = nodes.get(resolve(node.inputs[0], stands_for))
-        if producer is None or not into(producer):
+        if producer is None or not isinstance(producer.op, Conv | Linear | Affine | Add | Mul):
             continue
-        assert isinstance(producer.op, Conv | Linear | Affine | Add | Mul)
         if producer.op.activation is None:
             nodes[producer.name] = replace(producer, op=replace(producer.op, activation=node.op.activation))
             stands_for[node.name] = nodes.pop(node.name).inputs[0]
