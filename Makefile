@@ -31,8 +31,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup     ## digits: train, prune, compile, compare (minutes)
 	$(VENV)/bin/monstera demo
 
+# Tests are shared out over processes of one thread each, so that torch does not fight itself for the cores.
 test: setup     ## the whole quick suite
-	$(RUN) -m pytest -m "not full and not cross"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not full and not cross"
 
 test-full: setup  ## everything: every network x pattern x density, thousands of random graphs; kept in FULL
 	$(RUN) -m pytest -v -m "not cross" --no-header --disable-warnings -o console_output_style=classic > $(FULL).part; \
