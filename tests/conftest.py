@@ -1,4 +1,4 @@
-"""Under AddressSanitizer (`make test-sanitize`), engines get memory whose very end it watches."""
+"""No clock for hypothesis; under AddressSanitizer (`make test-sanitize`), memory whose very end it watches."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import weakref
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Other programs may slow the machine down; how long an example takes says nothing about the code.
+settings.register_profile("monstera", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("monstera")
 
 
 @pytest.fixture(autouse=True)

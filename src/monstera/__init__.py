@@ -12,6 +12,7 @@ _EXPORTS = {
     "ADMM": "pruning",
     "ArtifactError": "runtime",
     "Block": "sparsity",
+    "BlockColumnRow": "sparsity",
     "BuildError": "compiler",
     "Engine": "runtime",
     "Gradual": "pruning",
@@ -36,6 +37,7 @@ __all__ = [
     "ADMM",
     "ArtifactError",
     "Block",
+    "BlockColumnRow",
     "BuildError",
     "Engine",
     "Gradual",
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
     from monstera.loading import load
     from monstera.pruning import ADMM, Gradual, hold, prune
     from monstera.runtime import ArtifactError, Engine
-    from monstera.sparsity import Block, Plan, PlanError, load_masks, pattern, save_masks
+    from monstera.sparsity import Block, BlockColumnRow, Plan, PlanError, load_masks, pattern, save_masks
 
 
 def __getattr__(name: str) -> Any:

@@ -45,7 +45,7 @@ def attention_of(graph: Graph) -> Attention:
     return op
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_reshape_moves_behind_a_permutation_or_says_that_it_cannot(data):
     source = tuple(data.draw(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4)))

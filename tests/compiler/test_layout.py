@@ -9,7 +9,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from monstera.compiler.grids import choose_layouts
@@ -82,7 +82,6 @@ def _laid_out(x: np.ndarray, layout: Planes) -> np.ndarray:
     return memory
 
 
-@settings(deadline=None)
 @given(case=cases())
 def test_a_tap_is_a_constant_offset_for_every_output_pixel_of_a_stretch(case):
     inside, out = case.layouts
@@ -103,7 +102,6 @@ def test_a_tap_is_a_constant_offset_for_every_output_pixel_of_a_stretch(case):
             np.testing.assert_array_equal(got, padded[image, depth[z] + dz][:, 64 + dy + height][:, :, 64 + dx + width])
 
 
-@settings(deadline=None)
 @given(case=cases())
 def test_stretches_do_every_slice_once_with_all_taps_that_read_no_padding_in_depth(case):
     depth, places = taps_of(case.op, case.kernel, case.source, case.out).z, case.places()
@@ -118,7 +116,6 @@ def test_stretches_do_every_slice_once_with_all_taps_that_read_no_padding_in_dep
     assert (done == 1).all()
 
 
-@settings(deadline=None)
 @given(case=cases(most=5), lanes=st.sampled_from([4, 8, 16]))
 def test_a_stretch_ends_a_vector_before_the_next_pixel(case, lanes):
     places, stride = case.places().reshape(-1), case.layouts[1].grid.stride
@@ -143,7 +140,6 @@ def test_images_that_lie_alike_are_one_stretch_and_slices_in_the_middle_too():
     assert stretches(3, 3, depth=1) == 2 * [(0, 0, 1), (2, 3, 1), (1, 2, 1), (0, 1, 1), (0, 0, 1)]
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 10_000))
 def test_plane_strides_are_an_odd_number_of_lines_that_hold_the_plane(size):
     stride = odd_lines(size)

@@ -148,7 +148,7 @@ def test_dropout_does_nothing_in_inference(k):
 
 
 class TestTransposedConvolution:
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=120)
     @given(data=st.data(), k=st.integers(1, 3))
     def test_any_kernel_stride_padding_dilation_and_groups(self, data, k):
         def draw(low, high):

@@ -105,7 +105,7 @@ def whole(columns: UnifiedColumns, blocks: Blocks, shape: tuple[int, int]) -> np
 
 
 @given(st.sampled_from(SIZES), st.integers(1, 4), st.integers(1, 20), st.sampled_from([0, 0.5, 1]), st.integers(0, 999))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_split_columns_hold_every_weight_once(size, count, columns, unified, seed):
     rng = np.random.default_rng(seed)
     matrix = matrix_of(rng, size, count, columns, unified)

@@ -75,7 +75,7 @@ def test_zero_only_leaves_survivors_alone_and_pulls_the_rest_by_w_plus_u() -> No
     seed=st.integers(0, 99),
     rho=st.sampled_from([1e-3, 0.1, 2.0]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_added_gradient_is_that_of_the_squared_penalty(weights: list[float], seed: int, rho: float) -> None:
     model, optimizer, plan = _linear(*weights)
     pruner = ADMM(model, optimizer, plan, steps=20, rho=[rho], harden_at=0.5)

@@ -72,7 +72,7 @@ def _stored(state: object) -> object:
 
 @METHODS
 @given(cut=st.integers(0, STEPS + 2))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make, cut: int) -> None:
     model, plan = _network()
     optimizer = _sgd(model)

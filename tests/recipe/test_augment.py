@@ -24,7 +24,7 @@ def _generator(seed: int = 0) -> torch.Generator:
     flip=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_picture_is_a_crop_of_its_padded_self_mirrored_or_not(
     n: int, channels: int, height: int, width: int, pad: int, flip: bool, seed: int
 ) -> None:

@@ -70,7 +70,7 @@ def slow_mask(block: Block, weight: Tensor, density: float) -> Tensor:
     return mask.view(weight.shape)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(BLOCKS, weights(SHAPES.filter(lambda s: torch.Size(s).numel() <= 200)), st.floats(0.01, 1))
 def test_projection_agrees_with_the_definition(block: Block, weight: Tensor, density: float) -> None:
     if weight.is_floating_point():
@@ -79,7 +79,6 @@ def test_projection_agrees_with_the_definition(block: Block, weight: Tensor, den
     assert torch.equal(block.project(weight, asked(block, density)), expected)
 
 
-@settings(deadline=None)
 @given(BLOCKS, weights(), st.floats(0.01, 1))
 def test_a_projection_obeys_its_pattern_keeps_its_exact_budget_and_is_idempotent(
     block: Block, weight: Tensor, density: float
@@ -95,7 +94,6 @@ def test_a_projection_obeys_its_pattern_keeps_its_exact_budget_and_is_idempotent
     assert torch.equal(block.expand(block.alive(mask), weight.shape), mask), "groups live or die together"
 
 
-@settings(deadline=None)
 @given(BLOCKS, weights(), st.floats(0.01, 1), st.integers(0, 2**20))
 def test_no_mask_of_the_pattern_is_nearer_than_the_projection(
     block: Block, weight: Tensor, density: float, seed: int
@@ -107,7 +105,6 @@ def test_no_mask_of_the_pattern_is_nearer_than_the_projection(
     assert distance <= (weight - weight * other).norm() + 1e-12
 
 
-@settings(deadline=None)
 @given(BLOCKS, weights())
 def test_groups_partition_the_weight_and_agree_with_group_scores(block: Block, weight: Tensor) -> None:
     index = block.groups(weight)

@@ -55,7 +55,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 @pytest.mark.parametrize("form", FORMS)
 @given(weight=weights(), block=BLOCKS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_stored_comes_back_to_the_bit(form, weight, block):
     before = weight.tobytes()
     stored = FORMS[form](weight, block)
@@ -65,7 +65,7 @@ def test_what_is_stored_comes_back_to_the_bit(form, weight, block):
 
 @pytest.mark.parametrize("form", FORMS)
 @given(weight=weights(), block=BLOCKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_bytes_are_those_of_the_arrays_whose_index_types_are_the_smallest(form, weight, block):
     stored = FORMS[form](weight, block)
     arrays = stored.arrays
@@ -79,7 +79,6 @@ def test_bytes_are_those_of_the_arrays_whose_index_types_are_the_smallest(form, 
 
 
 @given(weight=weights())
-@settings(deadline=None)
 def test_bcrc_groups_the_rows_with_equal_columns_and_no_others(weight):
     stored = BCRC.encode(weight)
     alive = stored.decode().reshape(len(weight), -1).view(f"u{weight.itemsize}") != 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from monstera import zoo
 from monstera.pruning.holes import punch_
-from monstera.sparsity import Entry, NOfM, Plan, find_view, pattern
+from monstera.sparsity import Block, Entry, NOfM, Plan, find_view, pattern
 from monstera.sparsity.rules import SKIPPED
 
 # Standard deviation of the logarithm by which scores differ from block row to block row, and from input channel to
@@ -155,6 +155,8 @@ def uneven_scores(model: nn.Module, plan: Plan, seed: int = 0, spread: float = S
     for name, entry in plan.items():
         view = find_view(model, name)
         squares = view.weight.detach().square()
+        if not isinstance(entry.pattern, Block):
+            raise ValueError(f"{name}: uneven scores are made for blocks, not for {entry.pattern}")
         grid = entry.pattern.group_scores(squares, view.layout).shape
         rows = torch.randn(grid[0], grid[1], 1, 1, generator=generator)
         columns = torch.randn(grid[0], 1, grid[2], 1, generator=generator)

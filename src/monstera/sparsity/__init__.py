@@ -1,10 +1,13 @@
 """What may be zero: patterns of holes, plans for whole networks, scores, schedules. No training, no compiling."""
 
 from monstera.sparsity.allocation import erk, erk_densities, global_magnitude
+from monstera.sparsity.block import Block, NOfM
+from monstera.sparsity.block_column_row import BlockColumnRow
 from monstera.sparsity.entry import Entry, EntryLike
 from monstera.sparsity.errors import FormatError, MaskFileError, PatternError, PlanError, ViewError
 from monstera.sparsity.masks import load_masks, save_masks
-from monstera.sparsity.patterns import ALL, Block, NOfM, PatternLike, pattern
+from monstera.sparsity.pattern import ALL, Pattern
+from monstera.sparsity.pattern_names import PatternLike, pattern
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.schedules import (
@@ -26,6 +29,7 @@ __all__ = [
     "PLAIN",
     "SCHEDULES",
     "Block",
+    "BlockColumnRow",
     "Constant",
     "Cosine",
     "Cubic",
@@ -37,6 +41,7 @@ __all__ = [
     "MaskFileError",
     "NOfM",
     "OneCycle",
+    "Pattern",
     "PatternError",
     "PatternLike",
     "Plan",

@@ -9,9 +9,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from monstera.sparsity import patterns
+from monstera.sparsity.block import Block, NOfM
 from monstera.sparsity.errors import PlanError
-from monstera.sparsity.patterns import ALL, Block, NOfM, PatternLike
+from monstera.sparsity.pattern import ALL, Pattern
+from monstera.sparsity.pattern_names import PatternLike
+from monstera.sparsity.pattern_names import pattern as pattern_of
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.rules import SKIPPED, candidates
 from monstera.sparsity.view import find_view
@@ -59,9 +61,11 @@ def erk(
     Raises:
         PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed.
     """
-    block = replace(_allocatable(pattern), scope="layer")
+    holes = _allocatable(pattern)
+    if isinstance(holes, Block):
+        holes = replace(holes, scope="layer")
     shapes = {name: find_view(model, name).weight.shape for name in candidates(model, skip)}
-    plan = Plan({name: (block, share) for name, share in erk_densities(shapes, density, power).items()})
+    plan = Plan({name: (holes, share) for name, share in erk_densities(shapes, density, power).items()})
     plan.check(model)
     return plan
 
@@ -75,9 +79,13 @@ def global_magnitude(
     all its groups gets one back, since no density is zero.
 
     Raises:
-        PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed.
+        PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed, and for columns and rows of
+            blocks, which do not compete with those of other weights.
     """
-    block = replace(_allocatable(pattern), scope="network")
+    block = _allocatable(pattern)
+    if not isinstance(block, Block):
+        raise PlanError([f"{block} has no groups that compete over the network; use erk or Plan.uniform"])
+    block = replace(block, scope="network")
     together = Plan.uniform(model, block, density, skip=skip)
     densities: dict[str, float] = {}
     for name, mask in together.masks(model).items():
@@ -86,10 +94,10 @@ def global_magnitude(
     return Plan({name: (replace(block, scope="layer"), share) for name, share in densities.items()})
 
 
-def _allocatable(name: PatternLike) -> Block:
-    block = patterns.pattern(name)
-    if (block.out, block.in_, block.positions) == (ALL, ALL, ALL):
+def _allocatable(name: PatternLike) -> Pattern:
+    block = pattern_of(name)
+    if isinstance(block, Block) and (block.out, block.in_, block.positions) == (ALL, ALL, ALL):
         raise PlanError(["a whole layer has no density of its own; use Plan.uniform with scope 'network'"])
-    if isinstance(block.scope, NOfM):
+    if isinstance(block, Block) and isinstance(block.scope, NOfM):
         raise PlanError([f"{block} has a density of its own, {block.density():g}; use Plan.uniform"])
     return block

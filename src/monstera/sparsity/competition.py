@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from monstera.sparsity.block import Block
 from monstera.sparsity.entry import Entry
 from monstera.sparsity.errors import PatternError, PlanError, suggestion
 from monstera.sparsity.scores import magnitude, widened
@@ -56,6 +57,7 @@ def _pool_masks(entry: Entry, pool: Sequence[str], scores: Tensors, layouts: Lay
     if len(pool) == 1:
         (name,) = pool
         return {name: block.mask(scores[name], entry.density, layouts.get(name, PLAIN))}
+    assert isinstance(block, Block), "no other pattern competes over a network"
     shapes: dict[str, torch.Size] = {}
     groups: dict[str, Tensor] = {}
     for name in pool:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from monstera.sparsity import patterns
 from monstera.sparsity.errors import PatternError, PlanError
-from monstera.sparsity.patterns import Block, PatternLike
+from monstera.sparsity.pattern import Pattern
+from monstera.sparsity.pattern_names import PatternLike
+from monstera.sparsity.pattern_names import pattern as pattern_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,13 @@ class Entry:
         0.5
     """
 
-    pattern: Block
+    pattern: Pattern
     density: float
 
     def __init__(self, pattern: PatternLike, density: float | None = None) -> None:
-        block = patterns.pattern(pattern)
-        object.__setattr__(self, "pattern", block)
-        object.__setattr__(self, "density", block.density(density))
+        pattern = pattern_of(pattern)
+        object.__setattr__(self, "pattern", pattern)
+        object.__setattr__(self, "density", pattern.density(density))
 
     def __str__(self) -> str:
         return f"{self.pattern} at density {self.density:g}"

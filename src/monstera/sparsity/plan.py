@@ -15,7 +15,7 @@ from monstera.sparsity.competition import network_masks, pools
 from monstera.sparsity.entry import Entry, EntryLike, entries_of
 from monstera.sparsity.errors import PlanError, ViewError
 from monstera.sparsity.files import write_atomically
-from monstera.sparsity.patterns import PatternLike
+from monstera.sparsity.pattern_names import PatternLike
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.rules import SKIPPED, Rule, candidates, matched
 from monstera.sparsity.selection import kept_groups

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,36 @@ def top(scores: Tensor, k: int) -> Tensor:
     ties = (flat == threshold).nonzero().squeeze(1)
     keep[ties[: k - int(keep.sum())]] = True
     return keep.view(scores.shape)
+
+
+def affordable(value: Tensor, cost: Tensor, able: Tensor, budget: int) -> Tensor:
+    """True at what has most value for its cost, as long as costs together stay within a budget; at least at one.
+
+    Args:
+        value: scores of any shape; among equals (for their cost) the first in row-major order win.
+        cost: whole numbers of the same shape, 1 or more where `able`.
+        able: bool; nothing else is taken.
+        budget: what all that is taken may cost.
+
+    Raises:
+        PatternError: a score is NaN.
+    """
+    worth = torch.where(able, _without_nan(value) / cost.clamp(min=1), -math.inf).flatten()
+    order = worth.argsort(descending=True, stable=True)
+    taken = able.flatten()[order] & (torch.where(able, cost, 0).flatten()[order].cumsum(0) <= budget)
+    taken[:1] = able.flatten()[order[:1]]
+    return torch.empty_like(taken).scatter_(0, order, taken).view(value.shape)
+
+
+def top_of_each(scores: Tensor, able: Tensor, k: Sequence[int]) -> Tensor:
+    """True at the k[i] largest scores of row i of `[rows, n]` among those `able`; of equals the first win.
+
+    Raises:
+        PatternError: a score is NaN.
+    """
+    ranked = torch.where(able, _without_nan(scores), -math.inf)
+    rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return able & (rank < torch.tensor(k, device=scores.device).unsqueeze(1))
 
 
 def top_n_of_m(scores: Tensor, n: int, m: int) -> Tensor:

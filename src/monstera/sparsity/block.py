@@ -6,7 +6,6 @@ forgiven a relative float error of 1e-9 (see `kept_groups`). Equal scores are de
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,13 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from monstera.sparsity.errors import PatternError, ViewError
-from monstera.sparsity.scores import magnitude, widened
+from monstera.sparsity.pattern import ALL, Extent, Pattern, Shape, check_extents, kept_fraction, opened
+from monstera.sparsity.scores import widened
 from monstera.sparsity.selection import kept_groups, most_of_m, top, top_n_of_m
 from monstera.sparsity.view import PLAIN, Layout, WeightView
-
-ALL: Literal["all"] = "all"
-Extent: TypeAlias = int | Literal["all"]
-Shape: TypeAlias = tuple[int, ...] | torch.Size
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ Scope: TypeAlias = Literal["layer", "network"] | NOfM
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class Block(Pattern):
     """Groups of `out` x `in_` x `positions` weights, cut inside the slices of a weight (see `view`).
 
     Blocks at the far edges are smaller where the weight does not divide evenly; they count as groups like any other and
@@ -73,10 +69,7 @@ class Block:
     scope: Scope = "layer"
 
     def __post_init__(self) -> None:
-        for name in ("out", "in_", "positions"):
-            size = getattr(self, name)
-            if size != ALL and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-                raise PatternError(f'Block.{name} is a whole number >= 1 or "all", got {size!r}')
+        check_extents("Block", {"out": self.out, "in_": self.in_, "positions": self.positions})
         if self.scope not in ("layer", "network") and not isinstance(self.scope, NOfM):
             raise PatternError(f'Block.scope is "layer", "network" or NOfM(n, m), got {self.scope!r}')
         if isinstance(self.scope, NOfM) and self.in_ == ALL:
@@ -90,7 +83,7 @@ class Block:
     @property
     def name(self) -> str:
         """The short name, which `pattern` turns back into an equal block."""
-        for name, block in _NAMED.items():
+        for name, block in NAMED.items():
             if block == self:
                 return name
         extents = [self.out, self.in_] + ([] if self.positions == 1 else [self.positions])
@@ -98,9 +91,6 @@ class Block:
         if isinstance(self.scope, NOfM) and block == "1x1":
             return str(self.scope)
         return block if self.scope == "layer" else f"{block}@{self.scope}"
-
-    def __str__(self) -> str:
-        return self.name
 
     def describe(self) -> str:
         """One line for people."""
@@ -113,7 +103,7 @@ class Block:
 
     def groups(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
         """The group of every weight: int64 of the weight's shape, counting from 0 in canonical row-major order."""
-        weight, layout = _opened(weight, layout)
+        weight, layout = opened(weight, layout)
         grid = self._grid(weight.shape, layout)
         index = torch.arange(_product(grid), device=weight.device).view(grid)
         return self.expand(index, weight.shape, layout)
@@ -146,7 +136,7 @@ class Block:
 
     def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
         """Which groups hold at least one non-zero weight: bool, the shape of `group_scores`."""
-        weight, layout = _opened(weight, layout)
+        weight, layout = opened(weight, layout)
         return self.group_scores(weight != 0, layout) > 0
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
@@ -171,21 +161,6 @@ class Block:
         kept = self.select(self.group_scores(widened(score), layout), density)
         return self.expand(kept, score.shape, layout)
 
-    def project(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> Tensor:
-        """The nearest tensor that obeys the pattern: groups of largest Frobenius norm kept, exact zeros elsewhere.
-
-        Returns a new, detached tensor of the weight's shape and dtype; the weight is not changed.
-        """
-        weight, layout = _opened(weight, layout)
-        return weight.detach().masked_fill(~self.mask(magnitude(weight), density, layout), 0)
-
-    def hold(self, weight: Tensor, grad: Tensor | None, mask: Tensor) -> None:
-        """Keep the holes: set the weight, and the gradient if there is one, to zero outside the mask, in place."""
-        with torch.no_grad():
-            weight.masked_fill_(~mask, 0)
-            if grad is not None:
-                grad.masked_fill_(~mask, 0)
-
     # ---- checking ---------------------------------------------------------------------------------------------------
 
     def density(self, asked: float | None = None) -> float:
@@ -202,11 +177,7 @@ class Block:
                     f"leave the density out or choose another N:M"
                 )
             return own
-        if asked is None:
-            raise PatternError(f"pattern {self.name} needs a density in (0, 1]")
-        if not 0 < asked <= 1:
-            raise PatternError(f"density is the kept fraction, in (0, 1]; got {asked}")
-        return asked
+        return kept_fraction(asked, self.name)
 
     def refusal(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> str:
         """Why this density (of a weight of this shape) makes no sense, or the empty string."""
@@ -231,10 +202,6 @@ class Block:
         if self.scope == "layer" and density < 1 and _product(self._counts(extents)) == 1:
             return f"{self.name} makes one single group of {where}, which always survives; use scope 'network'"
         return ""
-
-    def feasible(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> bool:
-        """Whether the density, and the pattern on a weight of this shape, make sense; `refusal` says why not."""
-        return not self.refusal(density, shape, layout)
 
     def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
         """Whether no more groups live than the density allows, and no more than N of M neighbours.
@@ -265,9 +232,7 @@ class Block:
         return self._counts(layout.extents(shape))
 
 
-PatternLike: TypeAlias = str | Block
-
-_NAMED = {
+NAMED = {
     "unstructured": Block(),
     "filter": Block(1, ALL, ALL),
     "channel": Block(ALL, 1, ALL),
@@ -276,65 +241,6 @@ _NAMED = {
     # A whole layer can only compete with other layers.
     "layer": Block(ALL, ALL, ALL, "network"),
 }
-_EXTENTS = re.compile(r"(all|\d+)x(all|\d+)(?:x(all|\d+))?")
-_N_OF_M = re.compile(r"(\d+):(\d+)")
-_GRAMMAR = f'{", ".join(_NAMED)}, "4x1", "8x4", "8x4xall" (out x in x positions), "2:4", "4x1@2:4", "4x1@network"'
-
-
-def pattern(name: PatternLike) -> Block:
-    """The pattern of a short name; a pattern is returned as it is.
-
-    Names: those of the table (unstructured, filter, channel, column, kernel, layer), `OxI` or `OxIxP` for blocks (each
-    a number or `all`), `N:M`; a block may be followed by `@layer`, `@network` or `@N:M`.
-
-    Raises:
-        PatternError: not such a name.
-
-    Example:
-        >>> pattern("8x4")
-        Block(out=8, in_=4, positions=1, scope='layer')
-        >>> print(pattern("4x1@2:4").describe())
-        blocks of 4 x 1 x 1 (out x in x positions), 2 kept of every 4 along in
-    """
-    if isinstance(name, Block):
-        return name
-    if not isinstance(name, str):
-        raise PatternError(f"a pattern is a Block or a short name, got {name!r}")
-    head, at, scope = name.strip().lower().partition("@")
-    if _N_OF_M.fullmatch(head):
-        head, at, scope = "unstructured", "@", head if not at else ""
-    block = _block(head)
-    if block is None:
-        raise PatternError(f"unknown pattern {name!r}; patterns: {_GRAMMAR}")
-    return _with_scope(block, scope, name) if at else block
-
-
-def _block(text: str) -> Block | None:
-    if text in _NAMED:
-        return _NAMED[text]
-    match = _EXTENTS.fullmatch(text)
-    if match is None:
-        return None
-    out, in_, positions = map(_extent, match.groups(default="1"))
-    return Block(out, in_, positions)
-
-
-def _extent(text: str) -> Extent:
-    return ALL if text == ALL else int(text)
-
-
-def _with_scope(block: Block, text: str, name: str) -> Block:
-    if match := _N_OF_M.fullmatch(text):
-        return Block(block.out, block.in_, block.positions, NOfM(int(match[1]), int(match[2])))
-    if text == "layer" or text == "network":
-        return Block(block.out, block.in_, block.positions, text)
-    raise PatternError(f"unknown scope {text!r} in pattern {name!r}; scopes: layer, network, N:M")
-
-
-def _opened(weight: Tensor | WeightView, layout: Layout) -> tuple[Tensor, Layout]:
-    if isinstance(weight, WeightView):
-        return weight.weight, weight.layout
-    return weight, layout
 
 
 def _product(sizes: tuple[int, ...]) -> int:

@@ -1,0 +1,124 @@
+"""What every pattern of holes answers, whatever it cuts a weight into."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from monstera.sparsity.errors import PatternError
+from monstera.sparsity.scores import magnitude
+from monstera.sparsity.view import PLAIN, Layout, WeightView
+
+ALL: Literal["all"] = "all"
+Extent: TypeAlias = int | Literal["all"]
+Shape: TypeAlias = tuple[int, ...] | torch.Size
+
+
+class Pattern(ABC):
+    """Which weights live or die together, and how the survivors are chosen. Immutable and hashable.
+
+    Methods take a tensor (2-D to 5-D, `[out, in, *kernel]`, any dtype and device) or a `WeightView`; the layout of a
+    tensor that holds parts or convolution groups is given by `layout`.
+    """
+
+    __slots__ = ()
+    # What competes: pools of entries are made by it.
+    scope: Any
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether `project` is the Euclidean projection."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The short name, which `pattern` turns back into an equal pattern."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One line for people."""
+
+    @abstractmethod
+    def mask(self, score: Tensor, density: float | None = None, layout: Layout = PLAIN) -> Tensor:
+        """The weights to keep: bool of the score's shape.
+
+        Raises:
+            PatternError: the density does not fit the pattern, or a score is NaN.
+        """
+
+    @abstractmethod
+    def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
+        """What the pattern counts as kept: bool, one element for each group that can be."""
+
+    @abstractmethod
+    def density(self, asked: float | None = None) -> float:
+        """The density meant by what was asked for.
+
+        Raises:
+            PatternError: outside (0, 1], left out where it is needed, or one the pattern cannot have.
+        """
+
+    @abstractmethod
+    def refusal(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> str:
+        """Why this density (of a weight of this shape) makes no sense, or the empty string."""
+
+    @abstractmethod
+    def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
+        """Whether the weight has the holes that the pattern asks for. Further zeros are no violation."""
+
+    def __str__(self) -> str:
+        return self.name
+
+    def project(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> Tensor:
+        """The weight with exact zeros where the mask of its squares has holes; the nearest such tensor if `exact`.
+
+        Returns a new, detached tensor of the weight's shape and dtype; the weight is not changed.
+        """
+        weight, layout = opened(weight, layout)
+        return weight.detach().masked_fill(~self.mask(magnitude(weight), density, layout), 0)
+
+    def hold(self, weight: Tensor, grad: Tensor | None, mask: Tensor) -> None:
+        """Keep the holes: set the weight, and the gradient if there is one, to zero outside the mask, in place."""
+        with torch.no_grad():
+            weight.masked_fill_(~mask, 0)
+            if grad is not None:
+                grad.masked_fill_(~mask, 0)
+
+    def feasible(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> bool:
+        """Whether the density, and the pattern on a weight of this shape, make sense; `refusal` says why not."""
+        return not self.refusal(density, shape, layout)
+
+
+def check_extents(kind: str, extents: dict[str, Any]) -> None:
+    """Refuse sizes of blocks that are none.
+
+    Raises:
+        PatternError: neither a whole number from 1 on nor "all".
+    """
+    for name, size in extents.items():
+        if size != ALL and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+            raise PatternError(f'{kind}.{name} is a whole number >= 1 or "all", got {size!r}')
+
+
+def kept_fraction(asked: float | None, name: str) -> float:
+    """A density that was asked for.
+
+    Raises:
+        PatternError: left out, or outside (0, 1].
+    """
+    if asked is None:
+        raise PatternError(f"pattern {name} needs a density in (0, 1]")
+    if not 0 < asked <= 1:
+        raise PatternError(f"density is the kept fraction, in (0, 1]; got {asked}")
+    return asked
+
+
+def opened(weight: Tensor | WeightView, layout: Layout) -> tuple[Tensor, Layout]:
+    """The tensor and layout of a weight given in either form."""
+    if isinstance(weight, WeightView):
+        return weight.weight, weight.layout
+    return weight, layout
