@@ -8,7 +8,7 @@ import monstera as ms
 
 
 def test_every_exported_name_resolves_and_is_listed():
-    assert ms.__all__ == sorted(ms._EXPORTS)
+    assert sorted(ms.__all__) == sorted(ms._EXPORTS)
     assert all(getattr(ms, name) is not None for name in ms.__all__)
     assert dir(ms) == ms.__all__
 

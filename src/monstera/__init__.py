@@ -19,6 +19,7 @@ _EXPORTS = {
     "HybridEngine": "compiler",
     "Plan": "sparsity",
     "PlanError": "sparsity",
+    "SRSTE": "pruning",
     "TableError": "compiler",
     "UnsupportedError": "compiler",
     "compile": "compiler",
@@ -35,6 +36,7 @@ _EXPORTS = {
 }
 __all__ = [
     "ADMM",
+    "SRSTE",
     "ArtifactError",
     "Block",
     "BlockColumnRow",
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
         write_tuning,
     )
     from monstera.loading import load
-    from monstera.pruning import ADMM, Gradual, hold, prune
+    from monstera.pruning import ADMM, SRSTE, Gradual, hold, prune
     from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, BlockColumnRow, Plan, PlanError, load_masks, pattern, save_masks
 

@@ -6,10 +6,13 @@ from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.gradual import Gradual
 from monstera.pruning.hold import Hold, hold
 from monstera.pruning.one_shot import prune
-from monstera.pruning.report import Progress, PruneReport, Residuals
+from monstera.pruning.report import Divergence, Progress, PruneReport, Residuals
+from monstera.pruning.srste import SRSTE
 
 __all__ = [
     "ADMM",
+    "SRSTE",
+    "Divergence",
     "Gradual",
     "Hold",
     "Progress",

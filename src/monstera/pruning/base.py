@@ -20,7 +20,8 @@ class Pruner(ABC):
 
     Every `optimizer.step()` calls `before_step` (gradients are there, weights not yet moved) and `after_step` (weights
     moved, `self.step` counted). Steps that mixed precision skips call neither. Between steps the parameters hold what
-    the forward pass uses, and weights outside `self.masks` are exact zeros, without gradient or momentum.
+    the forward pass uses, and weights outside `self.masks` are exact zeros, without gradient or momentum while the
+    method `holds_holes`.
 
     Args:
         model: its planned parameters are edited in place at every step.
@@ -56,6 +57,11 @@ class Pruner(ABC):
     @abstractmethod
     def phase(self) -> str:
         """What the method is doing now."""
+
+    @property
+    def holds_holes(self) -> bool:
+        """Whether weights outside the masks are dead now, so that neither gradient nor momentum may move them."""
+        return True
 
     @abstractmethod
     def before_step(self, grads: Mapping[str, Tensor], scale: Tensor | float) -> None:
@@ -163,8 +169,9 @@ class Pruner(ABC):
         scale = getattr(optimizer, "grad_scale", None)
         with torch.no_grad():
             self.before_step(grads, 1.0 if scale is None else scale)
-            for name, grad in grads.items():
-                grad.masked_fill_(~self.masks[name], 0)
+            if self.holds_holes:
+                for name, grad in grads.items():
+                    grad.masked_fill_(~self.masks[name], 0)
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if self._skipped:
@@ -176,7 +183,8 @@ class Pruner(ABC):
 
     def _punch(self) -> None:
         punch_(self.weights, self.masks)
-        clear_state_(self._optimizer, self.weights, self.masks)
+        if self.holds_holes:
+            clear_state_(self._optimizer, self.weights, self.masks)
 
 
 def _need_weights(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> None:

@@ -22,6 +22,17 @@ class Residuals:
 
 
 @dataclass(frozen=True, slots=True)
+class Divergence:
+    """Sparse architecture divergence of one optimizer step: how many planned weights it took into or out of the masks.
+
+    Source: A. Zhou et al. 2021, arXiv 2102.04010, `||E_i - E_j||_0` of the masks of neighbouring steps.
+    """
+
+    step: int
+    flips: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a pruner stands: `density` is the fraction of planned weights that its masks keep now."""
 
@@ -30,9 +41,12 @@ class Progress:
     phase: str
     density: float
     residuals: Residuals | None = None
+    divergence: Divergence | None = None
 
     def __str__(self) -> str:
         text = f"{self.phase}, step {self.step} of {self.steps}, density {self.density:.3f}"
+        if self.divergence is not None:
+            return f"{text}, {self.divergence.flips} weights changed sides"
         if self.residuals is None:
             return text
         r = self.residuals

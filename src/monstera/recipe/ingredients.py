@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, Gradual, Pruner
+from monstera.pruning import ADMM, SRSTE, Gradual, Pruner
 from monstera.recipe.errors import RecipeError
-from monstera.recipe.schema import AdmmMethod, LearningRate, Recipe, Sgd
+from monstera.recipe.schema import AdmmMethod, LearningRate, Recipe, Sgd, SrsteMethod
 from monstera.sparsity import Plan, PlanError, pattern, schedule
 from monstera.zoo import load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, data_root, data_set, held_out
@@ -110,6 +110,8 @@ def make_pruner(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimiz
             harden_at=how.harden_at,
             zero_only=how.zero_only,
         )
+    if isinstance(how, SrsteMethod):
+        return SRSTE(model, optimizer, plan, steps=steps, decay=how.decay, harden_at=how.harden_at)
     end = max(1, round(how.ramp * steps))
     ramp = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
     return Gradual(model, optimizer, plan, steps=steps, schedule=ramp, update_every=how.update_every)

@@ -63,6 +63,14 @@ class AdmmMethod(_Section):
     zero_only: bool = False
 
 
+class SrsteMethod(_Section):
+    """SR-STE, and STE with a decay of 0; see `monstera.pruning.SRSTE`."""
+
+    name: Literal["srste"]
+    decay: float = Field(2e-4, ge=0)
+    harden_at: float = Field(1.0, gt=0, le=1)
+
+
 class Sgd(_Section):
     """Stochastic gradient descent; weight decay spares vectors (biases and norms)."""
 
@@ -123,7 +131,7 @@ class Recipe(_Section):
     network: Network
     data: Data
     plan: PlanRule
-    method: Annotated[GradualMethod | AdmmMethod, Field(discriminator="name")]
+    method: Annotated[GradualMethod | AdmmMethod | SrsteMethod, Field(discriminator="name")]
     epochs: PositiveInt
     batch_size: int = Field(128, ge=2)
     optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
