@@ -16,9 +16,11 @@ _EXPORTS = {
     "BuildError": "compiler",
     "Engine": "runtime",
     "Gradual": "pruning",
+    "GroupLasso": "pruning",
     "HybridEngine": "compiler",
     "Plan": "sparsity",
     "PlanError": "sparsity",
+    "Reweighted": "pruning",
     "SRSTE": "pruning",
     "TableError": "compiler",
     "UnsupportedError": "compiler",
@@ -43,9 +45,11 @@ __all__ = [
     "BuildError",
     "Engine",
     "Gradual",
+    "GroupLasso",
     "HybridEngine",
     "Plan",
     "PlanError",
+    "Reweighted",
     "TableError",
     "UnsupportedError",
     "compile",
@@ -74,7 +78,7 @@ if TYPE_CHECKING:
         write_tuning,
     )
     from monstera.loading import load
-    from monstera.pruning import ADMM, SRSTE, Gradual, hold, prune
+    from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, BlockColumnRow, Plan, PlanError, load_masks, pattern, save_masks
 

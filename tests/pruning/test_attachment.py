@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.pruning import ADMM, SRSTE, Gradual, Pruner
+from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
@@ -33,7 +33,19 @@ def _srste(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pr
     return SRSTE(model, optimizer, plan, steps=STEPS, decay=1e-2, harden_at=0.75)
 
 
-METHODS = pytest.mark.parametrize("make", [_admm, _gradual, _srste])
+def _lasso(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return GroupLasso(model, optimizer, plan, steps=STEPS, l1=1e-5)
+
+
+def _proximal(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return GroupLasso(model, optimizer, plan, steps=STEPS, groups=["filter", "column"], proximal=True)
+
+
+def _reweighted(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return Reweighted(model, optimizer, plan, steps=STEPS)
+
+
+METHODS = pytest.mark.parametrize("make", [_admm, _gradual, _srste, _lasso, _proximal, _reweighted])
 
 
 def _network() -> tuple[nn.Module, Plan]:

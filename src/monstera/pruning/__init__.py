@@ -4,9 +4,11 @@ from monstera.pruning.admm import ADMM
 from monstera.pruning.base import Pruner
 from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.gradual import Gradual
+from monstera.pruning.group_lasso import GroupLasso
 from monstera.pruning.hold import Hold, hold
 from monstera.pruning.one_shot import prune
 from monstera.pruning.report import Divergence, Progress, PruneReport, Residuals
+from monstera.pruning.reweighted import Reweighted
 from monstera.pruning.srste import SRSTE
 
 __all__ = [
@@ -14,11 +16,13 @@ __all__ = [
     "SRSTE",
     "Divergence",
     "Gradual",
+    "GroupLasso",
     "Hold",
     "Progress",
     "PruneReport",
     "Pruner",
     "Residuals",
+    "Reweighted",
     "hold",
     "prune",
     "reestimate_batch_norm",

@@ -12,14 +12,21 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, SRSTE, Gradual, Pruner
+from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
-from monstera.recipe.schema import AdmmMethod, LearningRate, Recipe, Sgd, SrsteMethod
+from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
 from monstera.sparsity import Plan, PlanError, pattern, schedule
 from monstera.zoo import load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, data_root, data_set, held_out
 
 T = TypeVar("T")
+# Methods whose section in a recipe has the names of their arguments.
+_METHODS: dict[str, Callable[..., Pruner]] = {
+    "admm": ADMM,
+    "group_lasso": GroupLasso,
+    "reweighted": Reweighted,
+    "srste": SRSTE,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,19 +106,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 def make_pruner(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> Pruner:
     """Attach the recipe's method to the optimizer."""
     how = recipe.method
-    if isinstance(how, AdmmMethod):
-        return ADMM(
-            model,
-            optimizer,
-            plan,
-            steps=steps,
-            rho=how.rho,
-            update_every=how.update_every,
-            harden_at=how.harden_at,
-            zero_only=how.zero_only,
-        )
-    if isinstance(how, SrsteMethod):
-        return SRSTE(model, optimizer, plan, steps=steps, decay=how.decay, harden_at=how.harden_at)
+    if not isinstance(how, GradualMethod):
+        return _METHODS[how.name](model, optimizer, plan, steps=steps, **how.model_dump(exclude={"name"}))
     end = max(1, round(how.ramp * steps))
     ramp = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
     return Gradual(model, optimizer, plan, steps=steps, schedule=ramp, update_every=how.update_every)

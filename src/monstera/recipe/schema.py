@@ -71,6 +71,36 @@ class SrsteMethod(_Section):
     harden_at: float = Field(1.0, gt=0, le=1)
 
 
+class GroupLassoMethod(_Section):
+    """Group lasso over the plan's own groups, or over those of other patterns; see `monstera.pruning.GroupLasso`."""
+
+    name: Literal["group_lasso"]
+    strength: float = Field(1e-3, ge=0)
+    harden_at: float = Field(0.5, gt=0, lt=1)
+    groups: tuple[str, ...] | None = None
+    l1: float = Field(0.0, ge=0)
+    proximal: bool = False
+    threshold: float = Field(1e-4, ge=0)
+
+
+class ReweightedMethod(_Section):
+    """Reweighted group regularisation; see `monstera.pruning.Reweighted`."""
+
+    name: Literal["reweighted"]
+    strength: float = Field(1e-4, ge=0)
+    alpha: Literal["norm", "square"] = "norm"
+    penalty: Literal["norm", "square"] = "norm"
+    eps: PositiveFloat = 1e-3
+    reweight_at: tuple[Unit, ...] = (0.25, 0.5, 0.75)
+    harden_at: float = Field(0.5, gt=0, lt=1)
+    groups: tuple[str, ...] | None = None
+
+
+Method: TypeAlias = Annotated[
+    GradualMethod | AdmmMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod, Field(discriminator="name")
+]
+
+
 class Sgd(_Section):
     """Stochastic gradient descent; weight decay spares vectors (biases and norms)."""
 
@@ -131,7 +161,7 @@ class Recipe(_Section):
     network: Network
     data: Data
     plan: PlanRule
-    method: Annotated[GradualMethod | AdmmMethod | SrsteMethod, Field(discriminator="name")]
+    method: Method
     epochs: PositiveInt
     batch_size: int = Field(128, ge=2)
     optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]

@@ -122,6 +122,10 @@ class Block(Pattern):
         out, in_, positions = extents
         return padded.unflatten(3, (-1, positions)).unflatten(2, (-1, in_)).unflatten(1, (-1, out)).sum((2, 4, 6))
 
+    def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:
+        """The sum of a score over the group that every weight is in: one tensor of the score's shape."""
+        return [self.expand(self.group_scores(score, layout), score.shape, layout)]
+
     def expand(self, values: Tensor, shape: Shape, layout: Layout = PLAIN) -> Tensor:
         """Give every weight the value of its group: the way back from `group_scores`, to a weight of `shape`."""
         _, *canonical = layout.extents(shape)

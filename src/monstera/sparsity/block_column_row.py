@@ -108,6 +108,13 @@ class BlockColumnRow(Pattern):
             kept = affordable(value, cost, able, kept_groups(density, weights))
         return kept.unsqueeze(along)
 
+    def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:
+        """The sums of a score over every weight's column of its block, and over its row: the score's shape."""
+        canonical = layout.to_canonical(score)
+        blocks = self._blocks(canonical)
+        lines = [blocks.sum(along, keepdim=True).expand_as(blocks) for along in (1, 2)]
+        return [layout.from_canonical(self._joined(line, canonical.shape), score.shape) for line in lines]
+
     def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
         """Which weights lie in a living row and a living column of their block: bool, of the weight's shape."""
         weight, layout = opened(weight, layout)

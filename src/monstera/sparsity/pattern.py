@@ -55,6 +55,13 @@ class Pattern(ABC):
         """What the pattern counts as kept: bool, one element for each group that can be."""
 
     @abstractmethod
+    def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:
+        """For each family of groups, the sum of a score over the group that every weight is in: the score's shape.
+
+        Groups of one family are disjoint; patterns whose groups overlap have several families.
+        """
+
+    @abstractmethod
     def density(self, asked: float | None = None) -> float:
         """The density meant by what was asked for.
 

@@ -1,0 +1,85 @@
+"""What group lasso and its reweighted form share: a penalty on the norms of groups, then hard holes, then tuning."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monstera.pruning.base import Pruner
+from monstera.sparsity import Pattern, PatternLike, Plan, magnitude, pattern
+
+# A group of norm 0 has no direction to be pulled in.
+_TINY = 1e-30
+
+
+class GroupPenalty(Pruner):
+    """Regularise for the first `harden_at` of `steps`, prune to the plan, tune under fixed masks.
+
+    Groups are those of each weight's own pattern, or of every pattern in `groups`.
+
+    Raises:
+        ValueError: a strength below 0, or `harden_at` outside (0, 1); see also `Pruner`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: Plan,
+        steps: int,
+        strength: float,
+        harden_at: float,
+        groups: Sequence[PatternLike] | None,
+    ) -> None:
+        if not strength >= 0:
+            raise ValueError(f"strength: expected 0 or more, got {strength}")
+        if not 0 < harden_at < 1:
+            raise ValueError(f"harden_at: expected a fraction of the steps between 0 and 1, got {harden_at}")
+        self.strength, self.harden_step = strength, max(1, round(harden_at * steps))
+        self._groups = None if groups is None else tuple(pattern(like) for like in groups)
+        super().__init__(model, optimizer, plan, steps)
+
+    @abstractmethod
+    def pull(self, name: str, norms: Sequence[Tensor]) -> Tensor:
+        """The gradient of the penalty of one weight, for a strength of 1.
+
+        Args:
+            name: of the weight.
+            norms: for each family of groups, the norm of the group that every element is in: never 0.
+        """
+
+    @property
+    def phase(self) -> str:
+        return "regularise" if self.step < self.harden_step else "tune"
+
+    def norms(self, name: str) -> list[Tensor]:
+        """For each family of groups, the norm of the group that every element of a weight is in: never 0."""
+        squares, layout = magnitude(self.weights[name]), self.layouts[name]
+        return [sums.sqrt().clamp_min(_TINY) for family in self.patterns(name) for sums in family.sums(squares, layout)]
+
+    def patterns(self, name: str) -> Sequence[Pattern]:
+        """The patterns whose groups are penalised in a weight."""
+        return (self.plan[name].pattern,) if self._groups is None else self._groups
+
+    def before_step(self, grads: Mapping[str, Tensor], scale: Tensor | float) -> None:
+        if self.phase == "regularise":
+            for name, grad in grads.items():
+                grad.add_(self.pull(name, self.norms(name)).to(grad.dtype) * (self.strength * scale))
+
+    def after_step(self) -> None:
+        if self.step == self.harden_step:
+            self.harden()
+
+    def own_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        """Step and masks are all there is."""
+
+    def settings(self) -> dict[str, Any]:
+        groups = None if self._groups is None else [str(family) for family in self._groups]
+        return {"strength": self.strength, "harden_step": self.harden_step, "groups": groups}

@@ -1,0 +1,102 @@
+"""Reweighted group regularisation: the smaller a group has become, the harder it is pulled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from monstera.pruning.group_penalty import GroupPenalty
+from monstera.sparsity import PatternLike, Plan
+
+Power: TypeAlias = Literal["norm", "square"]
+
+
+@final
+class Reweighted(GroupPenalty):
+    """Add `strength * sum of a_g f(||w_g||)` over all groups g to the loss, prune to the plan, tune under fixed masks.
+
+    `a_g` is `1 / (||w_g|| + eps)` or `1 / (||w_g||^2 + eps)` of the weights at the last update, a constant in between:
+    strong groups are left alone, weak ones vanish. Which densities the layers get may be left to the penalty: with a
+    pattern of scope "network" the groups of all layers compete for one budget when the masks are made.
+
+    Args:
+        steps: optimizer steps of all phases together.
+        strength: weight of the penalty (the papers' lambda).
+        alpha: "norm" or "square", by which the factors are made.
+        penalty: "norm" or "square", what f is. "norm" with alpha "norm" is the form for language models (Li et al.
+            2020), with alpha "square" that of the code for 3-D networks, "square" with "square" that of their paper;
+            there the learning rate times 2 strength / eps must stay below 1.
+        eps: about the norm (or its square) of the weakest group that is to live.
+        reweight_at: fractions of the regularising steps after which the factors are made anew; made first of the
+            weights as they come.
+        harden_at: the fraction of `steps` after which the weights are projected to the plan for good.
+        groups: patterns whose groups are penalised; default those of the plan.
+
+    Raises:
+        ValueError: a strength or eps that is not positive, an unknown form, fractions outside (0, 1); see `Pruner`.
+
+    Source: E. Candes, M. Wakin, S. Boyd 2008, "Enhancing Sparsity by Reweighted l1 Minimization"; groups as in B. Li et
+    al., "Efficient Transformer-based Large Scale Language Representations using Hardware-friendly Block Structured
+    Pruning", 2020 (arXiv 2009.08065). There updates are made at epochs that short runs never reach; here at fractions.
+    """
+
+    name = "Reweighted"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        plan: Plan,
+        *,
+        steps: int,
+        strength: float = 1e-4,
+        alpha: Power = "norm",
+        penalty: Power = "norm",
+        eps: float = 1e-3,
+        reweight_at: Sequence[float] = (0.25, 0.5, 0.75),
+        harden_at: float = 0.5,
+        groups: Sequence[PatternLike] | None = None,
+    ) -> None:
+        for name, value in (("alpha", alpha), ("penalty", penalty)):
+            if value not in get_args(Power):
+                raise ValueError(f'{name}: expected "norm" or "square", got {value!r}')
+        if not eps > 0:
+            raise ValueError(f"eps: expected a positive number, got {eps}")
+        if not all(0 < part < 1 for part in reweight_at):
+            raise ValueError(f"reweight_at: expected fractions between 0 and 1, got {tuple(reweight_at)}")
+        self.alpha, self.penalty, self.eps = alpha, penalty, eps
+        super().__init__(model, optimizer, plan, steps, strength, harden_at, groups)
+        self.reweight_steps = sorted({round(part * self.harden_step) for part in reweight_at} - {0, self.harden_step})
+        self._reweight()
+
+    def pull(self, name: str, norms: Sequence[Tensor]) -> Tensor:
+        weight = self.weights[name].detach()
+        gradient = [2 * weight if self.penalty == "square" else weight / norm for norm in norms]
+        return sum((a * g for a, g in zip(self.factors[name], gradient, strict=True)), torch.zeros_like(norms[0]))
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.step == self.harden_step:
+            self.factors = {}
+        elif self.step in self.reweight_steps:
+            self._reweight()
+
+    def settings(self) -> dict[str, Any]:
+        own = {"alpha": self.alpha, "penalty": self.penalty, "eps": self.eps, "reweight_steps": self.reweight_steps}
+        return {**super().settings(), **own}
+
+    def own_state(self) -> dict[str, Any]:
+        return {"factors": {name: [factor.clone() for factor in group] for name, group in self.factors.items()}}
+
+    def load_own_state(self, state: Mapping[str, Any]) -> None:
+        self.factors = {
+            name: [factor.to(self.weights[name].device, copy=True) for factor in group]
+            for name, group in state["factors"].items()
+        }
+
+    def _reweight(self) -> None:
+        power = 2 if self.alpha == "square" else 1
+        self.factors = {name: [1 / (norm**power + self.eps) for norm in self.norms(name)] for name in self.weights}
