@@ -34,6 +34,17 @@ class Residual(nn.Module):
         return F.relu(x + self.conv(x).relu() * 0.5 + self.conv(x))
 
 
+class Sum(nn.Module):
+    """The sum of two layers on one input."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+    def forward(self, x):
+        return F.relu(self.one(x) + self.other(x))
+
+
 def over(function) -> nn.Module:
     return Function(lambda _, x: function(x))
 
@@ -111,6 +122,9 @@ IN_DEPTH: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "a whole depth at once": (deep((6, 1, 1)), LARGE),
     "rows by themselves": (nn.Conv3d(5, 3, 3, padding=1), LARGE),
     "a residual": (Residual(nn.Conv3d(8, 8, 3, padding=1), deep(1)), LARGE),
+    # Without pads a slice, and after 16 of them the next plane, follows at once: no room for the rest of a vector.
+    "no pads": (deep((3, 1, 1)), (1, 5, 18, 17, 17)),
+    "no pads and a residual": (Sum(deep((3, 1, 1)), deep((3, 1, 1))), (1, *LARGE[1:])),
 }
 
 

@@ -77,7 +77,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
     assert isinstance(layout, Planes)
     matrix = _conv_matrix(low, node, inside)
     depth, lanes = _taps(low, node).z, low.target.lanes
-    abreast = _abreast(depth, inside)
+    abreast = _abreast(depth, inside, layout)
     stretches = stretches_of(depth, inside, layout, apart=abreast)
     longest = max(stretches, key=lambda stretch: stretch.run)
     vectors = longest.vectors(lanes)
@@ -146,9 +146,12 @@ def _spmm(
     low.add(node, _title(low, node, blocks), kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
 
 
-def _abreast(depth: Axis, inside: Planes) -> bool:
-    """Whether slices take turns, a chunk of pixels each: where they share input that outgrows the cache meanwhile."""
-    shares = depth.out > 1 and len(depth.alive) > 1
+def _abreast(depth: Axis, inside: Planes, layout: Planes) -> bool:
+    """Whether slices take turns, a chunk of pixels each: where they share input that outgrows the cache meanwhile.
+
+    The end of a slice is then stored after the beginning of the next, and must not reach into it.
+    """
+    shares = depth.out > 1 and len(depth.alive) > 1 and layout.apart
     return shares and 4 * len(depth.alive) * inside.c * inside.grid.slice > CHUNK_BYTES
 
 
