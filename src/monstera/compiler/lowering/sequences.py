@@ -86,7 +86,7 @@ def lower_attention(low: Lowering, node: Node) -> None:
     fields |= _mask(low, node, (node.shape[0], len(heads), keys, queries))
     fields |= {
         "head": low.table(np.array(heads, np.int32)),
-        "scratch": low.buffer(f"{node.name}:scores", Flat((low.threads * scratch,))),
+        "scratch": low.scratch(f"{node.name}:scores", Flat((low.threads * scratch,))),
         "scratch_floats": scratch,
         "heads": len(heads),
         "keys": keys,
