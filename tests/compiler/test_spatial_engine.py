@@ -169,6 +169,12 @@ def test_taps_that_lie_in_the_padding_of_the_depth_are_skipped():
     assert stretches[1, 3] > 2.9 * stretches[0, 3] == 2.9 * stretches[2, 3]
 
 
+@pytest.mark.parametrize("conv", [nn.Conv3d(4, 4, 3, padding=1), nn.Conv3d(4, 2, 3, padding=1), nn.Conv3d(4, 4, 1)])
+def test_every_table_is_read(conv):
+    program = program_of(conv, 1, 4, 5, 30, 30)
+    assert program.tables.keys() == {r.name for s in program.steps for r in s.refs() if r.space == "weights"}
+
+
 def test_depth_is_not_padded_in_memory():
     program = program_of(nn.Sequential(nn.Conv3d(4, 8, 3, padding=1), nn.Conv3d(8, 4, 3, padding=1)), 1, 4, 5, 30, 30)
     plane = odd_lines(5 * 31 * 31)

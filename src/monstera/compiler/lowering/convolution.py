@@ -18,7 +18,8 @@ from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.matrix import (
     Matrix,
-    block_tables,
+    block_table,
+    column_tables,
     group_offsets,
     product_fields,
     spmv_fields,
@@ -131,10 +132,11 @@ def _spmm(
     blocks = pack(matrix.values, matrix.holes, part.rows)
     # A channel counts as often as slices of it are read.
     channels = np.unique(blocks.columns // prod(_kernel(low, op)[1:])).size * op.groups
-    fields = common | block_tables(low, matrix, blocks)
+    fields = common | column_tables(low, matrix, blocks)
     if not choice.groups:
         choice = _in_groups(low, node, part.size, choice)
     fields |= _cut_tables(low, matrix, blocks, choice.groups, stretches)
+    fields |= {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count}
     fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
     fields["row"] = low.table(blocks.row)
     work = work_of(matrix, part, blocks, prod(node.shape) // node.shape[1])
@@ -286,7 +288,7 @@ def _cut_tables(
     With several stretches, a table for each range of taps in depth, and in it only their columns.
     """
     if groups == len(stretches) == 1:
-        return {}
+        return {"block": block_table(low, matrix, blocks)}
     columns = matrix.holes.shape[1]
     ranges = [(b * matrix.deep, e * matrix.deep) for b, e in tap_ranges(stretches)]
     cuts = np.array([np.clip(np.arange(groups + 1) * columns // groups, *r) for r in ranges])
