@@ -132,7 +132,7 @@ IN_DEPTH: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 def test_slices_that_take_turns_agree_with_slices_one_after_another(threads, monkeypatch):
     """What large volumes do, on small ones: slices abreast, lines asked for before they are stored to."""
     monkeypatch.setattr(convolution, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(convolution, "FAR_BYTES", 0)
+    monkeypatch.setattr(convolution, "LAST_LEVEL_BYTES", 0)
     steps = program_of(IN_DEPTH["a volume"][0], *LARGE).steps
     assert any(
         s.fields["abreast"] and s.fields["vectors"] > 2 * s.fields["chunk"] for s in steps if "abreast" in s.fields

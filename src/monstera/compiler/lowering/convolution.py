@@ -32,12 +32,11 @@ from monstera.compiler.lowering.unified import near, unified_candidates, unified
 from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep
+from monstera.compiler.stripes import LAST_LEVEL_BYTES
 from monstera.compiler.taps import Axis, Taps, taps_of
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
-# Larger tensors come from memory.
-FAR_BYTES = 4 * 1024 * 1024
 # Cache lines that single rows read over and over (some leave the first-level cache, rarely), and the planes worth it.
 GROUP_LINES = 600
 GROUPED_FLOATS = 640
@@ -97,7 +96,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "stretch": stretch_table(low, stretches),
         "stretches": len(stretches),
         "abreast": int(abreast),
-        "far": int(4 * layout.size > FAR_BYTES),
+        "far": int(4 * layout.size > LAST_LEVEL_BYTES),
     }
     case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target), vectors)
     shape = (
