@@ -16,6 +16,7 @@ from compiler.agreement import compare, torch_answers
 from compiler.batch import compile_batch, poison_arenas, run
 from compiler.graphs import fitting_inputs, normal
 from monstera.compiler.frontends import Imported, UnsupportedError, from_torch
+from monstera.compiler.frontends.imported import Input
 from monstera.compiler.ir import Activate, Activation, Attention, Embedding, Graph, Node, Norm, interpret
 from monstera.compiler.lowering import lower
 from monstera.compiler.lowering.sequences import strip_widths
@@ -267,6 +268,17 @@ def test_exponentials_reach_infinity_and_zero_where_torch_does():
     values = np.array([88.5, 89.0, 1000.0, -200.0, -np.inf, np.nan], np.float32)
     [answer] = run(runner, imported, {"x": values})
     np.testing.assert_allclose(answer, torch.exp(torch.from_numpy(values)).numpy(), rtol=1e-5)
+
+
+def test_keys_and_values_are_read_where_the_caller_left_them():
+    op, shapes = Attention(0.5, (5, 3), (4, 7)), {"q": (2, 8, 19), "k": (2, 8, 33), "v": (2, 11, 33)}
+    graph = Graph(tuple(shapes.items()), (Node("y", op, tuple(shapes), (2, 11, 19)),), ("y",), {})
+    imported = Imported(graph, tuple(Input(*i) for i in graph.inputs), {"kind": "value", "index": 0})
+    program = lower(graph, native())
+    assert [s.title for s in program.steps if s.kernel.name == "copy"] == ["q to dense order", "y to output 0"]
+    (runner,) = compile_batch([imported], optimized=False)
+    inputs = fitting_inputs(imported, 1)
+    np.testing.assert_allclose(run(runner, imported, inputs)[0], interpret(graph, inputs)["y"], atol=1e-5)
 
 
 def test_heads_of_different_widths_are_one_after_another_in_the_channels():

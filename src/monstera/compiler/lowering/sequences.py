@@ -77,8 +77,8 @@ def lower_attention(low: Lowering, node: Node) -> None:
     heads = [(h.q.start, h.k.start, h.v.start, h.y.start, h.k.stop - h.k.start, h.v.stop - h.v.start) for h in op.heads]
     fields: dict[str, Field] = {"y": low.result(node)[0], "y_grid": grid_args(low.layout(node.name))}
     for name, value in zip("qkv", node.inputs, strict=False):
-        # Vectors of queries are loaded whole at the end of a row: what lies there must be ours.
-        ref, layout = _readable(low, value)
+        # Keys and values are read float by float. Queries are loaded in whole vectors, at the end of a row as well.
+        ref, layout = _readable(low, value) if name == "q" else (low.own(value), low.layout(value))
         image, channel, _ = strides_of(layout)
         fields |= {name: ref, f"{name}_channel": channel, f"{name}_image": image}
     fields |= _mask(low, node, (node.shape[0], len(heads), keys, queries))
