@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -14,10 +15,13 @@ from torch import nn
 from compiler.agreement import compare, torch_answers
 from compiler.batch import compile_batch, poison_arenas, run
 from compiler.graphs import fitting_inputs, normal
-from monstera.compiler.frontends import UnsupportedError, from_torch
-from monstera.compiler.ir import Attention, Embedding, Graph, Node, Norm, interpret
+from monstera.compiler.frontends import Imported, UnsupportedError, from_torch
+from monstera.compiler.frontends.imported import Input
+from monstera.compiler.ir import Activate, Activation, Attention, Embedding, Graph, Node, Norm, interpret
+from monstera.compiler.lowering import lower
 from monstera.compiler.lowering.sequences import strip_widths
-from monstera.compiler.targets import TARGETS
+from monstera.compiler.passes import optimize
+from monstera.compiler.targets import TARGETS, native
 
 TOKENS = (1, 7, 15, 16, 17, 33, 128)
 HEADS = (1, 3, 12)
@@ -266,6 +270,17 @@ def test_exponentials_reach_infinity_and_zero_where_torch_does():
     np.testing.assert_allclose(answer, torch.exp(torch.from_numpy(values)).numpy(), rtol=1e-5)
 
 
+def test_keys_and_values_are_read_where_the_caller_left_them():
+    op, shapes = Attention(0.5, (5, 3), (4, 7)), {"q": (2, 8, 19), "k": (2, 8, 33), "v": (2, 11, 33)}
+    graph = Graph(tuple(shapes.items()), (Node("y", op, tuple(shapes), (2, 11, 19)),), ("y",), {})
+    imported = Imported(graph, tuple(Input(*i) for i in graph.inputs), {"kind": "value", "index": 0})
+    program = lower(graph, native())
+    assert [s.title for s in program.steps if s.kernel.name == "copy"] == ["q to dense order", "y to output 0"]
+    (runner,) = compile_batch([imported], optimized=False)
+    inputs = fitting_inputs(imported, 1)
+    np.testing.assert_allclose(run(runner, imported, inputs)[0], interpret(graph, inputs)["y"], atol=1e-5)
+
+
 def test_heads_of_different_widths_are_one_after_another_in_the_channels():
     op = Attention(0.5, (2, 3), (4, 1), repeats=2)
     rng = np.random.default_rng(0)
@@ -278,6 +293,50 @@ def test_heads_of_different_widths_are_one_after_another_in_the_channels():
         a, b, c = (torch.from_numpy(t[0, slice(*r)].T) for t, r in ((q, queries), (k, keys), (v, values)))
         theirs = F.scaled_dot_product_attention(a[None], b[None], c[None], scale=0.5)[0].T
         np.testing.assert_allclose(answer[0, slice(*result)], theirs, atol=1e-12)
+
+
+class Beside(nn.Module):
+    """A layer, and a value that is computed before it and given behind it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        early = x.sigmoid()
+        y = self.layer(x)
+        return (y[0] if isinstance(y, tuple) else y), early
+
+
+def test_values_may_be_named_like_the_memory_that_layers_work_in():
+    torch.manual_seed(0)
+    layers = (nn.GRU(8, 12), nn.LSTM(8, 12), nn.TransformerEncoderLayer(8, 2, 4, 0.0), nn.Conv1d(9, 4, 3))
+    found = [pair for layer in layers for pair in named_like_scratch(layer)]
+    assert len(found) >= 8
+    graphs = [graph for _, graph in found]
+    for (name, graph), runner in zip(found, compile_batch(graphs, optimized=False), strict=True):
+        inputs = fitting_inputs(graph, 1)
+        exact = interpret(graph.graph, inputs)
+        for answer, value in zip(run(runner, graph, inputs), graph.graph.outputs, strict=True):
+            np.testing.assert_allclose(answer, exact[value], atol=1e-4, err_msg=f"{name}: {value}")
+
+
+def named_like_scratch(layer: nn.Module) -> list[tuple[str, Imported]]:
+    """Graphs of a layer in which another value has the name that lowering gave one of its own buffers."""
+    imported = from_torch(Beside(layer).eval(), (torch.zeros(1, 9, 8),))
+    graph = optimize(imported.graph)
+    (early,) = (n.name for n in graph.nodes if n.op == Activate(Activation("sigmoid")))
+    names = sorted(lower(graph, native()).buffers.keys() - graph.shapes().keys())
+    return [(name, replace(imported, graph=renamed(graph, early, name))) for name in names]
+
+
+def renamed(graph: Graph, old: str, new: str) -> Graph:
+    """The graph with a value under another name."""
+    name = {old: new}
+    nodes = [
+        replace(n, name=name.get(n.name, n.name), inputs=tuple(name.get(i, i) for i in n.inputs)) for n in graph.nodes
+    ]
+    return graph.with_nodes(nodes, [name.get(value, value) for value in graph.outputs])
 
 
 def test_attention_refuses_widths_that_do_not_fit():

@@ -34,6 +34,17 @@ class Residual(nn.Module):
         return F.relu(x + self.conv(x).relu() * 0.5 + self.conv(x))
 
 
+class Sum(nn.Module):
+    """The sum of two layers on one input."""
+
+    def __init__(self, one: nn.Module, other: nn.Module) -> None:
+        super().__init__()
+        self.one, self.other = one, other
+
+    def forward(self, x):
+        return F.relu(self.one(x) + self.other(x))
+
+
 def over(function) -> nn.Module:
     return Function(lambda _, x: function(x))
 
@@ -111,6 +122,9 @@ IN_DEPTH: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "a whole depth at once": (deep((6, 1, 1)), LARGE),
     "rows by themselves": (nn.Conv3d(5, 3, 3, padding=1), LARGE),
     "a residual": (Residual(nn.Conv3d(8, 8, 3, padding=1), deep(1)), LARGE),
+    # Without pads a slice, and after 16 of them the next plane, follows at once: no room for the rest of a vector.
+    "no pads": (deep((3, 1, 1)), (1, 5, 18, 17, 17)),
+    "no pads and a residual": (Sum(deep((3, 1, 1)), deep((3, 1, 1))), (1, *LARGE[1:])),
 }
 
 
@@ -118,7 +132,7 @@ IN_DEPTH: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 def test_slices_that_take_turns_agree_with_slices_one_after_another(threads, monkeypatch):
     """What large volumes do, on small ones: slices abreast, lines asked for before they are stored to."""
     monkeypatch.setattr(convolution, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(convolution, "FAR_BYTES", 0)
+    monkeypatch.setattr(convolution, "LAST_LEVEL_BYTES", 0)
     steps = program_of(IN_DEPTH["a volume"][0], *LARGE).steps
     assert any(
         s.fields["abreast"] and s.fields["vectors"] > 2 * s.fields["chunk"] for s in steps if "abreast" in s.fields
@@ -153,6 +167,12 @@ def test_taps_that_lie_in_the_padding_of_the_depth_are_skipped():
     assert sorted(stretches[:, -1]) == [0, 1, 2]
     assert stretches[1, -1] == 0
     assert stretches[1, 3] > 2.9 * stretches[0, 3] == 2.9 * stretches[2, 3]
+
+
+@pytest.mark.parametrize("conv", [nn.Conv3d(4, 4, 3, padding=1), nn.Conv3d(4, 2, 3, padding=1), nn.Conv3d(4, 4, 1)])
+def test_every_table_is_read(conv):
+    program = program_of(conv, 1, 4, 5, 30, 30)
+    assert program.tables.keys() == {r.name for s in program.steps for r in s.refs() if r.space == "weights"}
 
 
 def test_depth_is_not_padded_in_memory():

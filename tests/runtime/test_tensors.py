@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load
 
-from monstera.runtime.tensors import TensorFileError, data_of, offsets_of, pack_tensors
+from monstera.runtime.tensors import TensorFileError, data_of, data_size, offsets_of, pack_tensors
 
 tables = st.dictionaries(
     st.text("abc.", min_size=1, max_size=5),
@@ -23,6 +23,7 @@ tables = st.dictionaries(
 def test_tables_lie_on_lines_and_read_back(given_tables):
     blob = pack_tensors(given_tables)
     data = data_of(blob)
+    assert data.size == data_size(given_tables)
     assert data.size == 0 or data.ctypes.data % 64 == 0
     read = load(blob.tobytes())
     for name, start in offsets_of(given_tables).items():

@@ -67,24 +67,59 @@ def test_without_the_option_nothing_is_instrumented(monkeypatch):
     assert sanitizer_flags() == ()
 
 
-@pytest.fixture(scope="module")
-def callers(tmp_path_factory) -> list[str]:
-    """A command that runs `callers.c` around a network of three threads, under ThreadSanitizer."""
-    folder = tmp_path_factory.mktemp("callers")
-    torch.manual_seed(0)
+def image_network() -> tuple[nn.Module, torch.Tensor]:
+    """Convolutions, one with holes, pooling, and a product."""
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2), nn.MaxPool2d(2), nn.Flatten()]
     model = nn.Sequential(*layers, nn.Linear(16 * 4 * 4, 20), nn.Softmax(1)).eval()
     ms.prune(model, ms.Plan({"2.weight": ("4x1", 0.5)}))
-    engine = ms.compile(model, torch.zeros(1, 3, 19, 18), threads=3)
+    return model, torch.zeros(1, 3, 19, 18)
+
+
+class Sequences(nn.Module):
+    """A recurrence, whose threads meet in each step, then attention, whose threads have memory of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 20, batch_first=True)
+        self.attention = nn.TransformerEncoderLayer(20, 4, 24, 0.0, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attention(self.gru(x)[0])
+
+
+def sequence_network() -> tuple[nn.Module, torch.Tensor]:
+    """A recurrence and attention over 37 tokens of two sequences."""
+    return Sequences().eval(), torch.zeros(2, 37, 6)
+
+
+@pytest.fixture(scope="module")
+def thread_sanitizer(tmp_path_factory) -> list[str]:
+    """What starts a program that was built with ThreadSanitizer, which a probe says works here."""
+    folder = tmp_path_factory.mktemp("probe")
+    # Where the kernel spreads addresses wider than the sanitizer knows, it does not start.
+    fixed = ["setarch", "-R"] if shutil.which("setarch") else []
+    (folder / "probe.c").write_text("int main(void) { return 0; }\n")
+    build_line = [*compiler_command(), "-fsanitize=thread", "-o", "probe", "probe.c"]
+    for line in (build_line, [*fixed, str(folder / "probe")]):
+        done = subprocess.run(line, cwd=folder, capture_output=True, text=True, env=_plain())
+        if done.returncode:
+            pytest.skip(f"this C compiler has no ThreadSanitizer: {done.stderr[:200]}")
+    return fixed
+
+
+@pytest.fixture(scope="module", params=[image_network, sequence_network])
+def callers(request, thread_sanitizer, tmp_path_factory) -> list[str]:
+    """A command that runs `callers.c` around a network of three threads, under ThreadSanitizer."""
+    folder = tmp_path_factory.mktemp("callers")
+    torch.manual_seed(0)
+    model, x = request.param()
+    engine = ms.compile(model, x, threads=3)
     engine.export_c(folder)
     flags = [*engine.manifest.flags, "-O1", "-g", "-w", "-fsanitize=thread"]
     line = [*compiler_command(), *flags, "-I.", "-o", "callers", str(CALLERS), "net.c", "-lm", "-lpthread"]
     done = subprocess.run(line, cwd=folder, capture_output=True, text=True, env=_plain())
-    if done.returncode:
-        pytest.skip(f"this C compiler has no ThreadSanitizer: {done.stderr[:200]}")
-    # Where the kernel spreads addresses wider than the sanitizer knows, it does not start.
-    fixed = ["setarch", "-R"] if shutil.which("setarch") else []
-    return [*fixed, str(folder / "callers"), str(folder / "weights.safetensors")]
+    assert done.returncode == 0, done.stderr
+    return [*thread_sanitizer, str(folder / "callers"), str(folder / "weights.safetensors")]
 
 
 def _plain() -> dict[str, str]:

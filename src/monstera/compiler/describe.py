@@ -11,6 +11,7 @@ from monstera.compiler.frontends import Imported
 from monstera.compiler.program import Step
 from monstera.compiler.targets import Target, platform_of
 from monstera.runtime import InputSpec, LayerSpec, Manifest
+from monstera.runtime.tensors import data_size
 
 
 def manifest_of(
@@ -27,7 +28,7 @@ def manifest_of(
         abi=ABI,
         arena_floats=u.arena.size,
         best_floats=u.arena.best,
-        weight_bytes=sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
+        weight_bytes=data_size(u.program.tables),
         compiler=compiler_version(tuple(compiler_command(target))),
         inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional, i.limit) for i in imported.inputs),
         outputs=tuple(shape for _, shape in u.program.outputs),

@@ -13,7 +13,7 @@ from monstera.compiler.memory import Arena, place
 from monstera.compiler.program import Field, GridArgs, Program, Ref, Step, Turn
 from monstera.compiler.targets import Target
 from monstera.runtime.library import Seal
-from monstera.runtime.tensors import offsets_of
+from monstera.runtime.tensors import data_size, offsets_of
 
 ABI = 2
 _INDENT = {"initial_indent": " " * 8, "subsequent_indent": " " * 8, "break_long_words": False}
@@ -74,7 +74,7 @@ def _run(u: Unit, threads: int, seal: Seal) -> str:
         "arena": u.arena.size,
         "inputs": len(u.program.inputs),
         "outputs": len(u.program.outputs),
-        "weights": sum(-(-t.nbytes // 64) * 64 for t in u.program.tables.values()),
+        "weights": data_size(u.program.tables),
     }
     text = kernels.header("run.h")
     for name, value in symbols.items():

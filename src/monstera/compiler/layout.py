@@ -114,6 +114,11 @@ class Planes:
         slices = self.n * self.d if slices is None else slices
         return ((slices - 1) * self.grid.rows + self.h - 1) * self.grid.pitch + self.w
 
+    @property
+    def apart(self) -> bool:
+        """Whether the vector that holds a slice's last pixel ends before the next slice begins, wherever it starts."""
+        return self.run(1) + LINE - 1 <= self.grid.slice
+
     def pixels(self) -> np.ndarray:
         """Bool, one value a float of a plane: does it hold a pixel? (unphased layouts)."""
         g = self.grid

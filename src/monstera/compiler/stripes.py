@@ -18,7 +18,7 @@ from monstera.compiler.program import Program, Step, Sweep, Turn
 # What a stripe and its weights may take of a second-level cache of 1 MiB; every thread has one.
 STRIPE_BYTES = 640 * 1024
 # Larger buffers come from memory, at so many nanoseconds a byte; the way from the last-level cache is hidden by work.
-_LAST_LEVEL_BYTES = 4 * 1024 * 1024
+LAST_LEVEL_BYTES = 4 * 1024 * 1024
 _MEMORY_NS = 1 / 40
 # What a turn costs in itself, and every call in it: its tables have left the first-level cache.
 _TURN_NS = 400
@@ -135,7 +135,7 @@ class _Sizes:
 
     def fetch(self, buffer: str) -> float:
         """What it costs to bring a buffer in from where one of its size lies, in nanoseconds."""
-        return self.bytes[buffer] * _MEMORY_NS if self.bytes[buffer] > _LAST_LEVEL_BYTES else 0.0
+        return self.bytes[buffer] * _MEMORY_NS if self.bytes[buffer] > LAST_LEVEL_BYTES else 0.0
 
     def halos(self, begin: int, end: int) -> int:
         """Bytes by which stripes overlap: what taps reach beyond their own pixels."""

@@ -7,6 +7,7 @@ written by `spmm.py`, `depthwise.py` and `gemm.py`.
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -50,6 +51,9 @@ _MAPS = {
     "le": ("load_some(pb + at, left)", "truth(x <= z)"),
     "where": ("load_some(pb + at, left)", "choose(x, z, load_some(pb2 + at, left))"),
 }
+
+# A file of this folder, at the head of another: a program is one file of C, which has it in front of the first to ask.
+_INCLUDE = re.compile(r'^#include "(.+)"\n', re.MULTILINE)
 
 
 def activation_name(activation: Activation | None) -> str:
@@ -140,7 +144,7 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
     needed = {n.header for k in used for n in k.needs}
     parts = [f"#define VL {target.lanes}", header("prelude.h"), header("activations.h"), *sorted(definitions)]
     parts += [gemm_source(strips, not target.broadcasts)] if strips else []
-    parts += [header(name) for name in sorted({k.header for k in used}, key=lambda name: (name not in needed, name))]
+    parts += _with_included(sorted({k.header for k in used}, key=lambda name: (name not in needed, name)))
     for kernel in used:
         if kernel.rows:
             activation = activation_name(kernel.activation)
@@ -176,6 +180,14 @@ def fingerprint() -> str:
 def header(name: str) -> str:
     """The text of one of the C files in this folder."""
     return resources.files(__name__).joinpath(name).read_text()
+
+
+def _with_included(names: Iterable[str]) -> list[str]:
+    """The text of C files, each once and behind what it includes from this folder."""
+    ordered: dict[str, None] = {}
+    for name in names:
+        ordered |= dict.fromkeys([*_INCLUDE.findall(header(name)), name])
+    return [_INCLUDE.sub("", header(name)) for name in ordered]
 
 
 def _suffix(activation: Activation | None) -> str:

@@ -78,11 +78,7 @@ static void attention_strip(const attention_args *a, long image, const int *head
     if (a->causal) attention_causal(scores, seen, width, first);
     attention_softmax(scores, factor, seen, width);
     gemm(head[5], width, v, a->v_channel, 1, scores, whole, seen, factor, y + first, g->plane, valid);
-    if (g->tail < 0 || valid > whole) return;
-    for (int c = 0; c < head[5]; c++, y += g->plane) {
-        clear(y + g->w, g->row - g->w);
-        clear_below(y, g, (int)image);
-    }
+    for (int c = 0; valid <= whole && c < head[5]; c++) clear_behind(y + c * g->plane, g, (int)image);
 }
 
 static void attention(const attention_args *a, part p) {

@@ -29,9 +29,7 @@ static void embedding_planes(const embedding_args *a, const float *x, float *y, 
             vf v;
             for (int u = 0; u < VL; u++) v[u] = row[u][c];
             store_some(to, v, left);
-            if (g->tail < 0 || left > VL) continue;
-            clear(to + left, g->row - g->w);
-            clear_below(to - at, g, (int)image);
+            if (left <= VL) clear_behind(to - at, g, (int)image);
         }
     }
 }

@@ -29,6 +29,7 @@ static void gemm(long rows, int width, const float *w, long w_row, long w_k, con
     long r = 0;
     switch (width) {{
 {cases}
+    default: __builtin_trap(); /* no such tile was built */
     }}
 }}
 """

@@ -60,10 +60,10 @@ static void norm_rows(const norm_args *a, const float *x, float *y, part p) {
     const range mine = share(a->n, p);
     for (long n = mine.begin; n < mine.end; n++) {
         const float *from = x + n * a->x_image;
-        float *to = y + n * a->y_image, mean = 0.0f;
+        float *to = y + n * a->y_image;
         vf sum = {0}, square = {0};
         for (long i = 0; i < a->c && a->centered; i += VL) sum += load_some(from + i, a->c - i);
-        mean = sum_of(sum) / (float)a->c;
+        const float mean = sum_of(sum) / (float)a->c;
         for (long i = 0; i < a->c; i += VL) {
             const vf d = keep_first(load_some(from + i, a->c - i) - mean, a->c - i);
             square += d * d;

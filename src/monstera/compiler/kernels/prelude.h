@@ -193,15 +193,16 @@ INLINE void clear_below(float *slice, const grid *g, int s) {
     clear(slice + g->h * g->row, end - g->h * g->row);
 }
 
+/* Zeros behind each row of slice s, and below it. */
+INLINE void clear_behind(float *slice, const grid *g, int s) {
+    if (g->tail < 0) return;
+    for (int y = 0; y < g->h && g->row > g->w; y++) clear(slice + y * g->row + g->w, g->row - g->w);
+    clear_below(slice, g, s);
+}
+
 /* Zeros wherever a plane holds no pixel: right of the rows, between slices, behind the last. */
 static void clear_gaps(float *plane, const grid *g) {
-    if (g->tail < 0) return;
-    for (int s = 0; s < g->n * g->d; s++) {
-        float *slice = plane + s * g->slice;
-        if (g->row > g->w)
-            for (int y = 0; y < g->h; y++) clear(slice + y * g->row + g->w, g->row - g->w);
-        clear_below(slice, g, s);
-    }
+    for (int s = 0; s < g->n * g->d; s++) clear_behind(plane + s * g->slice, g, s);
 }
 
 /* A thread's piece of a tensor: rows, as the matrix kernels cut pixels, so that lines stay in the cache that holds

@@ -38,9 +38,6 @@ INLINE void rnn_relu(const units *v) { store_some(v->y, act_relu(gate(v, 0)), v-
 
 /* Threads share rows, then units: all rows of a step are there before any gate, all units before the next step. */
 static void barrier(team *t);
-INLINE void meet(part p) {
-    if (p.count > 1) barrier(p.team);
-}
 
 #define STATE_PRODUCT(I, KERNEL) { spmv_args m = a->product[I]; m.x = h; KERNEL(&m, p); }
 
@@ -54,13 +51,13 @@ INLINE void meet(part p) {
             const float *x = a->x + t * a->images * stacked; \
             float *y = a->y + t * a->images * hidden; \
             PRODUCTS \
-            meet(p); \
+            barrier(p.team); \
             for (long i = mine.begin; i < mine.end; i++) { \
                 const long n = i / vectors, at = i % vectors * VL, in = n * stacked + at, out = n * hidden + at; \
                 const units v = {x + in, a->sums + in, h + out, c + out, y + out, a->cell + out, hidden, hidden - at}; \
                 KIND(&v); \
             } \
-            meet(p); \
+            barrier(p.team); \
             h = y; \
             c = a->cell; \
         } \

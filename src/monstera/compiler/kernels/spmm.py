@@ -47,6 +47,7 @@ static void {name}_run(const spmm_args *a, part p) {{
                     const long at = v * VL;
                     switch (2 * (next - v) - (a->half && next == a->vectors)) {{
 {cases}
+                        default: __builtin_trap(); /* no such tile was built */
                     }}
                 }}
                 if (last && from == 0) spmm_tail(a, row, {R});

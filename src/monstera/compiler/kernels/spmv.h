@@ -4,6 +4,8 @@
  * rows are all over x; they come in groups, so that the part of x that a group reads stays in the first-level cache and
  * an offset within it takes two bytes. A later group starts from the sums that the earlier ones left in y.
  */
+#include "row_vectors.h"
+
 typedef struct {
     const float *x;
     float *y;            /* dense, y_image floats between images */
@@ -21,24 +23,14 @@ typedef struct {
 #define SPMV_OFFSET_4 int
 #define SPMV_OFFSET_1 uint16_t
 
-/* Rows are summed in vectors that the processor has: wider ones the compilers take apart through memory. */
-#if VL >= 16
-#define SPMV_SUM_16(N, U) SPMV_SUM(v16, 16, N, U)
-#elif VL >= 8
-#define SPMV_SUM_16(N, U) SPMV_SUM(v8, 16, N, U)
-#else
-#define SPMV_SUM_16(N, U) SPMV_SUM(v4, 16, N, U)
-#endif
-#if VL >= 8
-#define SPMV_SUM_8(N, U) SPMV_SUM(v8, 8, N, U)
-#else
-#define SPMV_SUM_8(N, U) SPMV_SUM(v4, 8, N, U)
-#endif
-#define SPMV_SUM_4(N, U) SPMV_SUM(v4, 4, N, U)
+#define SPMV_SUM_16(N, U) SPMV_SUM(16, N, U)
+#define SPMV_SUM_8(N, U) SPMV_SUM(8, N, U)
+#define SPMV_SUM_4(N, U) SPMV_SUM(4, N, U)
 #define SPMV_SUM_1(N, U) SPMV_ROW(N, U)
 
 /* N images, U columns at a time: accumulators of their own hide the latency of the multiply-add. */
-#define SPMV_SUM(V, R, N, U) \
+#define SPMV_SUM(R, N, U) \
+    typedef rows_##R V; \
     enum { H = R * sizeof(float) / sizeof(V) }; \
     V s[N][U][H]; \
     for (int n = 0; n < N; n++) \
@@ -81,9 +73,6 @@ typedef struct {
         for (long j = i; j < k; j++) sum += w[j] * x[n * x_image + offset[j]]; \
         y[n * y_image] = sum; \
     }
-
-/* A scattered float. Compilers must not make a vector scatter of several: no processor has a fast one. */
-INLINE void put(float *p, float value) { memcpy(p, &value, sizeof value); }
 
 /* The rows of a thread's blocks, before any activation. Sums go right to y where rows are in order or alone, else over
  * the stack. */

@@ -1,6 +1,8 @@
 /* Blocks of R rows in whose columns the weights have one magnitude: it and R sign bits are streamed instead of R floats,
  * for products that wait for memory. Columns of a block that are not so come after the others, and are streamed whole.
  */
+#include "row_vectors.h"
+
 typedef struct {
     const float *x;
     float *y;                /* dense, y_image floats between images */
@@ -16,30 +18,17 @@ typedef struct {
     int blocks, images, first_row;
 } spmv_unified_args;
 
-typedef uint32_t bits4 __attribute__((vector_size(16), aligned(4), may_alias));
-typedef uint32_t bits8 __attribute__((vector_size(32), aligned(4), may_alias));
-typedef uint32_t bits16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t bits_16 __attribute__((vector_size(sizeof(rows_16)), aligned(4), may_alias));
+typedef uint32_t bits_8 __attribute__((vector_size(sizeof(rows_8)), aligned(4), may_alias));
 
 #define UNIFIED_SIGN_16 uint16_t
 #define UNIFIED_SIGN_8 uint8_t
 
-/* Vectors that the processor has, as in spmv.h. */
-#if VL >= 16
-#define UNIFIED_SUM_16(N, C) UNIFIED_SUM(v16, bits16, 16, N, C)
-#elif VL >= 8
-#define UNIFIED_SUM_16(N, C) UNIFIED_SUM(v8, bits8, 16, N, C)
-#else
-#define UNIFIED_SUM_16(N, C) UNIFIED_SUM(v4, bits4, 16, N, C)
-#endif
-#if VL >= 8
-#define UNIFIED_SUM_8(N, C) UNIFIED_SUM(v8, bits8, 8, N, C)
-#else
-#define UNIFIED_SUM_8(N, C) UNIFIED_SUM(v4, bits4, 8, N, C)
-#endif
-
 /* N images, C columns at a time, each with accumulators of its own. A lane's sign bit is shifted to where floats have
  * theirs and laid over the magnitude, which is what the weight was. */
-#define UNIFIED_SUM(V, U, R, N, C) \
+#define UNIFIED_SUM(R, N, C) \
+    typedef rows_##R V; \
+    typedef bits_##R U; \
     enum { H = R * sizeof(float) / sizeof(V), L = sizeof(V) / sizeof(float) }; \
     const uint16_t *offset = a->offset + block[0]; \
     const float *magnitude = a->magnitude + block[1], *w = a->weight + (long)block[3] * R; \
@@ -82,9 +71,9 @@ typedef uint32_t bits16 __attribute__((vector_size(64), aligned(4), may_alias));
 /* Sums go over the stack, where they are activated. */
 #define SPMV_UNIFIED(NAME, R, ACTIVATION) \
     INLINE void NAME##_1(const spmv_unified_args *a, const int *block, const float *x, const float *bias, float *sums) \
-        { UNIFIED_SUM_##R(1, 4) } \
+        { UNIFIED_SUM(R, 1, 4) } \
     INLINE void NAME##_4(const spmv_unified_args *a, const int *block, const float *x, const float *bias, float *sums) \
-        { UNIFIED_SUM_##R(4, 1) } \
+        { UNIFIED_SUM(R, 4, 1) } \
     INLINE void NAME##_block(const spmv_unified_args *a, long b, long image, int images) { \
         const int *block = a->block + 6 * b, *row = a->row ? a->row + R * b : 0; \
         const float *x = a->x + block[5] + image * a->x_image; \
@@ -95,7 +84,7 @@ typedef uint32_t bits16 __attribute__((vector_size(64), aligned(4), may_alias));
             float *s = sums + n * R, *y = a->y + (image + n) * a->y_image; \
             float *to = row ? s : y + a->first_row + R * b; \
             for (int r = 0; r < R; r += VL) store_some(to + r, ACTIVATION(load_some(s + r, R - r)), R - r); \
-            for (int r = 0; row && r < R; r++) memcpy(y + row[r], s + r, sizeof *s); \
+            for (int r = 0; row && r < R; r++) put(y + row[r], s[r]); \
         } \
     } \
     static void NAME(const spmv_unified_args *a, part p) { \

@@ -71,6 +71,13 @@ class Lowering:
         self.buffers.setdefault(name, layout.lead + layout.size)
         return Ref("arena", name, layout.lead)
 
+    def scratch(self, stem: str, layout: Layout) -> Ref:
+        """The first element of a new buffer that belongs to no value; `stem` is what its name begins with."""
+        name = stem
+        while name in self._shapes or name in self.buffers:  # whoever made the graph was free to choose any name
+            name += "'"
+        return self.buffer(name, layout)
+
     def own(self, value: str) -> Ref:
         """A value where it lies by itself."""
         if (node := self._nodes.get(value)) is None:
@@ -100,11 +107,7 @@ class Lowering:
         """A copy of a value in another layout, broadcast to its shape."""
         key = (value, layout, layout.shape)
         if key not in self._copies:
-            name = f"{value}.{len(self._copies)}"
-            while name in self._shapes:  # a value of that name has a buffer of its own
-                name += "'"
-            ref = self.buffer(name, layout)
-            self._copies[key] = ref
+            ref = self._copies[key] = self.scratch(f"{value}.{len(self._copies)}", layout)
             clears = ((ref + -layout.lead, layout.lead),) if layout.lead else ()
             kind = "planes" if isinstance(layout, Planes) else "dense order"
             if isinstance(layout, Planes) and layout.step != (1, 1):

@@ -18,7 +18,8 @@ from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.depthwise import lower_depthwise
 from monstera.compiler.lowering.matrix import (
     Matrix,
-    block_tables,
+    block_table,
+    column_tables,
     group_offsets,
     product_fields,
     spmv_fields,
@@ -31,12 +32,11 @@ from monstera.compiler.lowering.unified import near, unified_candidates, unified
 from monstera.compiler.lowering.windows import as_five
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep
+from monstera.compiler.stripes import LAST_LEVEL_BYTES
 from monstera.compiler.taps import Axis, Taps, taps_of
 
 # What the input chunk of an SpMM may take of the second-level cache; weights and outputs pass through the rest.
 CHUNK_BYTES = 384 * 1024
-# Larger tensors come from memory.
-FAR_BYTES = 4 * 1024 * 1024
 # Cache lines that single rows read over and over (some leave the first-level cache, rarely), and the planes worth it.
 GROUP_LINES = 600
 GROUPED_FLOATS = 640
@@ -77,7 +77,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
     assert isinstance(layout, Planes)
     matrix = _conv_matrix(low, node, inside)
     depth, lanes = _taps(low, node).z, low.target.lanes
-    abreast = _abreast(depth, inside)
+    abreast = _abreast(depth, inside, layout)
     stretches = stretches_of(depth, inside, layout, apart=abreast)
     longest = max(stretches, key=lambda stretch: stretch.run)
     vectors = longest.vectors(lanes)
@@ -96,7 +96,7 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "stretch": stretch_table(low, stretches),
         "stretches": len(stretches),
         "abreast": int(abreast),
-        "far": int(4 * layout.size > FAR_BYTES),
+        "far": int(4 * layout.size > LAST_LEVEL_BYTES),
     }
     case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target), vectors)
     shape = (
@@ -131,10 +131,11 @@ def _spmm(
     blocks = pack(matrix.values, matrix.holes, part.rows)
     # A channel counts as often as slices of it are read.
     channels = np.unique(blocks.columns // prod(_kernel(low, op)[1:])).size * op.groups
-    fields = common | block_tables(low, matrix, blocks)
+    fields = common | column_tables(low, matrix, blocks)
     if not choice.groups:
         choice = _in_groups(low, node, part.size, choice)
     fields |= _cut_tables(low, matrix, blocks, choice.groups, stretches)
+    fields |= {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count}
     fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
     fields["row"] = low.table(blocks.row)
     work = work_of(matrix, part, blocks, prod(node.shape) // node.shape[1])
@@ -146,9 +147,12 @@ def _spmm(
     low.add(node, _title(low, node, blocks), kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
 
 
-def _abreast(depth: Axis, inside: Planes) -> bool:
-    """Whether slices take turns, a chunk of pixels each: where they share input that outgrows the cache meanwhile."""
-    shares = depth.out > 1 and len(depth.alive) > 1
+def _abreast(depth: Axis, inside: Planes, layout: Planes) -> bool:
+    """Whether slices take turns, a chunk of pixels each: where they share input that outgrows the cache meanwhile.
+
+    The end of a slice is then stored after the beginning of the next, and must not reach into it.
+    """
+    shares = depth.out > 1 and len(depth.alive) > 1 and layout.apart
     return shares and 4 * len(depth.alive) * inside.c * inside.grid.slice > CHUNK_BYTES
 
 
@@ -283,7 +287,7 @@ def _cut_tables(
     With several stretches, a table for each range of taps in depth, and in it only their columns.
     """
     if groups == len(stretches) == 1:
-        return {}
+        return {"block": block_table(low, matrix, blocks)}
     columns = matrix.holes.shape[1]
     ranges = [(b * matrix.deep, e * matrix.deep) for b, e in tap_ranges(stretches)]
     cuts = np.array([np.clip(np.arange(groups + 1) * columns // groups, *r) for r in ranges])

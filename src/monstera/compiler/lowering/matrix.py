@@ -33,16 +33,15 @@ class Matrix:
     deep: int = 0
 
 
-def block_tables(low: Lowering, matrix: Matrix, blocks: Blocks) -> dict[str, Field]:
-    """The fields that say how blocks lie, for either kernel."""
+def column_tables(low: Lowering, matrix: Matrix, blocks: Blocks) -> dict[str, Field]:
+    """What the columns of blocks read and by what they multiply, for either kernel."""
+    return {"offset": low.table(matrix.offsets[blocks.columns]), "weight": low.table(blocks.values)}
+
+
+def block_table(low: Lowering, matrix: Matrix, blocks: Blocks) -> Ref:
+    """Where each block's columns lie in the tables of all, for either kernel."""
     table = np.stack([blocks.start, blocks.first, blocks.length, group_offsets(matrix, blocks)], 1)
-    return {
-        "offset": low.table(matrix.offsets[blocks.columns]),
-        "weight": low.table(blocks.values),
-        "block": low.table(table.astype(np.int32)),
-        "bias": low.table(matrix.bias[blocks.row]),
-        "blocks": blocks.count,
-    }
+    return low.table(table.astype(np.int32))
 
 
 def spmv_fields(
@@ -71,7 +70,7 @@ def product_fields(
 
 def _product_tables(low: Lowering, matrix: Matrix, blocks: Blocks, images: int) -> dict[str, Field]:
     if blocks.rows > 1:
-        return block_tables(low, matrix, blocks) | {"groups": 1}
+        return column_tables(low, matrix, blocks) | {"block": block_table(low, matrix, blocks), "groups": 1}
     groups = in_column_groups(blocks, matrix.offsets, group_offsets(matrix, blocks), images)
     tables = {"offset": groups.offset, "weight": groups.weight, "block": groups.block}
     fields: dict[str, Field] = {name: low.table(array) for name, array in tables.items()}

@@ -26,7 +26,7 @@ def lower_recurrent(low: Lowering, node: Node) -> None:
     _, batch, stacked = low.shape(node.inputs[0])
     state = low.flat(node.inputs[1])
     matrix = Matrix(weight, weight == 0, np.arange(weight.shape[1], dtype=np.int32), low.bias(op), state)
-    sums = low.buffer(f"{node.name}:sums", Flat((batch, stacked)))
+    sums = low.scratch(f"{node.name}:sums", Flat((batch, stacked)))
     fields = _fields(low, node, sums)
     case = Case(spmv_candidates(matrix.holes, 1, batch, low.target), 0)
     key = low.key("recurrent", np.packbits(matrix.holes), (low.shape(node.inputs[0]), op.kind, op.reverse))
@@ -64,8 +64,11 @@ def _fields(low: Lowering, node: Node, sums: Ref) -> dict[str, Field]:
     hidden = node.shape[-1]
     x, h, *c = (low.flat(value) for value in node.inputs)
     y = low.result(node)[0]
-    # The final cell is the step behind the last, where all cells before it lie as well; what has none never looks.
-    cell = y + steps * batch * hidden if op.cell else low.buffer(f"{node.name}:cell", Flat((batch, hidden))) if c else y
+    cell = y  # what has no cell never looks
+    if op.cell:  # the final cell is the step behind the last, where all cells before it lie as well
+        cell = y + steps * batch * hidden
+    elif c:
+        cell = low.scratch(f"{node.name}:cell", Flat((batch, hidden)))
     sizes: dict[str, Field] = {"steps": steps, "images": batch, "hidden": hidden, "gates": stacked // hidden}
     return (
         {"x": x, "h": h, "c": c[0] if c else h, "y": y, "cell": cell, "sums": sums}

@@ -8,13 +8,11 @@ import numpy as np
 
 from monstera.compiler.ir import Attention, Embedding, MatMul, Node, Norm, Shape
 from monstera.compiler.kernels import EMBEDDINGS, NORMS, attention_kernel, matmul_kernel
+from monstera.compiler.kernels.gemm import ROWS
 from monstera.compiler.layout import Flat, Layout, Planes, odd_lines
 from monstera.compiler.lowering.context import Lowering, strides_of
 from monstera.compiler.lowering.windows import RankError, grid_args
 from monstera.compiler.program import Field, Ref, Work
-
-# Vectors of queries, or of columns, that are summed up at once go with four rows.
-_ROWS = 4
 
 
 def lower_norm(low: Lowering, node: Node) -> None:
@@ -74,19 +72,19 @@ def lower_attention(low: Lowering, node: Node) -> None:
     op = node.op
     assert isinstance(op, Attention)
     (_, channels, queries), keys = low.shape(node.inputs[0]), low.shape(node.inputs[1])[2]
-    widths = strip_widths(queries, low.target.lanes, tile := low.target.tiles[_ROWS])
+    widths = strip_widths(queries, low.target.lanes, tile := low.target.tiles[ROWS[0]])
     scratch = odd_lines((keys + 1) * max(widths) * low.target.lanes)
     heads = [(h.q.start, h.k.start, h.v.start, h.y.start, h.k.stop - h.k.start, h.v.stop - h.v.start) for h in op.heads]
     fields: dict[str, Field] = {"y": low.result(node)[0], "y_grid": grid_args(low.layout(node.name))}
     for name, value in zip("qkv", node.inputs, strict=False):
-        # Vectors of queries are loaded whole at the end of a row: what lies there must be ours.
-        ref, layout = _readable(low, value)
+        # Keys and values are read float by float. Queries are loaded in whole vectors, at the end of a row as well.
+        ref, layout = _readable(low, value) if name == "q" else (low.own(value), low.layout(value))
         image, channel, _ = strides_of(layout)
         fields |= {name: ref, f"{name}_channel": channel, f"{name}_image": image}
     fields |= _mask(low, node, (node.shape[0], len(heads), keys, queries))
     fields |= {
         "head": low.table(np.array(heads, np.int32)),
-        "scratch": low.buffer(f"{node.name}:scores", Flat((low.threads * scratch,))),
+        "scratch": low.scratch(f"{node.name}:scores", Flat((low.threads * scratch,))),
         "scratch_floats": scratch,
         "heads": len(heads),
         "keys": keys,
@@ -112,7 +110,7 @@ def lower_matmul(low: Lowering, node: Node) -> None:
     """Matrix by matrix, columns in strips of a few vectors."""
     assert isinstance(node.op, MatMul)
     (*_, rows, inner), columns = low.shape(node.inputs[0]), node.shape[-1]
-    tile, lanes = low.target.tiles[_ROWS], low.target.lanes
+    tile, lanes = low.target.tiles[ROWS[0]], low.target.lanes
     places = [_matrices(low.shape(i), node.shape[:-2]) for i in node.inputs]
     fields: dict[str, Field] = {
         "a": low.flat(node.inputs[0]),
