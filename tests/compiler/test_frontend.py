@@ -148,6 +148,28 @@ def test_functional_code_is_understood(name):
     assert_agrees(Function(FUNCTIONS[name]).eval(), X)
 
 
+class Counted(nn.Module):
+    """Whether every row of masks of all lengths, and every column of masks of all heights, holds the ones it should.
+
+    Row r of the mask begins with r ones.
+    """
+
+    def forward(self, mask):
+        height, width = mask.shape
+        rows = [mask[: n + 1, :n].sum(-1) == torch.arange(n + 1) for n in range(1, width + 1)]
+        columns = [mask[:n].long().sum(0) == (n - 1 - torch.arange(width)).clamp(0) for n in range(1, height + 1)]
+        return torch.cat([right.float() for right in rows + columns])
+
+
+def test_counts_of_truth_values_and_whole_numbers_are_exact():
+    mask = torch.ones(65, 64, dtype=torch.bool).tril(-1)
+    model = Counted().eval()
+    assert bool((model(mask) == 1).all())
+    graph = from_torch(model, (mask,)).graph
+    for dtype in (np.float32, np.float64):
+        assert (interpret(graph, {"mask": mask.numpy()}, dtype)[graph.outputs[0]] == 1).all()
+
+
 @pytest.mark.parametrize("kernel", [(2, 5), (3, 4)])
 def test_same_padding_of_even_kernels_is_asymmetric(kernel):
     got = assert_agrees(conv(6, 4, kernel, padding="same", dilation=(1, 2)).eval(), X)
