@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 from compiler.graphs import case, pools
 from monstera.compiler.frontends import Imported, Input, UnsupportedError, from_torch
+from monstera.compiler.frontends.imported import describe_output
 from monstera.compiler.ir import Affine, Constant, Conv, Mean, error_bound, interpret
 
 X = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 6, 9, 7)).astype(np.float32))
@@ -371,6 +372,15 @@ def test_a_model_that_writes_to_its_input_or_its_buffers_is_refused():
 def test_an_output_that_json_cannot_say_is_refused():
     with pytest.raises(UnsupportedError, match="returns a"):
         from_torch(Function(lambda _, x: {(1, 2): x}).eval(), (X,))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_json_cannot_say_is_refused(number):
+    with pytest.raises(UnsupportedError, match=rf"returns the number {number}, .*; return a tensor of it"):
+        describe_output({"scores": [1.0, number]})
+    # Torch itself stumbles over NaN, as it is not equal to itself.
+    with pytest.raises(UnsupportedError, match="returns the number|cannot trace"):
+        from_torch(Function(lambda _, x: (x, number)).eval(), (X,))
 
 
 def test_a_constant_output_is_a_constant_of_the_graph():
