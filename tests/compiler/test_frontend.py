@@ -338,6 +338,8 @@ REFUSED = {
     "roll without dims": lambda _, x: x.roll(2),
     "of several dimensions": lambda _, x: x[:, [1, 0], [2, 3]],
     "do not overlap": lambda _, x: F.unfold(x, 3),
+    "an operand holds whole numbers beyond 16777216": lambda _, x: (x > 0).long() - torch.tensor([2**24 + 1] * 7),
+    "an operand holds whole numbers beyond": lambda _, x: torch.sub((x > 0).long(), torch.tensor([2**23] * 7), alpha=3),
     "by the distance to the row": lambda _, x: x.gather(
         -1, (torch.arange(9)[:, None] * torch.arange(3) % 7).expand(2, 6, -1, -1)
     ),

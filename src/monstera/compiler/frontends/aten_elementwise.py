@@ -111,9 +111,13 @@ def _sum(build: Builder, a: Value | float, b: Value | float, shape: Shape) -> Va
 
 
 def _times(build: Builder, x: Value | float, factor: float) -> Value:
-    if not isinstance(x, str):
-        return torch.as_tensor(x, dtype=torch.float32) * factor
-    return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
+    held = operand(x)
+    if factor == 1:
+        return held
+    if isinstance(x, str):
+        return build.add(Mul(), (x, operand(factor)), build.shape(x))
+    # Products of whole numbers have to be held as well.
+    return operand(torch.as_tensor(x) * factor)
 
 
 ELEMENTWISE: Mapping[str, Callable[[Builder, Call], Value]] = {

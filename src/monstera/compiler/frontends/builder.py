@@ -12,13 +12,12 @@ import torch
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.ir import Constant, Graph, Node, Op, Reshape, Shape
 from monstera.compiler.ir.ops import Sizes
+from monstera.runtime import LARGEST_WHOLE
 
 Value: TypeAlias = "str | torch.Tensor"
 """What a torch value has become: the name of a value of the graph, or a tensor known at compile time."""
 
 _SPATIAL = ("depth", "height", "width")
-# fp32 holds all whole numbers up to here.
-_WHOLE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +152,8 @@ def operand(x: Value | float) -> Value:
 
 
 def _check_whole(array: np.ndarray, what: str) -> None:
-    if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > _WHOLE).any():
-        raise UnsupportedError(f"{what} holds whole numbers beyond {_WHOLE}, which fp32 cannot tell apart")
+    if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > LARGEST_WHOLE).any():
+        raise UnsupportedError(f"{what} holds whole numbers beyond {LARGEST_WHOLE}, which fp32 cannot tell apart")
 
 
 def _unused(stem: str, taken: Mapping[str, Any]) -> str:
