@@ -12,7 +12,7 @@ import torch
 from monstera.compiler.frontends.aten_transposed import conv_transpose
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Activate, Activation, Affine, Conv, Linear, Mean, Mul, Permute, Reshape, Softmax
+from monstera.compiler.ir import Activate, Activation, Affine, Conv, Linear, Mean, Mul, Softmax
 from monstera.compiler.ir.ops import Padding, Sizes
 
 
@@ -79,14 +79,13 @@ def _sum(build: Builder, call: Call) -> Value:
     dims = call.args.get("dim") or range(len(shape))
     count = prod(shape[d] for d in dims)
     if call.dtypes["self"].is_floating_point:
-        return build.add(Mul(), (_mean(build, call), torch.tensor(float(count))), call.shape)
+        return build.times(_mean(build, call), float(count))
     # Whole numbers are counted exactly: a mean of them would round.
     summed = sorted(d % len(shape) for d in dims)
-    order = (*(d for d in range(len(shape)) if d not in summed), *summed)
-    turned = build.add(Permute(order), (call["self"],), tuple(shape[d] for d in order))
-    rows = build.add(Reshape(), (turned,), (prod(call.shape), count))
+    turned = build.permuted(call["self"], (*(d for d in range(len(shape)) if d not in summed), *summed))
+    rows = build.reshaped(turned, (prod(call.shape), count))
     sums = build.add(Linear(build.param(torch.ones(1, count), "ones")), (rows,), (prod(call.shape), 1))
-    return build.add(Reshape(), (sums,), call.shape)
+    return build.reshaped(sums, call.shape)
 
 
 def _vector_norm(build: Builder, call: Call) -> Value:
