@@ -11,6 +11,7 @@ from torch.nn.utils import parametrizations, prune
 
 from compiler.graphs import case, pools
 from monstera.compiler.frontends import Imported, Input, UnsupportedError, from_torch
+from monstera.compiler.frontends.imported import describe_output
 from monstera.compiler.ir import Affine, Constant, Conv, Mean, error_bound, interpret
 
 X = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 6, 9, 7)).astype(np.float32))
@@ -86,6 +87,7 @@ def test_a_random_model_means_what_torch_computes(seed, spatial):
     compare(imported, {i.name: x for i, x in zip(imported.inputs, example, strict=True)}, expected)
 
 
+RING = conv(6, 4, 3, padding=(2, 1), padding_mode="circular")
 FUNCTIONS = {
     "adding a scaled tensor": lambda _, x: torch.add(x, x[:, :1], alpha=-2),
     "a number minus a tensor": lambda _, x: 1.5 - x,
@@ -101,6 +103,13 @@ FUNCTIONS = {
     "squeezing and unsqueezing": lambda _, x: x[:, :1].squeeze(1).unsqueeze(-1).squeeze(),
     "negative indices in slices": lambda _, x: x[:, -3:, -5:-1:2],
     "channel padding": lambda _, x: F.pad(x, (1, -2, 0, 3, 2, 1), value=0.5),
+    "mirrored padding": lambda _, x: F.pad(x, (2, 5, 8, 0), mode="reflect"),
+    "padding by the edge": lambda _, x: F.pad(x, (0, 9, 1, 0), mode="replicate"),
+    "padding from the other end": lambda _, x: F.pad(x, (7, 2, 0, 3), mode="circular"),
+    "a padding that does nothing": lambda _, x: F.pad(x, (0, 0, 0, 0), mode="reflect") * 2,
+    "mirrored padding of a line": lambda _, x: F.pad(x[:, 0], (6, 1), mode="reflect"),
+    "padding of a volume by the edge": lambda _, x: F.pad(x[None], (1, 0, 2, 1, 0, 3), mode="replicate"),
+    "a convolution over a ring": lambda self, x: self.ring(x),
     "softmax over channels": lambda _, x: x.softmax(1),
     "clamp from above": lambda _, x: x.clamp(max=0.2),
     "hardtanh": lambda _, x: F.hardtanh(x, -0.3, 0.4),
@@ -114,6 +123,7 @@ FUNCTIONS = {
     "unbinding": lambda _, x: torch.cat([*x.unbind(-2)][::2], 1),
     "rolling two dimensions": lambda _, x: x.roll((2, -3), (1, -1)),
     "rolling once around": lambda _, x: x.roll(9, 2),
+    "rows in steps": lambda _, x: x[:, :, [1, 3, 5, 7, 0, 4, 8]],
     "rows by their numbers": lambda _, x: x[:, [4, 5, 0, 0, -1]],
     "columns by their numbers": lambda _, x: x[..., torch.tensor([6, 2])],
     "group norm": lambda _, x: F.group_norm(x, 3, torch.arange(6) / 6, torch.arange(6) - 2.5),
@@ -145,7 +155,29 @@ def _through_a_view(x):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functional_code_is_understood(name):
-    assert_agrees(Function(FUNCTIONS[name]).eval(), X)
+    assert_agrees(Function(FUNCTIONS[name], ring=RING).eval(), X)
+
+
+class Counted(nn.Module):
+    """Whether every row of masks of all lengths, and every column of masks of all heights, holds the ones it should.
+
+    Row r of the mask begins with r ones.
+    """
+
+    def forward(self, mask):
+        height, width = mask.shape
+        rows = [mask[: n + 1, :n].sum(-1) == torch.arange(n + 1) for n in range(1, width + 1)]
+        columns = [mask[:n].long().sum(0) == (n - 1 - torch.arange(width)).clamp(0) for n in range(1, height + 1)]
+        return torch.cat([right.float() for right in rows + columns])
+
+
+def test_counts_of_truth_values_and_whole_numbers_are_exact():
+    mask = torch.ones(65, 64, dtype=torch.bool).tril(-1)
+    model = Counted().eval()
+    assert bool((model(mask) == 1).all())
+    graph = from_torch(model, (mask,)).graph
+    for dtype in (np.float32, np.float64):
+        assert (interpret(graph, {"mask": mask.numpy()}, dtype)[graph.outputs[0]] == 1).all()
 
 
 @pytest.mark.parametrize("kernel", [(2, 5), (3, 4)])
@@ -296,7 +328,8 @@ def _in_bfloat16(x):
 
 
 REFUSED = {
-    "padding mode 'reflect'": lambda _, x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+    "padding mode 'edge' that cuts off": lambda _, x: F.pad(x, (1, -1, 1, 1), mode="replicate"),
+    "come in 147 pieces; at most 128": lambda _, x: x.reshape(2, -1)[:, torch.arange(147).flip(0)],
     "its result number 1": lambda _, x: F.adaptive_max_pool2d(x, 2, return_indices=True)[1],
     "max_pool2d_with_indices": lambda _, x: F.max_pool2d(x, 2, return_indices=True)[0],
     "dropout in training mode": lambda _, x: F.dropout(x),
@@ -315,6 +348,8 @@ REFUSED = {
     "roll without dims": lambda _, x: x.roll(2),
     "of several dimensions": lambda _, x: x[:, [1, 0], [2, 3]],
     "do not overlap": lambda _, x: F.unfold(x, 3),
+    "an operand holds whole numbers beyond 16777216": lambda _, x: (x > 0).long() - torch.tensor([2**24 + 1] * 7),
+    "an operand holds whole numbers beyond": lambda _, x: torch.sub((x > 0).long(), torch.tensor([2**23] * 7), alpha=3),
     "by the distance to the row": lambda _, x: x.gather(
         -1, (torch.arange(9)[:, None] * torch.arange(3) % 7).expand(2, 6, -1, -1)
     ),
@@ -328,13 +363,11 @@ def test_what_the_ir_cannot_say_is_refused_with_the_reason(message):
 
 
 def test_all_unknown_operators_are_listed_with_their_layers():
-    model = nn.Sequential(
-        nn.ELU(), nn.Sequential(nn.ReLU(), nn.Softplus()), nn.Conv2d(6, 4, 3, padding_mode="circular")
-    )
+    model = nn.Sequential(nn.ELU(), nn.Sequential(nn.ReLU(), nn.Softplus()), nn.Mish())
     with pytest.raises(UnsupportedError) as error:
         from_torch(model.eval(), (X,))
     lines = str(error.value).splitlines()[1:]
-    assert [line.split(":")[0].strip() for line in lines] == ["elu in 0", "softplus in 1.1", "pad in 2"]
+    assert [line.split(":")[0].strip() for line in lines] == ["elu in 0", "softplus in 1.1", "mish in 2"]
 
 
 def test_a_model_that_writes_to_its_input_or_its_buffers_is_refused():
@@ -349,6 +382,15 @@ def test_a_model_that_writes_to_its_input_or_its_buffers_is_refused():
 def test_an_output_that_json_cannot_say_is_refused():
     with pytest.raises(UnsupportedError, match="returns a"):
         from_torch(Function(lambda _, x: {(1, 2): x}).eval(), (X,))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_json_cannot_say_is_refused(number):
+    with pytest.raises(UnsupportedError, match=rf"returns the number {number}, .*; return a tensor of it"):
+        describe_output({"scores": [1.0, number]})
+    # Torch itself stumbles over NaN, as it is not equal to itself.
+    with pytest.raises(UnsupportedError, match=r"returns the number|cannot trace"):
+        from_torch(Function(lambda _, x: (x, number)).eval(), (X,))
 
 
 def test_a_constant_output_is_a_constant_of_the_graph():

@@ -1,5 +1,7 @@
 """The interpreter says what torch says, and the error bound holds for real fp32 arithmetic."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,7 @@ from monstera.compiler.ir import (
     interpret,
 )
 from monstera.compiler.ir.interpreter import activate
+from monstera.compiler.ir.ops import ActivationKind
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 4, 7, 5)).astype(np.float32)
@@ -56,9 +59,19 @@ ACTIVATIONS = {
     "erf": (Activation("erf"), torch.erf),
     "gelu": (Activation("gelu"), F.gelu),
     "gelu by tanh": (Activation("gelu_tanh"), lambda x: F.gelu(x, approximate="tanh")),
+    "exp": (Activation("exp"), torch.exp),
+    "sqrt": (Activation("sqrt"), torch.sqrt),
+    "rsqrt": (Activation("rsqrt"), torch.rsqrt),
+    "reciprocal": (Activation("reciprocal"), torch.reciprocal),
+    "not zero": (Activation("not_zero"), lambda x: (x != 0).double()),
 }
 
 
+def test_the_list_of_activations_is_complete():
+    assert {activation.kind for activation, _ in ACTIVATIONS.values()} == {*get_args(ActivationKind)}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide by zero", "ignore:overflow")
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_is_torchs_in_double_precision_and_keeps_nan(name):
     activation, reference = ACTIVATIONS[name]

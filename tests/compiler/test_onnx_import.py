@@ -262,6 +262,17 @@ def test_a_cast_leaves_the_number_that_others_read_what_it_is() -> None:
     np.testing.assert_array_equal(ms.compile(model)(inputs["x"]), answers(model, inputs)["y"])
 
 
+def test_counts_of_whole_numbers_are_exact() -> None:
+    lengths = range(1, 65)
+    sums = [f"s{n} = ReduceSum<keepdims=0>(x{n}, a)\n c{n} = Cast<to=1>(s{n})" for n in lengths]
+    joined = f"y = Concat<axis=0>({', '.join(f'c{n}' for n in lengths)})"
+    shapes = {f"x{n}": (n + 1, n) for n in lengths}
+    graph = ms.from_onnx(made("\n".join([*sums, joined]), shapes, ints(a=[1]), dtype=INT64)).graph
+    for dtype in (np.float32, np.float64):
+        values = interpret(graph, {f"x{n}": np.tri(n + 1, n, -1) for n in lengths}, dtype)
+        np.testing.assert_array_equal(values[graph.outputs[0]], np.concatenate([np.arange(n + 1) for n in lengths]))
+
+
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [

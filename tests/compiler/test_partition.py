@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from compiler.graphs import RandomModel, pools, random_model
 from monstera.compiler.frontends import Imported, exported_program, split_torch
@@ -56,6 +57,34 @@ def test_random_networks_agree_wherever_they_are_cut(monkeypatch):
         calls += len(hybrid.torch_calls)
     assert parts > 20
     assert calls > 48
+
+
+class Around(nn.Module):
+    """A layer, and before and behind it what the compiler does not know."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(torch.flip(x, [0]))
+        return torch.flip(y, [0])
+
+
+LAYERS = {
+    "linear": (nn.Linear(6, 4), torch.zeros(3, 6), 1),
+    "a cell of a GRU": (nn.GRUCell(6, 4), torch.zeros(3, 6), 1),
+    "a cell of an RNN without biases": (nn.RNNCell(6, 4, bias=False), torch.zeros(3, 6), 1),
+    "a table": (nn.Embedding(9, 4), torch.zeros(3, dtype=torch.int64), 0),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_part_has_a_layer_whose_weights_may_have_holes(name: str) -> None:
+    layer, x, count = LAYERS[name]
+    split = split_torch(Around(layer).eval(), (x,))
+    assert len(split.parts) == count
+    assert [call.refused for call in split.torch_calls if call.operator == "flip"] == [True, True]
 
 
 @pytest.mark.full

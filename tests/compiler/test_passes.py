@@ -28,6 +28,7 @@ from monstera.compiler.ir import (
     error_bound,
     interpret,
 )
+from monstera.compiler.ir.check import check_graph
 from monstera.compiler.passes import (
     PASSES,
     drop_dead_channels,
@@ -35,6 +36,7 @@ from monstera.compiler.passes import (
     fold_affine,
     fold_constants,
     fuse_activation,
+    fuse_attention,
     fuse_padding,
     fuse_residual,
     hoist_elementwise,
@@ -563,4 +565,60 @@ def test_a_shifted_crop_of_channels_ties_nothing():
             "v": np.float32([5, 7, 11]).reshape(1, 3, 1, 1),
         },
     )
+    assert_same(graph, optimize(graph))
+
+
+def eager(q, k, v, mask: torch.Tensor | float = 0.0):
+    """Attention as models spell it out, with keys that are turned already."""
+    return (q @ k * 0.5 + mask).softmax(-1) @ v
+
+
+def copies(x, repeats):
+    return x[:, :, None].expand(-1, -1, repeats, -1, -1)
+
+
+# What looks like attention, or like keys that heads share, at sizes where only a second look tells.
+ALMOST_ATTENTION = {
+    "more queries in the mask": (lambda q, k, v: eager(q, k, v, torch.eye(5, 7)), (1, 2, 1, 4), (1, 2, 4, 7)),
+    "more keys in the mask": (lambda q, k, v: eager(q, k, v, torch.eye(5, 7)), (1, 2, 5, 4), (1, 2, 4, 1)),
+    "copies in another shape": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, copies(k, 3).reshape(1, 6, 4, 6), copies(v, 3).flatten(1, 2)),
+        (1, 6, 5, 6),
+        (1, 2, 6, 4),
+        (1, 2, 4, 3),
+    ),
+    "copies turned another way": (
+        lambda q, k, v: eager(q, copies(k, 3).flatten(1, 2).permute(0, 2, 3, 1), copies(v, 3).flatten(1, 2)),
+        (1, 6, 5, 4),
+        (1, 2, 6, 4),
+        (1, 2, 6, 3),
+    ),
+    "other groups of values than of keys": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, copies(k, 3).flatten(1, 2), copies(v, 2).flatten(1, 2)),
+        (1, 6, 5, 4),
+        (1, 2, 6, 4),
+        (1, 3, 6, 3),
+    ),
+}
+
+
+class OfThree(nn.Module):
+    """A function of three tensors."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, q, k, v):
+        return self.function(q, k, v)
+
+
+@pytest.mark.parametrize("name", ALMOST_ATTENTION)
+def test_what_only_looks_like_attention_keeps_what_it_computes(name):
+    function, q, k, *v = ALMOST_ATTENTION[name]
+    shapes = (q, k, *(v or [(1, 2, 7, 3)]))
+    graph = from_torch(OfThree(function).eval(), tuple(torch.zeros(shape) for shape in shapes)).graph
+    fused = fuse_attention(graph)
+    check_graph(fused)
+    assert_same(graph, fused)
     assert_same(graph, optimize(graph))

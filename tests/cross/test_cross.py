@@ -17,7 +17,8 @@ import torch
 import monstera as ms
 from compiler.agreement import compare, torch_answers
 from compiler.batch import compile_batch, poison_arenas, run
-from compiler.graphs import imported, random_inputs, random_model
+from compiler.graphs import fitting_inputs, imported, random_inputs, random_model
+from compiler.token_graphs import imported_tokens, token_model
 from cross.emulated import NEON, SYSROOT, answers, arrays_of, emulator, nets, run_driver, zig
 from monstera.compiler import price
 from monstera.compiler.emit import emit, unit
@@ -61,7 +62,7 @@ each_target = pytest.mark.parametrize("ours", [pytest.param(by_avx2, marks=avx2)
 
 
 def _check(ours: Answers, names: list[str], models: list[Model], graphs: list[Imported], threads: int, folder: Path):
-    inputs = [random_inputs(g.graph, i) for i, g in enumerate(graphs)]
+    inputs = [fitting_inputs(g, i) for i, g in enumerate(graphs)]
     given = ours(graphs, inputs, threads, folder)
     for name, model, graph, i, rounds in zip(names, models, graphs, inputs, given, strict=True):
         theirs = torch_answers(model, graph, i)
@@ -88,6 +89,14 @@ def test_random_networks_over_one_two_and_three_dimensions_agree(ours, spatial, 
     models = [random_model(np.random.default_rng(seed), spatial) for seed in range(BATCH)]
     names = [f"seed {seed} in {spatial} dimensions" for seed in range(BATCH)]
     _check(ours, names, models, [imported(m) for m in models], threads, tmp_path)
+
+
+@each_target
+@pytest.mark.parametrize(("batch", "threads"), [(0, 1), (1, 1), (2, 2)])
+def test_random_networks_over_tokens_agree(ours, batch, threads, tmp_path):
+    seeds = range(batch * BATCH, (batch + 1) * BATCH)
+    models = [token_model(np.random.default_rng(seed)) for seed in seeds]
+    _check(ours, [f"seed {s}" for s in seeds], models, [imported_tokens(m) for m in models], threads, tmp_path)
 
 
 @each_target

@@ -42,6 +42,10 @@ def backend(
     fixed: dynamo recompiles for others, as often as its `recompile_limit` allows. Operators that the compiler does not
     know run in torch, and so do parts without a layer that has weights; a `FallbackWarning` names the former.
 
+    Any number of threads may call what is compiled. Torch itself cannot trace in one thread while others run what it
+    compiled (https://github.com/pytorch/pytorch/issues/118260): call a model once with each shape before threads share
+    it, and again after a change to its weights.
+
     Args:
         graph_module, example_inputs: as dynamo gives them.
         options: `threads`, `target`, `tune` and `tuning` of `monstera.compile`.

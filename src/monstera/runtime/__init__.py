@@ -1,6 +1,6 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
-from monstera.runtime.arrays import as_array, random_array
+from monstera.runtime.arrays import LARGEST_WHOLE, as_array, random_array
 from monstera.runtime.artifact import Artifact, Opened, open_artifact, read_artifact
 from monstera.runtime.engine import Engine, assemble, load, open_here
 from monstera.runtime.export import export_c
@@ -15,6 +15,7 @@ from monstera.runtime.tensors import offsets_of, pack_tensors
 
 __all__ = [
     "DTYPES",
+    "LARGEST_WHOLE",
     "Artifact",
     "ArtifactError",
     "Engine",

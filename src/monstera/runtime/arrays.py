@@ -10,7 +10,7 @@ import numpy as np
 from monstera.runtime.manifest import InputSpec
 
 # fp32 holds all whole numbers up to here.
-_WHOLE = 2**24
+LARGEST_WHOLE = 2**24
 
 
 def as_array(value: Any, spec: InputSpec) -> np.ndarray:
@@ -43,7 +43,7 @@ def as_array(value: Any, spec: InputSpec) -> np.ndarray:
 
 
 def _check_range(value: np.ndarray, spec: InputSpec) -> None:
-    first, last = (-_WHOLE, _WHOLE) if spec.limit is None else (0, spec.limit - 1)
+    first, last = (-LARGEST_WHOLE, LARGEST_WHOLE) if spec.limit is None else (0, spec.limit - 1)
     wrong = (value < first) | (value > last)
     if wrong.any():
         place = np.argwhere(wrong)[0].tolist()

@@ -48,19 +48,19 @@ def _activation(build: Builder, call: Call) -> Value:
 
 
 def _add(build: Builder, call: Call) -> Value:
-    return _sum(build, call["self"], _times(build, call["other"], call["alpha"]), call.shape)
+    return _sum(build, call["self"], build.times(call["other"], call["alpha"]), call.shape)
 
 
 def _sub(build: Builder, call: Call) -> Value:
-    return _sum(build, call["self"], _times(build, call["other"], -call["alpha"]), call.shape)
+    return _sum(build, call["self"], build.times(call["other"], -call["alpha"]), call.shape)
 
 
 def _rsub(build: Builder, call: Call) -> Value:
-    return _sum(build, _times(build, call["self"], -call["alpha"]), call["other"], call.shape)
+    return _sum(build, build.times(call["self"], -call["alpha"]), call["other"], call.shape)
 
 
 def _neg(build: Builder, call: Call) -> Value:
-    return _times(build, call["self"], -1)
+    return build.times(call["self"], -1)
 
 
 def _mul(build: Builder, call: Call) -> Value:
@@ -108,12 +108,6 @@ _POWERS: Mapping[float, tuple[int, ActivationKind | None]] = {
 
 def _sum(build: Builder, a: Value | float, b: Value | float, shape: Shape) -> Value:
     return build.add(Add(), (operand(a), operand(b)), shape)
-
-
-def _times(build: Builder, x: Value | float, factor: float) -> Value:
-    if not isinstance(x, str):
-        return torch.as_tensor(x, dtype=torch.float32) * factor
-    return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
 
 
 ELEMENTWISE: Mapping[str, Callable[[Builder, Call], Value]] = {

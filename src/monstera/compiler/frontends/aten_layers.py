@@ -75,9 +75,17 @@ def _mean(build: Builder, call: Call) -> Value:
 
 
 def _sum(build: Builder, call: Call) -> Value:
-    dims = call.args.get("dim") or range(len(build.shape(call["self"])))
-    count = float(prod(build.shape(call["self"])[d] for d in dims))
-    return build.add(Mul(), (_mean(build, call), torch.tensor(count)), call.shape)
+    shape = build.shape(call["self"])
+    dims = call.args.get("dim") or range(len(shape))
+    count = prod(shape[d] for d in dims)
+    if call.dtypes["self"].is_floating_point:
+        return build.times(_mean(build, call), float(count))
+    # Whole numbers are counted exactly: a mean of them would round.
+    summed = sorted(d % len(shape) for d in dims)
+    turned = build.permuted(call["self"], (*(d for d in range(len(shape)) if d not in summed), *summed))
+    rows = build.reshaped(turned, (prod(call.shape), count))
+    sums = build.add(Linear(build.param(torch.ones(1, count), "ones")), (rows,), (prod(call.shape), 1))
+    return build.reshaped(sums, call.shape)
 
 
 def _vector_norm(build: Builder, call: Call) -> Value:

@@ -7,10 +7,10 @@ from math import prod
 
 import torch
 
-from monstera.compiler.frontends.aten_movement import cut
+from monstera.compiler.frontends.aten_movement import cut, taken
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Concat, Embedding, Linear, Reshape
+from monstera.compiler.ir import Embedding, Linear
 
 
 def _embedding(build: Builder, call: Call) -> Value:
@@ -32,7 +32,7 @@ def _gather(build: Builder, call: Call) -> Value:
     build.limit(call["index"], table.shape[-1])
     op = Embedding(build.param(rows[0][:, None], "table"), len(call.shape))
     found = build.add(op, (call["index"],), (*call.shape, 1))
-    return build.add(Reshape(), (found,), call.shape)
+    return build.reshaped(found, call.shape)
 
 
 def _by_distance(build: Builder, call: Call) -> Value:
@@ -52,35 +52,24 @@ def _by_distance(build: Builder, call: Call) -> Value:
     y = build.add(Linear(build.param(chosen, "distances")), (call["self"],), (*batch, queries, distances))
     if queries == 1:
         return y
-    flat = build.add(Reshape(), (y,), (*batch, queries * distances))
-    later = cut(build, flat, len(batch), queries - 1, (*batch, queries * (distances - 1)))
-    shorter = build.add(Reshape(), (later,), (*batch, queries, distances - 1))
-    return cut(build, shorter, len(batch) + 1, 0, call.shape)
+    flat = build.reshaped(y, (*batch, queries * distances))
+    later = cut(build, flat, {len(batch): range(queries - 1, queries * distances - 1)})
+    shorter = build.reshaped(later, (*batch, queries, distances - 1))
+    return cut(build, shorter, {len(batch) + 1: range(keys)})
 
 
 def _index(build: Builder, call: Call) -> Value:
     """Known indices that arrange all elements anew in their order, or take rows of one dimension."""
     x, indices = build.shape(call["self"]), call["indices"]
     known = [i if i is None else build.known(i, "an index") for i in indices]
-    taken = torch.ops.aten.index.Tensor(torch.arange(prod(x)).reshape(x), known)
-    if torch.equal(taken.reshape(-1), torch.arange(prod(x))):
-        return build.add(Reshape(), (call["self"],), call.shape)
+    places = torch.ops.aten.index.Tensor(torch.arange(prod(x)).reshape(x), known)
+    if torch.equal(places.reshape(-1), torch.arange(prod(x))):
+        return build.reshaped(call["self"], call.shape)
     named = [(dim, index) for dim, index in enumerate(known) if index is not None]
     if len(named) != 1 or named[0][1].ndim != 1 or named[0][1].dtype is torch.bool:
         raise UnsupportedError("indexing by tensors that leave out, repeat or reorder elements of several dimensions")
-    return _rows(build, call, *named[0])
-
-
-def _rows(build: Builder, call: Call, dim: int, index: torch.Tensor) -> Value:
-    """Rows of a dimension in the order of an index: runs of neighbours, joined."""
-    rows = (index % build.shape(call["self"])[dim]).tolist()
-    starts = [i for i, row in enumerate(rows) if i == 0 or row != rows[i - 1] + 1]
-    sizes = [end - start for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
-    runs = tuple(
-        cut(build, call["self"], dim, rows[start], (*call.shape[:dim], size, *call.shape[dim + 1 :]))
-        for start, size in zip(starts, sizes, strict=True)
-    )
-    return runs[0] if len(runs) == 1 else build.add(Concat(dim), runs, call.shape)
+    ((dim, index),) = named
+    return taken(build, call["self"], dim, (index % x[dim]).tolist())
 
 
 LOOKUPS: Mapping[str, Callable[[Builder, Call], Value]] = {

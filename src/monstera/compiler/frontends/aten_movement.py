@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
+import numpy as np
 import torch
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Concat, DepthToSpace, Mul, Pad, Permute, Reshape, Shape, Slice
+from monstera.compiler.ir import Concat, DepthToSpace, Mul, Pad, Shape, Slice
+
+# Every piece costs a copy of its own.
+_MOST_PIECES = 128
+# What numpy calls the modes in which padding repeats what is there.
+_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def _same(_build: Builder, call: Call) -> Value:
@@ -25,39 +31,36 @@ def _dropout(_build: Builder, call: Call) -> Value:
 
 
 def _reshape(build: Builder, call: Call) -> Value:
-    return build.add(Reshape(), (call["self"],), call.shape)
+    return build.reshaped(call["self"], call.shape)
 
 
 def _permute(build: Builder, call: Call) -> Value:
     # Torch itself says what goes where, by sizes that are all different.
     probe = torch.empty(*range(2, 2 + len(call.shape)), device="meta")
     moved = getattr(torch.ops.aten, call.op)(**{**call.args, "self": probe})
-    return build.add(Permute(tuple(size - 2 for size in moved.shape)), (call["self"],), call.shape)
+    return build.permuted(call["self"], tuple(size - 2 for size in moved.shape))
 
 
 def _pixel_shuffle(build: Builder, call: Call) -> Value:
     x, r = build.shape(call["self"]), call["upscale_factor"]
     # However many dimensions stand before the channels, they are a batch.
-    images = build.add(Reshape(), (call["self"],), (prod(x[:-3]), *x[-3:]))
+    images = build.reshaped(call["self"], (prod(x[:-3]), *x[-3:]))
     channels, *size = call.shape[-3:]
     shuffled = build.add(DepthToSpace((r, r), channels), (images,), (prod(x[:-3]), channels, *size))
-    return build.add(Reshape(), (shuffled,), call.shape)
+    return build.reshaped(shuffled, call.shape)
 
 
 def _pixel_unshuffle(build: Builder, call: Call) -> Value:
     x, r = build.shape(call["self"]), call["downscale_factor"]
     planes, h, w = prod(x[:-2]), x[-2] // r, x[-1] // r
-    blocks = build.add(Reshape(), (call["self"],), (planes, h, r, w, r))
-    phases = build.add(Permute((0, 2, 4, 1, 3)), (blocks,), (planes, r, r, h, w))
-    return build.add(Reshape(), (phases,), call.shape)
+    blocks = build.reshaped(call["self"], (planes, h, r, w, r))
+    return build.reshaped(build.permuted(blocks, (0, 2, 4, 1, 3)), call.shape)
 
 
 def _channel_shuffle(build: Builder, call: Call) -> Value:
     x, groups = build.shape(call["self"]), call["groups"]
-    pixels = prod(x[2:])
-    split = build.add(Reshape(), (call["self"],), (x[0], groups, x[1] // groups, pixels))
-    dealt = build.add(Permute((0, 2, 1, 3)), (split,), (x[0], x[1] // groups, groups, pixels))
-    return build.add(Reshape(), (dealt,), call.shape)
+    split = build.reshaped(call["self"], (x[0], groups, x[1] // groups, prod(x[2:])))
+    return build.reshaped(build.permuted(split, (0, 2, 1, 3)), call.shape)
 
 
 def _expand(build: Builder, call: Call) -> Value:
@@ -73,74 +76,117 @@ def _cat(build: Builder, call: Call) -> Value:
 def _stack(build: Builder, call: Call) -> Value:
     dim = call["dim"] % len(call.shape)
     slices = (*call.shape[:dim], 1, *call.shape[dim + 1 :])
-    planes = tuple(build.add(Reshape(), (tensor,), slices) for tensor in call["tensors"])
+    planes = tuple(build.reshaped(tensor, slices) for tensor in call["tensors"])
     return build.add(Concat(dim), planes, call.shape)
 
 
 def _roll(build: Builder, call: Call) -> Value:
     """What is pushed out at one end comes in at the other."""
-    x, shape = call["self"], call.shape
+    x = call["self"]
     if not call["dims"]:
         raise UnsupportedError("roll without dims, which moves rows into each other; name the dimensions")
     for dim, shift in zip(call["dims"], call["shifts"], strict=True):
-        extent, axis = shape[dim], dim % len(shape)
+        extent, axis = call.shape[dim], dim % len(call.shape)
         if moved := shift % extent:
-            first, rest = ((*shape[:axis], size, *shape[axis + 1 :]) for size in (moved, extent - moved))
-            x = build.add(
-                Concat(axis), (cut(build, x, axis, extent - moved, first), cut(build, x, axis, 0, rest)), shape
-            )
+            x = taken(build, x, axis, [*range(extent - moved, extent), *range(extent - moved)])
     return x
 
 
 def _pad(build: Builder, call: Call) -> Value:
+    # torch lists pairs from the last dimension on.
+    pairs = zip(call["pad"][::2], call["pad"][1::2], strict=True)
+    pads = {len(call.shape) - 1 - i: pair for i, pair in enumerate(pairs)}
     mode = call.args.get("mode", "constant")
     if mode != "constant":
-        raise UnsupportedError(f"padding mode {mode!r}; only constant padding is supported")
-    before = [0] * len(call.shape)
-    # torch lists pairs from the last dimension on.
-    for i, amount in enumerate(call["pad"][::2]):
-        before[-1 - i] = amount
-    value = call.args.get("value") or 0.0
-    return build.add(Pad(tuple(before), float(value)), (call["self"],), call.shape)
+        return padded(build, call["self"], pads, _MODES[mode])
+    before = tuple(pads.get(d, (0, 0))[0] for d in range(len(call.shape)))
+    return build.add(Pad(before, float(call.args.get("value") or 0.0)), (call["self"],), call.shape)
 
 
 def _slice(build: Builder, call: Call) -> Value:
-    start, _, step = slice(call["start"], call["end"], call["step"]).indices(build.shape(call["self"])[call["dim"]])
-    return cut(build, call["self"], call["dim"], start, call.shape, step)
+    x, dim = build.shape(call["self"]), call["dim"] % len(call.shape)
+    return cut(build, call["self"], {dim: range(x[dim])[call["start"] : call["end"] : call["step"]]})
 
 
 def _narrow(build: Builder, call: Call) -> Value:
-    extent = build.shape(call["self"])[call["dim"]]
-    return cut(build, call["self"], call["dim"], call["start"] % extent, call.shape)
+    x, dim = build.shape(call["self"]), call["dim"] % len(call.shape)
+    start = call["start"] % x[dim]
+    return cut(build, call["self"], {dim: range(start, start + call["length"])})
 
 
 def _select(build: Builder, call: Call) -> Value:
     x = build.shape(call["self"])
     dim = call["dim"] % len(x)
-    plane = cut(build, call["self"], dim, call["index"] % x[dim], (*x[:dim], 1, *x[dim + 1 :]))
-    return build.add(Reshape(), (plane,), call.shape)
+    place = call["index"] % x[dim]
+    return build.reshaped(cut(build, call["self"], {dim: range(place, place + 1)}), call.shape)
 
 
 def _split(build: Builder, call: Call) -> tuple[Value, ...]:
-    start, parts = 0, []
-    for shape in call.shapes:
-        parts.append(cut(build, call["self"], call["dim"], start, shape))
-        start += shape[call["dim"]]
-    return tuple(parts)
+    return in_parts(build, call["self"], call["dim"] % len(call.shape), call.shapes)
 
 
 def _unbind(build: Builder, call: Call) -> tuple[Value, ...]:
     x = build.shape(call["self"])
     dim = call["dim"] % len(x)
-    planes = (cut(build, call["self"], dim, i, (*x[:dim], 1, *x[dim + 1 :])) for i in range(x[dim]))
-    return tuple(build.add(Reshape(), (plane,), shape) for plane, shape in zip(planes, call.shapes, strict=True))
+    planes = (cut(build, call["self"], {dim: range(i, i + 1)}) for i in range(x[dim]))
+    return tuple(build.reshaped(plane, call.shape) for plane in planes)
 
 
-def cut(build: Builder, x: Value, dim: int, start: int, shape: Shape, step: int = 1) -> Value:
-    """A result of this shape from `start` on along one dimension."""
-    starts, steps = [0] * len(shape), [1] * len(shape)
-    starts[dim], steps[dim] = start, step
-    return build.add(Slice(tuple(starts), tuple(steps)), (x,), shape)
+def cut(build: Builder, x: Value, kept: Mapping[int, range]) -> Value:
+    """The elements at places of some dimensions that ascend evenly, and at all of the others."""
+    places = [kept.get(d, range(n)) for d, n in enumerate(build.shape(x))]
+    op = Slice(tuple(p.start for p in places), tuple(p.step for p in places))
+    return build.add(op, (x,), tuple(len(p) for p in places))
+
+
+def in_parts(build: Builder, x: Value, dim: int, shapes: Sequence[Shape]) -> tuple[Value, ...]:
+    """Parts of these shapes, one after another along a dimension."""
+    ends = np.cumsum([shape[dim] for shape in shapes]).tolist()
+    return tuple(cut(build, x, {dim: range(end - shape[dim], end)}) for end, shape in zip(ends, shapes, strict=True))
+
+
+def taken(build: Builder, x: Value, dim: int, places: Sequence[int]) -> Value:
+    """The elements at any places of a dimension, cut out in as few pieces as there are.
+
+    Raises:
+        UnsupportedError: the pieces are too many.
+    """
+    pieces = _pieces(places)
+    if len(pieces) > _MOST_PIECES:
+        raise UnsupportedError(
+            f"places {[*places[:4]]}... of a dimension come in {len(pieces)} pieces; at most {_MOST_PIECES} are joined"
+        )
+    parts = tuple(cut(build, x, {dim: piece}) for piece in pieces)
+    shape = list(build.shape(x))
+    shape[dim] = len(places)
+    return parts[0] if len(parts) == 1 else build.add(Concat(dim), parts, tuple(shape))
+
+
+def _pieces(places: Sequence[int]) -> list[range]:
+    """Stretches of places that ascend evenly."""
+    pieces, first = [], 0
+    while first < len(places):
+        last = first + 1
+        step = places[last] - places[first] if last < len(places) else 0
+        while step > 0 and last < len(places) and places[last] - places[last - 1] == step:
+            last += 1
+        pieces.append(range(places[first], places[last - 1] + 1, max(step, 1)))
+        first = last
+    return pieces
+
+
+def padded(build: Builder, x: Value, pads: Mapping[int, Sequence[int]], mode: str) -> Value:
+    """Padding before and after dimensions by what is there, in one of numpy's modes, which says which place goes where.
+
+    Raises:
+        UnsupportedError: padding that cuts off.
+    """
+    for dim, pair in pads.items():
+        if min(pair) < 0:
+            raise UnsupportedError(f"padding mode {mode!r} that cuts off (pads {[*pair]})")
+        if any(pair):
+            x = taken(build, x, dim, np.pad(np.arange(build.shape(x)[dim]), tuple(pair), mode).tolist())
+    return x
 
 
 _RESHAPES = ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten", "_unsafe_view", "view_as", "reshape_as")

@@ -11,9 +11,10 @@ from typing import get_args
 
 import torch
 
+from monstera.compiler.frontends.aten_movement import cut
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Concat, Linear, Permute, Recurrent, Reshape, Shape, Slice
+from monstera.compiler.ir import Concat, Linear, Recurrent, Shape
 from monstera.compiler.ir.ops import RecurrentKind
 
 _KINDS: Mapping[str, RecurrentKind] = {kind: kind for kind in get_args(RecurrentKind)}
@@ -42,8 +43,8 @@ def _cell(build: Builder, call: Call) -> Value | tuple[Value, ...]:
     params = [call[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
     params = params if params[2] is not None else params[:2]
     op = recurrent(build, kind, params, reverse=False, cell=_gives_cell(call, kind))
-    y = direction(build, op, build.add(Reshape(), (x,), (1, *build.shape(x))), params, states)
-    results = tuple(build.add(Reshape(), (v,), call.shape) for v in finals(build, op, y))
+    y = direction(build, op, build.reshaped(x, (1, *build.shape(x))), params, states)
+    results = tuple(build.reshaped(v, call.shape) for v in finals(build, op, y))
     return results if op.kind == "lstm" else results[0]
 
 
@@ -89,8 +90,7 @@ def finals(build: Builder, op: Recurrent, y: Value) -> tuple[Value, ...]:
 
 def steps(build: Builder, y: Value, start: int, count: int) -> Value:
     """So many steps of `[steps, batch, hidden]` from one on."""
-    _, *rest = build.shape(y)
-    return build.add(Slice((start, 0, 0), (1, 1, 1)), (y,), (count, *rest))
+    return cut(build, y, {0: range(start, start + count)})
 
 
 def _states(call: Call) -> list[Value]:
@@ -103,15 +103,12 @@ def one_state(build: Builder, states: Value, index: int) -> Value:
     if isinstance(states, torch.Tensor):
         return states[index]
     shape: Shape = build.shape(states)[1:]
-    return build.add(Reshape(), (steps(build, states, index, 1),), shape)
+    return build.reshaped(steps(build, states, index, 1), shape)
 
 
 def _time_first(build: Builder, x: Value, call: Call) -> Value:
     """`[steps, batch, features]` from the order that the layer has it in, or back: the two swaps are the same."""
-    if not call["batch_first"]:
-        return x
-    first, second, *rest = build.shape(x)
-    return build.add(Permute((1, 0, 2)), (x,), (second, first, *rest))
+    return build.permuted(x, (1, 0, 2)) if call["batch_first"] else x
 
 
 def joined(build: Builder, parts: Sequence[Value], dim: int) -> Value:

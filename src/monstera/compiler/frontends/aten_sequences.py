@@ -15,13 +15,12 @@ from monstera.compiler.ir import (
     Attention,
     Linear,
     MatMul,
-    Mul,
     Norm,
-    Permute,
-    Reshape,
-    Shape,
     Where,
 )
+
+# The last two of four dimensions change places.
+_TURN = (0, 1, 3, 2)
 
 
 def _cumsum(build: Builder, call: Call) -> Value:
@@ -49,16 +48,16 @@ def _norm(build: Builder, call: Call, kind: Norm) -> Value:
         for name in ("weight", "bias")
     )
     flat = (*call.shape[:rank], prod(call.shape[rank:]))
-    x = _reshape(build, call["input"], flat)
-    return _reshape(build, build.add(Norm(rank, kind.eps, scale, shift, kind.centered), (x,), flat), call.shape)
+    x = build.reshaped(call["input"], flat)
+    return build.reshaped(build.add(Norm(rank, kind.eps, scale, shift, kind.centered), (x,), flat), call.shape)
 
 
 def _group_norm(build: Builder, call: Call) -> Value:
     """The channels of a group and their pixels are normalised as one; scale and shift are the channels'."""
     n, channels, *pixels = call.shape
     flat = (n, call["num_groups"], channels // call["num_groups"] * prod(pixels))
-    normed = build.add(Norm(2, call["eps"]), (_reshape(build, call["input"], flat),), flat)
-    y = _reshape(build, normed, call.shape)
+    normed = build.add(Norm(2, call["eps"]), (build.reshaped(call["input"], flat),), flat)
+    y = build.reshaped(normed, call.shape)
     if call["weight"] is None and call["bias"] is None:
         return y
     scale = torch.ones(channels) if call["weight"] is None else build.known(call["weight"], "weight")
@@ -88,15 +87,11 @@ def _matmul(build: Builder, call: Call) -> Value:
 
 def _baddbmm(build: Builder, call: Call) -> Value:
     product = build.add(MatMul(), (call["batch1"], call["batch2"]), call.shape)
-    scaled = _times(build, product, call["alpha"])
+    scaled = build.times(product, call["alpha"])
     # A factor of 0 keeps even NaN out, as torch does.
     if call["beta"] == 0:
         return scaled
-    return build.add(Add(), (_times(build, call["self"], call["beta"]), scaled), call.shape)
-
-
-def _times(build: Builder, x: Value, factor: float) -> Value:
-    return x if factor == 1 else build.add(Mul(), (x, torch.tensor(float(factor))), build.shape(x))
+    return build.add(Add(), (build.times(call["self"], call["beta"]), scaled), call.shape)
 
 
 def _attention(build: Builder, call: Call) -> Value:
@@ -113,12 +108,12 @@ def _attention(build: Builder, call: Call) -> Value:
         operands.append(_mask(build, call["attn_mask"], call.dtypes["attn_mask"] is torch.bool))
     n, _, tokens, _ = call.shape
     y = build.add(op, tuple(operands), (n, heads * values, tokens))
-    return _swapped(build, _reshape(build, y, (n, heads, values, tokens)))
+    return build.permuted(build.reshaped(y, (n, heads, values, tokens)), _TURN)
 
 
 def _channels_first(build: Builder, x: Value) -> Value:
     n, heads, tokens, width = build.shape(x)
-    return _reshape(build, _swapped(build, x), (n, heads * width, tokens))
+    return build.reshaped(build.permuted(x, _TURN), (n, heads * width, tokens))
 
 
 def _mask(build: Builder, mask: Value, is_bool: bool) -> Value:
@@ -126,19 +121,7 @@ def _mask(build: Builder, mask: Value, is_bool: bool) -> Value:
     shape = build.shape(mask)
     if is_bool:
         mask = build.add(Where(), (mask, torch.zeros(()), torch.tensor(-torch.inf)), shape)
-    return _swapped(build, _reshape(build, mask, (1,) * (4 - len(shape)) + shape))
-
-
-def _swapped(build: Builder, x: Value) -> Value:
-    """The last two of four dimensions change places."""
-    a, b, c, d = build.shape(x)
-    return build.add(Permute((0, 1, 3, 2)), (x,), (a, b, d, c))
-
-
-def _reshape(build: Builder, x: Value, shape: Shape) -> Value:
-    if build.shape(x) == shape:
-        return x
-    return x.reshape(shape) if isinstance(x, torch.Tensor) else build.add(Reshape(), (x,), shape)
+    return build.permuted(build.reshaped(mask, (1,) * (4 - len(shape)) + shape), _TURN)
 
 
 SEQUENCES: Mapping[str, Callable[[Builder, Call], Value]] = {

@@ -10,54 +10,57 @@ import numpy as np
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Permute, Reshape, Shape, Upsample
+from monstera.compiler.ir import AdaptivePool, AvgPool, MaxPool, Mean, Shape, Upsample
 from monstera.compiler.ir.ops import Padding, Sizes
 
 
 def _max_pool(build: Builder, call: Call) -> Value:
     x, rank = build.image(call, "self")
     kernel, stride, dilation = call.sizes("kernel_size", rank), _stride(call, rank), call.sizes("dilation", rank)
-    padding = _padding(build.shape(x), call, kernel, stride, dilation)
+    sizes, out, before = build.shape(x)[2:], call.shape[2:], call.sizes("padding", rank)
+    padding = read_padding(sizes, out, before, kernel, stride, dilation)
     return build.add(MaxPool(kernel, stride, padding, dilation), (x,), call.shape)
 
 
 def _avg_pool(build: Builder, call: Call) -> Value:
     x, rank = build.image(call, "self")
     kernel, stride = call.sizes("kernel_size", rank), _stride(call, rank)
-    padding = _padding(build.shape(x), call, kernel, stride, (1,) * rank)
-    factor = build.param(_factor(build.shape(x), call, kernel, stride), "factor")
-    return build.add(AvgPool(kernel, stride, padding, factor), (x,), call.shape)
+    sizes, out, before = build.shape(x)[2:], call.shape[2:], call.sizes("padding", rank)
+    padding = read_padding(sizes, out, before, kernel, stride, (1,) * rank)
+    factor = window_factor(sizes, out, before * 2, kernel, stride, padded=call["count_include_pad"])
+    if divisor := call.args.get("divisor_override"):
+        factor = np.where(factor > 0, 1 / divisor, 0.0)
+    return build.add(AvgPool(kernel, stride, padding, build.param(factor, "factor")), (x,), call.shape)
 
 
 def _stride(call: Call, rank: int) -> Sizes:
     return call.sizes("stride" if call["stride"] else "kernel_size", rank)
 
 
-def _padding(x: Shape, call: Call, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Padding:
-    """As much padding after as the last windows read: ceil_mode asks for more than the call says."""
-    before = call.sizes("padding", len(kernel))
+def read_padding(sizes: Sizes, out: Sizes, before: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Padding:
+    """As much padding after as the last windows read: ceil_mode asks for more than the model says."""
     after = (
         max(0, s * (m - 1) + d * (k - 1) + 1 - n - p)
-        for n, m, k, s, d, p in zip(x[2:], call.shape[2:], kernel, stride, dilation, before, strict=True)
+        for n, m, k, s, d, p in zip(sizes, out, kernel, stride, dilation, before, strict=True)
     )
     return (*before, *after)
 
 
-def _factor(x: Shape, call: Call, kernel: Sizes, stride: Sizes) -> np.ndarray:
-    """The reciprocal of torch's divisor, of the output's spatial shape; 0 where a window lies outside."""
-    divisors, inside = [], []
-    for n, m, k, s, p in zip(x[2:], call.shape[2:], kernel, stride, call.sizes("padding", len(kernel)), strict=True):
-        first = s * np.arange(m) - p
-        # The divisor counts the padding that the call asks for, never what ceil_mode adds.
-        last = np.minimum(first + k, n + p)
+def window_factor(sizes: Sizes, out: Sizes, pads: Padding, kernel: Sizes, stride: Sizes, *, padded: bool) -> np.ndarray:
+    """The reciprocal of the pixels that each window counts, of the output's spatial shape; 0 where it lies outside.
+
+    Padding counts if `padded`: that which the model asks for, never what only ceil_mode adds.
+    """
+    counts, inside = [], []
+    ends = zip(pads[: len(sizes)], pads[len(sizes) :], strict=True)
+    for n, m, k, s, (before, after) in zip(sizes, out, kernel, stride, ends, strict=True):
+        first = s * np.arange(m) - before
+        last = np.minimum(first + k, n + after)
         pixels = np.minimum(last, n) - np.maximum(first, 0)
-        divisors.append(last - first if call["count_include_pad"] else pixels)
+        counts.append(last - first if padded else pixels)
         inside.append(pixels > 0)
-    divisor = reduce(np.multiply.outer, divisors).astype(np.float64)
-    if call.args.get("divisor_override"):
-        divisor = np.full(divisor.shape, float(call["divisor_override"]))
     some = reduce(np.logical_and.outer, inside)
-    return np.where(some, 1 / np.where(some, divisor, 1), 0)
+    return np.where(some, 1 / np.where(some, reduce(np.multiply.outer, counts), 1), 0.0)
 
 
 def _adaptive_avg_pool(build: Builder, call: Call) -> Value:
@@ -91,17 +94,15 @@ def _im2col(build: Builder, call: Call) -> Value:
     """Patches that touch but do not overlap: what lies in a patch becomes channels."""
     n, channels, height, width = build.shape(call["self"])
     (kh, kw), (rows, columns) = _patch(call, (height, width))
-    blocks = build.add(Reshape(), (call["self"],), (n * channels, rows, kh, columns, kw))
-    patches = build.add(Permute((0, 2, 4, 1, 3)), (blocks,), (n * channels, kh, kw, rows, columns))
-    return build.add(Reshape(), (patches,), call.shape)
+    blocks = build.reshaped(call["self"], (n * channels, rows, kh, columns, kw))
+    return build.reshaped(build.permuted(blocks, (0, 2, 4, 1, 3)), call.shape)
 
 
 def _col2im(build: Builder, call: Call) -> Value:
     n, channels, height, width = call.shape
     (kh, kw), (rows, columns) = _patch(call, (height, width))
-    patches = build.add(Reshape(), (call["self"],), (n * channels, kh, kw, rows, columns))
-    blocks = build.add(Permute((0, 3, 1, 4, 2)), (patches,), (n * channels, rows, kh, columns, kw))
-    return build.add(Reshape(), (blocks,), call.shape)
+    patches = build.reshaped(call["self"], (n * channels, kh, kw, rows, columns))
+    return build.reshaped(build.permuted(patches, (0, 3, 1, 4, 2)), call.shape)
 
 
 def _patch(call: Call, image: Sizes) -> tuple[Sizes, Sizes]:

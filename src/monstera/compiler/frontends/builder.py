@@ -10,15 +10,14 @@ import numpy as np
 import torch
 
 from monstera.compiler.frontends.imported import UnsupportedError
-from monstera.compiler.ir import Constant, Graph, Node, Op, Reshape, Shape
+from monstera.compiler.ir import Constant, Graph, Mul, Node, Op, Permute, Reshape, Shape
 from monstera.compiler.ir.ops import Sizes
+from monstera.runtime import LARGEST_WHOLE
 
 Value: TypeAlias = "str | torch.Tensor"
 """What a torch value has become: the name of a value of the graph, or a tensor known at compile time."""
 
 _SPATIAL = ("depth", "height", "width")
-# fp32 holds all whole numbers up to here.
-_WHOLE = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,32 @@ class Builder:
         """Append a node and return its name; tensors known at compile time become constants."""
         operands = tuple(i if isinstance(i, str) else self.constant(i) for i in inputs)
         return self._append(op, operands, shape)
+
+    def reshaped(self, x: Value, shape: Shape) -> Value:
+        """A value in another shape; itself where it has this one."""
+        if self.shape(x) == shape:
+            return x
+        return x.reshape(shape) if isinstance(x, torch.Tensor) else self.add(Reshape(), (x,), shape)
+
+    def permuted(self, x: Value, dims: Sizes) -> Value:
+        """A value whose dimension `dims[d]` comes d-th."""
+        if isinstance(x, torch.Tensor):
+            return x.permute(dims)
+        shape = self.shape(x)
+        return self.add(Permute(dims), (x,), tuple(shape[d] for d in dims))
+
+    def times(self, x: Value | float, factor: float) -> Value:
+        """A value, or a number, times a known number; itself, in fp32, where that is 1.
+
+        Raises:
+            UnsupportedError: it is known, and it or the product are whole numbers that fp32 cannot hold.
+        """
+        held = operand(x)
+        if factor == 1:
+            return held
+        if isinstance(x, str):
+            return self.add(Mul(), (x, operand(factor)), self.shape(x))
+        return operand(torch.as_tensor(x) * factor)
 
     def param(self, value: torch.Tensor | np.ndarray, hint: str) -> str:
         """Hold an array as fp32 and return its key: the model's own name for it, else one made from `hint`."""
@@ -153,8 +178,8 @@ def operand(x: Value | float) -> Value:
 
 
 def _check_whole(array: np.ndarray, what: str) -> None:
-    if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > _WHOLE).any():
-        raise UnsupportedError(f"{what} holds whole numbers beyond {_WHOLE}, which fp32 cannot tell apart")
+    if array.dtype.kind in "iu" and (np.abs(array.astype(np.float64)) > LARGEST_WHOLE).any():
+        raise UnsupportedError(f"{what} holds whole numbers beyond {LARGEST_WHOLE}, which fp32 cannot tell apart")
 
 
 def _unused(stem: str, taken: Mapping[str, Any]) -> str:

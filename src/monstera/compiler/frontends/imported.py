@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeAlias
 
@@ -66,6 +67,10 @@ def describe_output(structure: Any) -> OutputTree:
     """
     if isinstance(structure, OutputIndex):
         return {"kind": "value", "index": structure.index}
+    if isinstance(structure, float) and not math.isfinite(structure):
+        raise UnsupportedError(
+            f"the model returns the number {structure}, which JSON cannot say; return a tensor of it"
+        )
     if structure is None or isinstance(structure, bool | int | float | str):
         return {"kind": "constant", "value": structure}
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):

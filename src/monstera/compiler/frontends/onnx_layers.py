@@ -92,8 +92,10 @@ def _reduce_mean(build: Builder, call: Call) -> Value:
 
 def _reduce_sum(build: Builder, call: Call) -> Value | tuple[Value, ...]:
     dims = _reduced(build, call)
+    if not dims:
+        return call["data"]
     given = {"self": call["data"], "dim": dims}
-    return _TORCH["sum"](build, replace(call, op="sum", args=given)) if dims else call["data"]
+    return _TORCH["sum"](build, replace(call, op="sum", args=given, dtypes={"self": call.dtypes["data"]}))
 
 
 def _reduced(build: Builder, call: Call) -> Sizes:

@@ -10,14 +10,13 @@ import torch
 
 from monstera.compiler.frontends import aten_movement
 from monstera.compiler.frontends.aten_lookups import LOOKUPS
+from monstera.compiler.frontends.aten_movement import cut, in_parts, padded, taken
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import Rule, as_torch, axes, integers, number
-from monstera.compiler.ir import Concat, DepthToSpace, Pad, Permute, Reshape, Shape, Slice
+from monstera.compiler.ir import Concat, DepthToSpace, Pad, Shape
 
 _TORCH = aten_movement.MOVEMENT
-# Every piece costs a copy of its own.
-_MOST_PIECES = 128
 
 
 def _dropout(_build: Builder, call: Call) -> Value:
@@ -29,7 +28,7 @@ def _dropout(_build: Builder, call: Call) -> Value:
 
 def _transpose(build: Builder, call: Call) -> Value:
     dims = integers(call, "perm") or tuple(reversed(range(len(call.shape))))
-    return build.add(Permute(dims), (call["data"],), call.shape)
+    return build.permuted(call["data"], dims)
 
 
 def _concat(build: Builder, call: Call) -> Value:
@@ -37,10 +36,7 @@ def _concat(build: Builder, call: Call) -> Value:
 
 
 def _split(build: Builder, call: Call) -> tuple[Value, ...]:
-    axis = call["axis"] % len(call.shape)
-    sizes = [shape[axis] for shape in call.shapes]
-    parts = (range(sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(sizes)))
-    return tuple(_cut(build, call["input"], {axis: part}) for part in parts)
+    return in_parts(build, call["input"], call["axis"] % len(call.shape), call.shapes)
 
 
 def _slice(build: Builder, call: Call) -> Value:
@@ -49,43 +45,10 @@ def _slice(build: Builder, call: Call) -> Value:
     dims = axes(call, len(x)) or tuple(range(len(starts)))
     steps = integers(call, "steps") or (1,) * len(starts)
     kept = {d: range(x[d])[part] for d, part in zip(dims, map(slice, starts, ends, steps), strict=True)}
-    y = _cut(build, call["data"], {d: places for d, places in kept.items() if places.step > 0})
+    y = cut(build, call["data"], {d: places for d, places in kept.items() if places.step > 0})
     for d, places in kept.items():
-        y = _taken(build, y, d, [*places]) if places.step < 0 else y
+        y = taken(build, y, d, [*places]) if places.step < 0 else y
     return y
-
-
-def _cut(build: Builder, x: Value, kept: Mapping[int, range]) -> Value:
-    """The elements at evenly spaced places of some dimensions."""
-    places = [kept.get(d, range(n)) for d, n in enumerate(build.shape(x))]
-    op = Slice(tuple(p.start for p in places), tuple(p.step for p in places))
-    return build.add(op, (x,), tuple(len(p) for p in places))
-
-
-def _taken(build: Builder, x: Value, axis: int, places: Sequence[int]) -> Value:
-    """The elements at any places of a dimension, cut out in as few pieces as there are."""
-    pieces = _pieces(places)
-    if len(pieces) > _MOST_PIECES:
-        raise UnsupportedError(
-            f"places {[*places[:4]]}... of a dimension come in {len(pieces)} pieces; at most {_MOST_PIECES} are joined"
-        )
-    parts = tuple(_cut(build, x, {axis: piece}) for piece in pieces)
-    shape = list(build.shape(x))
-    shape[axis] = len(places)
-    return parts[0] if len(parts) == 1 else build.add(Concat(axis), parts, tuple(shape))
-
-
-def _pieces(places: Sequence[int]) -> list[range]:
-    """Stretches of places that ascend evenly."""
-    pieces, first = [], 0
-    while first < len(places):
-        last = first + 1
-        step = places[last] - places[first] if last < len(places) else 0
-        while step > 0 and last < len(places) and places[last] - places[last - 1] == step:
-            last += 1
-        pieces.append(range(places[first], places[last - 1] + 1, max(step, 1)))
-        first = last
-    return pieces
 
 
 def _gather(build: Builder, call: Call) -> Value:
@@ -98,10 +61,10 @@ def _gather(build: Builder, call: Call) -> Value:
         given = {"weight": data.reshape(len(data), -1) if data.ndim != 2 else data, "indices": indices}
         rows: Shape = (*build.shape(indices), prod(x[1:]))
         looked_up = LOOKUPS["embedding"](build, Call("embedding", given, (rows,)))
-        return build.add(Reshape(), (looked_up,), call.shape)
+        return build.reshaped(looked_up, call.shape)
     known = build.known(indices, "the list of indices")
-    taken = _taken(build, data, axis, _within([int(i) for i in known.reshape(-1)], x[axis]))
-    return build.add(Reshape(), (taken,), call.shape)
+    chosen = taken(build, data, axis, _within([int(i) for i in known.reshape(-1)], x[axis]))
+    return build.reshaped(chosen, call.shape)
 
 
 def _gather_nd(build: Builder, call: Call) -> Value:
@@ -110,9 +73,9 @@ def _gather_nd(build: Builder, call: Call) -> Value:
         raise UnsupportedError(f"indices of their own for each of a batch (batch_dims={call['batch_dims']})")
     depth = indices.shape[-1]
     columns = [_within(indices[..., d].reshape(-1).tolist(), x[d]) for d in range(depth)]
-    rows = build.add(Reshape(), (call["data"],), (prod(x[:depth]), *x[depth:]))
-    taken = _taken(build, rows, 0, np.ravel_multi_index(columns, x[:depth]).tolist())
-    return build.add(Reshape(), (taken,), call.shape)
+    rows = build.reshaped(call["data"], (prod(x[:depth]), *x[depth:]))
+    chosen = taken(build, rows, 0, np.ravel_multi_index(columns, x[:depth]).tolist())
+    return build.reshaped(chosen, call.shape)
 
 
 def _within(indices: Sequence[int], size: int) -> list[int]:
@@ -138,22 +101,13 @@ def _pad(build: Builder, call: Call) -> Value:
     dims = axes(call, rank) or tuple(range(rank))
     before, after = pads[: len(dims)], pads[len(dims) :]
     if call["mode"] != "constant":
-        return _repeated(build, call, {d: pair for d, *pair in zip(dims, before, after, strict=True)})
+        return padded(
+            build, call["data"], {d: pair for d, *pair in zip(dims, before, after, strict=True)}, call["mode"]
+        )
     all_before = [0] * rank
     for d, amount in zip(dims, before, strict=True):
         all_before[d] = amount
     return build.add(Pad(tuple(all_before), number(call, "constant_value") or 0.0), (call["data"],), call.shape)
-
-
-def _repeated(build: Builder, call: Call, pads: Mapping[int, Sequence[int]]) -> Value:
-    """Padding by what is there: mirrored, the edge, or from the other end. numpy says which place goes where."""
-    y = call["data"]
-    for d, pair in pads.items():
-        if min(pair) < 0:
-            raise UnsupportedError(f"padding mode {call['mode']!r} that cuts off (pads {[*pair]})")
-        places = np.pad(np.arange(build.shape(y)[d]), tuple(pair), call["mode"]).tolist()
-        y = _taken(build, y, d, places) if any(pair) else y
-    return y
 
 
 def _depth_to_space(build: Builder, call: Call) -> Value:
@@ -166,9 +120,8 @@ def _depth_to_space(build: Builder, call: Call) -> Value:
 def _space_to_depth(build: Builder, call: Call) -> Value:
     n, c, h, w = build.shape(call["input"])
     b = call["blocksize"]
-    blocks = build.add(Reshape(), (call["input"],), (n, c, h // b, b, w // b, b))
-    moved: Shape = (n, b, b, c, h // b, w // b)
-    return build.add(Reshape(), (build.add(Permute((0, 3, 5, 1, 2, 4)), (blocks,), moved),), call.shape)
+    blocks = build.reshaped(call["input"], (n, c, h // b, b, w // b, b))
+    return build.reshaped(build.permuted(blocks, (0, 3, 5, 1, 2, 4)), call.shape)
 
 
 def _reshape(name: str) -> Rule:

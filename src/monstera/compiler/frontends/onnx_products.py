@@ -9,7 +9,7 @@ import torch
 
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.onnx_call import Rule
-from monstera.compiler.ir import Add, Linear, MatMul, Mul, Permute, Reshape, Shape
+from monstera.compiler.ir import Add, Linear, MatMul, Shape
 
 
 def _gemm(build: Builder, call: Call) -> Value:
@@ -27,11 +27,10 @@ def _gemm(build: Builder, call: Call) -> Value:
         y = _by_rows(build, _scaled(a.T if call["transA"] else a, call["alpha"]), b, call.shape)
     else:
         a, b = _turned(build, a) if call["transA"] else a, _turned(build, b) if call["transB"] else b
-        y = _times(build, build.add(MatMul(), (a, b), call.shape), call["alpha"])
+        y = build.times(build.add(MatMul(), (a, b), call.shape), call["alpha"])
     if c is None:
         return y
-    c = _scaled(c, call["beta"]) if isinstance(c, torch.Tensor) else _times(build, c, call["beta"])
-    return build.add(Add(), (y, c), call.shape)
+    return build.add(Add(), (y, build.times(c, call["beta"])), call.shape)
 
 
 def _matmul(build: Builder, call: Call) -> Value:
@@ -42,11 +41,11 @@ def _matmul(build: Builder, call: Call) -> Value:
     if isinstance(a, torch.Tensor) and a.ndim <= 2 <= len(build.shape(b)):
         return _by_rows(build, a.reshape(-1, a.shape[-1]), b, call.shape)
     # A vector is a row in front, a column behind.
-    a = _shaped(build, a, (1, *build.shape(a))) if len(build.shape(a)) == 1 else a
-    b = _shaped(build, b, (*build.shape(b), 1)) if len(build.shape(b)) == 1 else b
+    a = build.reshaped(a, (1, *build.shape(a))) if len(build.shape(a)) == 1 else a
+    b = build.reshaped(b, (*build.shape(b), 1)) if len(build.shape(b)) == 1 else b
     (*batch_a, rows, _), (*batch_b, _, columns) = build.shape(a), build.shape(b)
     batch = torch.broadcast_shapes(tuple(batch_a), tuple(batch_b))
-    return _shaped(build, build.add(MatMul(), (a, b), (*batch, rows, columns)), call.shape)
+    return build.reshaped(build.add(MatMul(), (a, b), (*batch, rows, columns)), call.shape)
 
 
 def _by_filters(
@@ -54,35 +53,24 @@ def _by_filters(
 ) -> Value:
     """`x @ filters.T + bias`, brought to a shape."""
     op = Linear(build.param(filters, "weight"), None if bias is None else build.param(bias, "bias"))
-    return _shaped(build, build.add(op, (x,), (*build.shape(x)[:-1], filters.shape[0])), shape)
+    return build.reshaped(build.add(op, (x,), (*build.shape(x)[:-1], filters.shape[0])), shape)
 
 
 def _by_rows(build: Builder, rows: torch.Tensor, x: Value, shape: Shape) -> Value:
     """`rows @ x`: its transpose is `x` transposed by the same filters."""
     columns = _turned(build, x)
     y = build.add(Linear(build.param(rows, "weight")), (columns,), (*build.shape(columns)[:-1], rows.shape[0]))
-    return _shaped(build, _turned(build, y), shape)
-
-
-def _shaped(build: Builder, x: Value, shape: Shape) -> Value:
-    if build.shape(x) == shape:
-        return x
-    return x.reshape(shape) if isinstance(x, torch.Tensor) else build.add(Reshape(), (x,), shape)
+    return build.reshaped(_turned(build, y), shape)
 
 
 def _turned(build: Builder, x: Value) -> Value:
     """The last two dimensions exchanged."""
-    *batch, m, n = build.shape(x)
-    dims = (*range(len(batch)), len(batch) + 1, len(batch))
-    return build.add(Permute(dims), (x,), (*batch, n, m))
+    rank = len(build.shape(x))
+    return build.permuted(x, (*range(rank - 2), rank - 1, rank - 2))
 
 
 def _scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x if factor == 1 else x * factor
-
-
-def _times(build: Builder, x: Value, factor: float) -> Value:
-    return x if factor == 1 else build.add(Mul(), (x, torch.tensor(factor)), build.shape(x))
 
 
 PRODUCTS: Mapping[str, Rule] = {

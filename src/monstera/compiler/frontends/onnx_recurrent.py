@@ -11,7 +11,6 @@ from monstera.compiler.frontends.aten_recurrent import direction, finals, joined
 from monstera.compiler.frontends.builder import Builder, Call, Value
 from monstera.compiler.frontends.imported import UnsupportedError
 from monstera.compiler.frontends.onnx_call import Rule
-from monstera.compiler.ir import Permute, Reshape
 from monstera.compiler.ir.ops import RecurrentKind, Sizes
 
 
@@ -38,12 +37,12 @@ def _recurrent(build: Builder, call: Call) -> tuple[Value, ...]:
     layer = _layer(build, call)
     # Opset 14 brought the batch in front.
     batch_first = bool(call.args.get("layout"))
-    x = _swapped(build, call["X"], (1, 0, 2)) if batch_first else call["X"]
+    x = build.permuted(call["X"], (1, 0, 2)) if batch_first else call["X"]
     params = _params(build, call, layer)
     none = torch.zeros(len(params), build.shape(x)[1], build.shape(call["R"])[-1])
     states = [none if call[name] is None else call[name] for name in layer.states]
     if batch_first:
-        states = [s if s is none else _swapped(build, s, (1, 0, 2)) for s in states]
+        states = [s if s is none else build.permuted(s, (1, 0, 2)) for s in states]
     sequences, lasts = [], []
     for i, parts in enumerate(params):
         reverse = i == 1 or call["direction"] == "reverse"
@@ -53,7 +52,7 @@ def _recurrent(build: Builder, call: Call) -> tuple[Value, ...]:
         lasts.append(finals(build, op, y))
     y, ends = joined(build, sequences, 1), [joined(build, ends, 0) for ends in zip(*lasts, strict=True)]
     if batch_first:
-        return _swapped(build, y, (2, 0, 1, 3)), *(_swapped(build, end, (1, 0, 2)) for end in ends)
+        return build.permuted(y, (2, 0, 1, 3)), *(build.permuted(end, (1, 0, 2)) for end in ends)
     return y, *ends
 
 
@@ -96,14 +95,7 @@ def _ordered(stacked: torch.Tensor, gates: Sequence[int]) -> torch.Tensor:
 def _one_direction(build: Builder, y: Value) -> Value:
     """`[steps, batch, hidden]` as one of the directions in `[steps, directions, batch, hidden]`."""
     count, *rest = build.shape(y)
-    return build.add(Reshape(), (y,), (count, 1, *rest))
-
-
-def _swapped(build: Builder, x: Value, dims: Sizes) -> Value:
-    if isinstance(x, torch.Tensor):
-        return x.permute(dims)
-    shape = build.shape(x)
-    return build.add(Permute(dims), (x,), tuple(shape[d] for d in dims))
+    return build.reshaped(y, (count, 1, *rest))
 
 
 RECURRENT: Mapping[str, Rule] = dict.fromkeys(("RNN", "GRU", "LSTM"), _recurrent)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
-
-import numpy as np
 
 from monstera.compiler.frontends import aten_windows
 from monstera.compiler.frontends.builder import Builder, Call, Value
@@ -24,7 +21,7 @@ def _max_pool(build: Builder, call: Call) -> Value:
     sizes = build.shape(x)[2:]
     pads = padding(call, sizes, kernel, stride, dilation)
     out = _started(sizes, call.shape[2:], pads, stride)
-    read = _read(sizes, out, pads, kernel, stride, dilation)
+    read = aten_windows.read_padding(sizes, out, pads[:rank], kernel, stride, dilation)
     return build.add(MaxPool(kernel, stride, read, dilation), (x,), (*call.shape[:2], *out))
 
 
@@ -38,8 +35,8 @@ def _avg_pool(build: Builder, call: Call) -> Value:
     sizes = build.shape(x)[2:]
     pads = padding(call, sizes, kernel, stride, dilation)
     out = _started(sizes, call.shape[2:], pads, stride)
-    factor = _factor(sizes, out, pads, kernel, stride, bool(call["count_include_pad"]))
-    read = _read(sizes, out, pads, kernel, stride, dilation)
+    factor = aten_windows.window_factor(sizes, out, pads, kernel, stride, padded=bool(call["count_include_pad"]))
+    read = aten_windows.read_padding(sizes, out, pads[:rank], kernel, stride, dilation)
     op = AvgPool(kernel, stride, read, build.param(factor, "factor"))
     return build.add(op, (x,), (*call.shape[:2], *out))
 
@@ -51,30 +48,6 @@ def _started(sizes: Sizes, out: Sizes, pads: Padding, stride: Sizes) -> Sizes:
     """
     ends = zip(sizes, out, pads, stride, strict=False)
     return tuple(m - 1 if (m - 1) * s >= n + before else m for n, m, before, s in ends)
-
-
-def _read(sizes: Sizes, out: Sizes, pads: Padding, kernel: Sizes, stride: Sizes, dilation: Sizes) -> Padding:
-    """As much padding after as the last windows read: ceil_mode asks for more than the model says."""
-    before = pads[: len(sizes)]
-    after = (
-        max(0, s * (m - 1) + d * (k - 1) + 1 - n - p)
-        for n, m, k, s, d, p in zip(sizes, out, kernel, stride, dilation, before, strict=True)
-    )
-    return (*before, *after)
-
-
-def _factor(sizes: Sizes, out: Sizes, pads: Padding, kernel: Sizes, stride: Sizes, padded: bool) -> np.ndarray:
-    """The reciprocal of the pixels that each window counts; padding that only ceil_mode adds is never counted."""
-    counts, inside = [], []
-    ends = zip(pads[: len(sizes)], pads[len(sizes) :], strict=True)
-    for n, m, k, s, (before, after) in zip(sizes, out, kernel, stride, ends, strict=True):
-        first = s * np.arange(m) - before
-        last = np.minimum(first + k, n + after)
-        pixels = np.minimum(last, n) - np.maximum(first, 0)
-        counts.append(last - first if padded else pixels)
-        inside.append(pixels > 0)
-    some = reduce(np.logical_and.outer, inside)
-    return np.where(some, 1 / np.where(some, reduce(np.multiply.outer, counts), 1), 0.0)
 
 
 def _global_max(build: Builder, call: Call) -> Value:

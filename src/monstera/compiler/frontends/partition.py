@@ -27,8 +27,9 @@ from monstera.compiler.frontends.exported_program import (
 from monstera.compiler.frontends.imported import Imported, Input, UnsupportedError
 from monstera.runtime import DTYPES
 
-# What layers call the operand that may have holes: convolutions and linear layers, recurrent ones.
-_WEIGHTS = ("weight", "params", "mat1", "mat2", "other")
+# What layers call the operand that may have holes: convolutions and linear layers, recurrent ones and their cells,
+# products.
+_WEIGHTS = ("weight", "params", "w_ih", "w_hh", "mat2", "other")
 _NO_WEIGHTS = "could be compiled, but there is no layer with weights around it that would pay for the call"
 
 Reasons = dict[fx.Node, str]
@@ -174,6 +175,9 @@ def _foreign(node: fx.Node, dtypes: Sequence[str]) -> str | None:
 
 
 def _has_weights(node: fx.Node) -> bool:
+    # A table calls its rows so, too, and looks up a few of them.
+    if op_name(node) == "embedding":
+        return False
     schema = getattr(node.target, "_schema", None)
     given = {a.name: v for a, v in zip(schema.arguments, node.args, strict=False)} if schema else {}
     weights = [given.get(name, node.kwargs.get(name)) for name in _WEIGHTS]

@@ -55,6 +55,7 @@ from monstera.compiler.ir.ops import (
     Upsample,
     Where,
 )
+from monstera.runtime import LARGEST_WHOLE
 
 UNIT = 1.01 * 2.0**-24
 # Results below the normal range may be flushed to zero.
@@ -78,8 +79,7 @@ _GATES = ("sigmoid", "hardsigmoid", "tanh", "erf")
 _FUNCTION_UNITS = 16
 # Functions that are monotone where they are defined: what an interval becomes is known at its ends.
 _MONOTONE = ("exp", "sqrt", "rsqrt", "reciprocal")
-# fp32 holds all whole numbers up to here: sums and products of whole numbers below are exact.
-_WHOLE = 2.0**24
+# What is exact of whole numbers, as long as fp32 holds all of them.
 _EXACT = (Constant, Add, Mul, Compare, Where, Reshape, Permute, Slice, Concat, Linear, Activate)
 
 
@@ -123,7 +123,7 @@ def _is_exact(node: Node, params: Params, operands: list[Bounded], value: Array)
     parts = [value, *params.values(), *(x.value for x in operands)]
     if isinstance(node.op, Activate) and node.op.activation.kind == "not_zero":
         parts = [value]
-    return all(bool((np.abs(p) < _WHOLE).all() and (p == np.rint(p)).all()) for p in parts)
+    return all(bool((np.abs(p) < LARGEST_WHOLE).all() and (p == np.rint(p)).all()) for p in parts)
 
 
 def _node_error(node: Node, params: Params, operands: list[Bounded]) -> Array:

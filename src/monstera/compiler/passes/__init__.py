@@ -26,9 +26,9 @@ Pass: TypeAlias = Callable[[Graph], Graph]
 _FOLD: tuple[Pass, ...] = (fold_affine, hoist_elementwise, fold_affine)
 
 # What models spell out is found first, in the words of the model. Features are channels before anything is folded into
-# convolutions, which linear layers over tokens become. Channels are dropped before activations and residuals are fused,
-# where constants are easiest to follow; what that leaves may fold again. Activations come before residuals, so that an
-# addition brings its activation along.
+# convolutions, which linear layers over tokens become. Equal slices of a product are one before it is split. Channels
+# are dropped before activations and residuals are fused, where constants are easiest to follow; what that leaves may
+# fold again. Activations come before residuals, so that an addition brings its activation along.
 PASSES: tuple[Pass, ...] = (
     fuse_attention,
     fuse_formulas,
@@ -37,8 +37,8 @@ PASSES: tuple[Pass, ...] = (
     channels_first,
     fold_constants,
     drop_dead_code,
-    split_products,
     merge_equal,
+    split_products,
     drop_dead_code,
     *_FOLD,
     drop_dead_channels,

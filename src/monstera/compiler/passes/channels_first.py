@@ -8,11 +8,9 @@ permutations that are left are those between the network and its caller, mostly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from math import prod
-
-import numpy as np
 
 from monstera.compiler.ir import (
     Activate,
@@ -37,14 +35,12 @@ from monstera.compiler.ir import (
     Softmax,
     Where,
 )
-from monstera.compiler.ir.interpreter import Array
 from monstera.compiler.passes.fold_constants import fold_constants
+from monstera.compiler.passes.orders import Dims, Walk, inverse, reshaped, same
 from monstera.compiler.passes.rewrite import new_key
 
 # With fewer tokens in all a linear layer is faster as it is: its weights are streamed past a few vectors.
 FEWEST_TOKENS = 8
-
-Dims = tuple[int, ...]
 
 
 def channels_first(graph: Graph) -> Graph:
@@ -56,10 +52,7 @@ def channels_first(graph: Graph) -> Graph:
     if not any(isinstance(node.op, Attention) or _wants_channels_first(node) for node in lifted.nodes):
         return graph
     graph = lifted
-    walk = _Walk(graph, dict(graph.params))
-    for name, shape in graph.inputs:
-        walk.shapes[name] = shape
-        walk.places[name] = (name, _same(shape))
+    walk = Walk(graph)
     for node in graph.nodes:
         _RULES.get(type(node.op), _as_it_is)(walk, node)
     outputs = tuple(walk.plain(value) for value in graph.outputs)
@@ -105,114 +98,39 @@ def _wants_channels_first(node: Node) -> bool:
     return 3 <= len(shape) <= 5 and prod(shape[:-1]) >= FEWEST_TOKENS and 0 not in shape
 
 
-@dataclass(slots=True)
-class _Walk:
-    """The new graph in the making. An old value is `places[name]` = (new value, dims): its dimension d is dimension
-    `dims[d]` of the new one."""
-
-    graph: Graph
-    params: dict[str, Array]
-    nodes: list[Node] = field(default_factory=list)
-    shapes: dict[str, Shape] = field(default_factory=dict)
-    places: dict[str, tuple[str, Dims]] = field(default_factory=dict)
-    _made: dict[str, Node] = field(default_factory=dict)
-    _moved: dict[tuple[str, Op, Shape], str] = field(default_factory=dict)
-
-    def put(self, node: Node, dims: Dims | None = None) -> None:
-        """Append a node; the old value of its name is its result, in this order of dimensions."""
-        self._append(node)
-        self.places[node.name] = (node.name, _same(node.shape) if dims is None else dims)
-
-    def plain(self, value: str) -> str:
-        """An old value as it was."""
-        return self.permuted(value, range(len(self.places[value][1])))
-
-    def permuted(self, value: str, dims: Sequence[int]) -> str:
-        """An old value whose dimension `dims[d]` comes d-th."""
-        name, order = self.places[value]
-        return self._permute(name, tuple(order[d] for d in dims))
-
-    def widened(self, value: str, rank: int, dims: Sequence[int]) -> str:
-        """Likewise, with dimensions of extent one before it up to this rank."""
-        missing = rank - len(self.places[value][1])
-        if missing == 0:
-            return self.permuted(value, dims)
-        plain = self.plain(value)
-        return self._permute(self.reshape(plain, (1,) * missing + self.shapes[plain]), tuple(dims))
-
-    def reshape(self, name: str, shape: Shape) -> str:
-        """A new value in another shape."""
-        while (node := self._made.get(name)) is not None and isinstance(node.op, Reshape):
-            name = node.inputs[0]
-        return name if self.shapes[name] == shape else self._move(name, Reshape(), shape)
-
-    def _permute(self, name: str, dims: Dims) -> str:
-        if dims == _same(dims):
-            return name
-        shape = self.shapes[name]
-        turned = tuple(shape[d] for d in dims)
-        order = [d for d in dims if shape[d] > 1]
-        left = sorted(order)
-        if order != left:
-            # Dimensions of extent one stand aside: what is turned then is a plain matrix, mostly.
-            ones = len(shape) - len(left)
-            name = self.reshape(name, (1,) * ones + tuple(shape[d] for d in left))
-            turn = (*range(ones), *(ones + left.index(d) for d in order))
-            name = self._move(name, Permute(turn), tuple(self.shapes[name][d] for d in turn))
-        return self.reshape(name, turned)
-
-    def _move(self, name: str, op: Op, shape: Shape) -> str:
-        """A permutation or reshape of a new value, made once."""
-        key = (name, op, shape)
-        if key not in self._moved:
-            stem = f"{name}:moved"
-            taken = {**self.shapes, **self.graph.shapes()}
-            free = next(n for i in range(len(taken) + 1) if (n := f"{stem}.{i}") not in taken)
-            layer = self._made[name].layer if name in self._made else ""
-            self._append(Node(free, op, (name,), shape, layer))
-            self._moved[key] = free
-        return self._moved[key]
-
-    def _append(self, node: Node) -> None:
-        self.nodes.append(node)
-        self._made[node.name] = node
-        self.shapes[node.name] = node.shape
-
-
-def _as_it_is(walk: _Walk, node: Node) -> None:
+def _as_it_is(walk: Walk, node: Node) -> None:
     walk.put(replace(node, inputs=tuple(walk.plain(i) for i in node.inputs)))
 
 
-def _permute(walk: _Walk, node: Node) -> None:
+def _permute(walk: Walk, node: Node) -> None:
     assert isinstance(node.op, Permute)
     name, order = walk.places[node.inputs[0]]
     walk.places[node.name] = (name, tuple(order[d] for d in node.op.dims))
 
 
-def _reshape(walk: _Walk, node: Node) -> None:
+def _reshape(walk: Walk, node: Node) -> None:
     name, order = walk.places[node.inputs[0]]
     moved = reshaped(walk.shapes[name], order, node.shape)
     if moved is None:
         plain = walk.plain(node.inputs[0])
-        walk.places[node.name] = (walk.reshape(plain, node.shape), _same(node.shape))
+        walk.places[node.name] = (walk.reshape(plain, node.shape), same(node.shape))
     else:
         walk.places[node.name] = (walk.reshape(name, moved[0]), moved[1])
 
 
-def _elementwise(walk: _Walk, node: Node) -> None:
+def _elementwise(walk: Walk, node: Node) -> None:
     """In the order of the first operand that has the result's shape and is not as it was."""
-    shapes = walk.graph.shapes()
-    whole = [walk.places[i][1] for i in node.inputs if shapes[i] == node.shape]
-    order = next((dims for dims in whole if dims != _same(dims)), _same(node.shape))
-    back = _inverse(order)
-    if order == _same(order):
+    whole = [walk.places[i][1] for i in node.inputs if walk.old_shapes[i] == node.shape]
+    order = next((dims for dims in whole if dims != same(dims)), same(node.shape))
+    back = inverse(order)
+    if order == same(order):
         _as_it_is(walk, node)
         return
     inputs = tuple(walk.widened(i, len(order), back) for i in node.inputs)
     walk.put(replace(node, inputs=inputs, shape=tuple(node.shape[d] for d in back)), order)
 
 
-def _linear(walk: _Walk, node: Node) -> None:
+def _linear(walk: Walk, node: Node) -> None:
     op = node.op
     assert isinstance(op, Linear)
     if not _wants_channels_first(node):
@@ -228,17 +146,17 @@ def _linear(walk: _Walk, node: Node) -> None:
     _put_first(walk, node, conv, x)
 
 
-def _norm(walk: _Walk, node: Node) -> None:
+def _norm(walk: Walk, node: Node) -> None:
     op = node.op
     assert isinstance(op, Norm)
     name, order = walk.places[node.inputs[0]]
-    if order == _same(order) and _wants_channels_first(node):
+    if order == same(order) and _wants_channels_first(node):
         _put_first(walk, node, replace(op, dim=1), walk.permuted(node.inputs[0], _to_front(node.shape)))
     else:
         walk.put(replace(node, op=replace(op, dim=order[op.dim]), inputs=(name,), shape=walk.shapes[name]), order)
 
 
-def _embedding(walk: _Walk, node: Node) -> None:
+def _embedding(walk: Walk, node: Node) -> None:
     assert isinstance(node.op, Embedding)
     if _wants_channels_first(node):
         _put_first(walk, node, replace(node.op, dim=1), walk.plain(node.inputs[0]))
@@ -246,19 +164,19 @@ def _embedding(walk: _Walk, node: Node) -> None:
         _as_it_is(walk, node)
 
 
-def _put_first(walk: _Walk, node: Node, op: Op, x: str) -> None:
+def _put_first(walk: Walk, node: Node, op: Op, x: str) -> None:
     front = _to_front(node.shape)
     shape = tuple(node.shape[d] for d in front)
-    walk.put(replace(node, op=op, inputs=(x,), shape=shape), _inverse(front))
+    walk.put(replace(node, op=op, inputs=(x,), shape=shape), inverse(front))
 
 
-def _softmax(walk: _Walk, node: Node) -> None:
+def _softmax(walk: Walk, node: Node) -> None:
     assert isinstance(node.op, Softmax)
     name, order = walk.places[node.inputs[0]]
     walk.put(replace(node, op=Softmax(order[node.op.dim]), inputs=(name,), shape=walk.shapes[name]), order)
 
 
-def _mean(walk: _Walk, node: Node) -> None:
+def _mean(walk: Walk, node: Node) -> None:
     assert isinstance(node.op, Mean)
     name, order = walk.places[node.inputs[0]]
     over = tuple(sorted(order[d] for d in node.op.dims))
@@ -273,22 +191,22 @@ def _mean(walk: _Walk, node: Node) -> None:
     walk.put(replace(node, op=Mean(over), inputs=(name,), shape=shape), dims)
 
 
-def _concat(walk: _Walk, node: Node) -> None:
+def _concat(walk: Walk, node: Node) -> None:
     assert isinstance(node.op, Concat)
     orders = [walk.places[i][1] for i in node.inputs]
-    order = next((dims for dims in orders if dims != _same(dims)), _same(node.shape))
-    back = _inverse(order)
+    order = next((dims for dims in orders if dims != same(dims)), same(node.shape))
+    back = inverse(order)
     inputs = tuple(walk.permuted(i, back) for i in node.inputs)
     shape = tuple(node.shape[d] for d in back)
     walk.put(replace(node, op=Concat(order[node.op.dim]), inputs=inputs, shape=shape), order)
 
 
-def _cut(walk: _Walk, node: Node) -> None:
+def _cut(walk: Walk, node: Node) -> None:
     """Slices and pads say something of every dimension."""
     op = node.op
     assert isinstance(op, Slice | Pad)
     name, order = walk.places[node.inputs[0]]
-    back = _inverse(order)
+    back = inverse(order)
     if isinstance(op, Slice):
         op = Slice(tuple(op.start[d] for d in back), tuple(op.step[d] for d in back))
     else:
@@ -296,7 +214,7 @@ def _cut(walk: _Walk, node: Node) -> None:
     walk.put(replace(node, op=op, inputs=(name,), shape=tuple(node.shape[d] for d in back)), order)
 
 
-_RULES: dict[type, Callable[[_Walk, Node], None]] = {
+_RULES: dict[type, Callable[[Walk, Node], None]] = {
     **dict.fromkeys((Activate, Add, Mul, Compare, Where), _elementwise),
     **dict.fromkeys((Slice, Pad), _cut),
     Permute: _permute,
@@ -310,36 +228,6 @@ _RULES: dict[type, Callable[[_Walk, Node], None]] = {
 }
 
 
-def reshaped(source: Shape, order: Dims, target: Shape) -> tuple[Shape, Dims] | None:
-    """A reshape of a value whose dimensions come in another order, as a reshape of the value and another order.
-
-    The value has shape `source`, and dimension d of what is reshaped is its dimension `order[d]`. The answer is a shape
-    of the same value, and which of its dimensions the dimensions of the target are; None where a dimension of the
-    target joins what is apart in memory.
-    """
-    if 0 in target:
-        return None
-    # Dimensions of extent one have no place of their own.
-    dims, left = [d for d in order if source[d] > 1], [j for j, size in enumerate(target) if size > 1]
-    rank_of = {d: i for i, d in enumerate(sorted(dims))}
-    pieces: list[tuple[int, list[int]]] = []
-    while dims:
-        joined, parts = [dims.pop(0)], [left.pop(0)]
-        while (a := prod(source[d] for d in joined)) != (b := prod(target[j] for j in parts)):
-            if a < b:
-                joined.append(dims.pop(0))
-            else:
-                parts.append(left.pop(0))
-        if [rank_of[d] for d in joined] != list(range(rank_of[joined[0]], rank_of[joined[0]] + len(joined))):
-            return None
-        pieces.append((joined[0], parts))
-    arranged = [j for _, parts in sorted(pieces) for j in parts]
-    for j, size in enumerate(target):
-        if size == 1:
-            arranged.insert(arranged.index(j - 1) + 1 if j else 0, j)
-    return tuple(target[j] for j in arranged), tuple(arranged.index(j) for j in range(len(target)))
-
-
 def _to_front(shape: Shape) -> Dims:
     """The last dimension becomes dimension 1, behind one that stands for the batch.
 
@@ -347,11 +235,3 @@ def _to_front(shape: Shape) -> Dims:
     """
     last, batch = len(shape) - 1, 0 if prod(shape[1:-1]) > 1 else 1
     return (batch, last, *(d for d in range(last) if d != batch))
-
-
-def _same(dims: Sequence[int]) -> Dims:
-    return tuple(range(len(dims)))
-
-
-def _inverse(dims: Dims) -> Dims:
-    return tuple(int(d) for d in np.argsort(dims))

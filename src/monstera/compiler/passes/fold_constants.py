@@ -67,13 +67,13 @@ def _evaluated(graph: Graph) -> Graph:
 
 
 def _without_expansions(graph: Graph) -> Graph:
-    """Let `Add` and `Mul` read the small operand of a multiplication by ones, if their own shape stays."""
+    """Let what broadcasts by itself read the small operand of a multiplication by ones, if its own shape stays."""
     shapes = graph.shapes()
     known = {n.name: graph.params[n.op.value] for n in graph.nodes if isinstance(n.op, Constant)}
     small = {n.name: source for n in graph.nodes if (source := _expanded(n, known))}
 
     def shrink(node: Node) -> Node:
-        if not isinstance(node.op, Add | Mul) or node.name in small:
+        if not isinstance(node.op, Add | Mul | Compare | Where) or node.name in small:
             return node
         inputs = tuple(small.get(i, i) for i in node.inputs)
         if np.broadcast_shapes(*[shapes[i] for i in inputs]) != node.shape:

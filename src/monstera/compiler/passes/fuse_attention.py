@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -131,10 +131,15 @@ def _key(node: Node) -> str:
 
 
 def _fits(scores: _Scores, node: Node, shapes: Mapping[str, Shape]) -> bool:
-    """Whether all operands have the same batch and heads, and masks have no more dimensions."""
+    """Whether all operands have the same batch and heads, and masks have no more dimensions.
+
+    Masks may broadcast the scores, too: then there are more queries than in q, or more keys than in k.
+    """
     operands = [shapes[name] for name in (scores.q, scores.k, node.inputs[1])]
-    fits = len(node.shape) == 4 and all(len(shape) == 4 and shape[:2] == node.shape[:2] for shape in operands)
-    return fits and all(len(shapes[m]) <= 4 for m in scores.masks)
+    if len(node.shape) != 4 or any(len(shape) != 4 or shape[:2] != node.shape[:2] for shape in operands):
+        return False
+    q, k, v = operands
+    return q[2] == node.shape[2] and k[3] == v[2] and all(len(shapes[m]) <= 4 for m in scores.masks)
 
 
 def _attention(node: Node, scores: _Scores, shapes: Mapping[str, Shape]) -> list[Node]:
@@ -174,11 +179,11 @@ def _shared(graph: Graph) -> Graph:
     made, shapes = {node.name: node for node in graph.nodes}, graph.shapes()
     nodes: list[Node] = []
     for node in graph.nodes:
-        sources = [_repeated(made.get(i), made, shapes, graph.params) for i in node.inputs[1:3]]
-        if isinstance(node.op, Attention) and node.op.repeats == 1 and sources[0] and sources[1]:
-            repeats = len(node.op.qk) // shapes[sources[0]][1]
-            op = replace(node.op, qk=node.op.qk[::repeats], v=node.op.v[::repeats], repeats=repeats)
-            if shapes[sources[0]][1] == shapes[sources[1]][1]:
+        if isinstance(node.op, Attention) and node.op.repeats == 1:
+            sources = [_repeated(made.get(i), made, shapes, graph.params) for i in node.inputs[1:3]]
+            if sources[0] and sources[1] and _serve(sources, node.op, shapes):
+                repeats = len(node.op.qk) // shapes[sources[0]][1]
+                op = replace(node.op, qk=node.op.qk[::repeats], v=node.op.v[::repeats], repeats=repeats)
                 operands = [_once(node, source, i, shapes) for i, source in enumerate(map(str, sources))]
                 nodes += [made_anew for operand in operands for made_anew in operand]
                 inputs = (node.inputs[0], *(operand[-1].name for operand in operands), *node.inputs[3:])
@@ -190,12 +195,17 @@ def _shared(graph: Graph) -> Graph:
 def _repeated(
     node: Node | None, made: Mapping[str, Node], shapes: Mapping[str, Shape], params: Mapping[str, np.ndarray]
 ) -> str | None:
-    """The value `[n, groups, 1, tokens, features]` that is repeated along its third dimension before it gets here."""
+    """The value `[n, groups, 1, tokens, features]` that is repeated along its third dimension before it gets here.
+
+    Copies become heads `[n, heads, tokens, features]`, these `[n, heads, features, tokens]`, and then channels.
+    """
+    steps: list[Node] = []
     for kind in (Reshape, Permute, Reshape):
         if node is None or not isinstance(node.op, kind):
             return None
+        steps.append(node)
         node = made.get(node.inputs[0])
-    if node is None or not isinstance(node.op, Mul) or len(node.shape) != 5:
+    if node is None or node.op != Mul() or len(node.shape) != 5 or not _become_channels(node.shape, *steps):
         return None
     for source, ones in (node.inputs, node.inputs[::-1]):
         single = shapes[source]
@@ -204,6 +214,20 @@ def _repeated(
         if grown and known and bool((params[_key(made[ones])] == 1).all()):
             return source
     return None
+
+
+def _become_channels(copies: Shape, channels: Node, turned: Node, joined: Node) -> bool:
+    n, groups, repeats, tokens, width = copies
+    heads = groups * repeats
+    as_heads = joined.shape == (n, heads, tokens, width) and turned.op == Permute((0, 1, 3, 2))
+    return as_heads and channels.shape == (n, heads * width, tokens)
+
+
+def _serve(sources: Sequence[str | None], op: Attention, shapes: Mapping[str, Shape]) -> bool:
+    """Whether keys and values come in as many groups, each as wide as the heads that are to share it."""
+    (_, of_k, *_, qk), (_, of_v, *_, v) = (shapes[str(source)] for source in sources)
+    heads = len(op.qk)
+    return of_k == of_v and heads % of_k == 0 and (op.qk, op.v) == ((qk,) * heads, (v,) * heads)
 
 
 def _once(node: Node, source: str, index: int, shapes: Mapping[str, Shape]) -> list[Node]:

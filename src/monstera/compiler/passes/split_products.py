@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 from monstera.compiler.ir import Conv, Graph, Node, Slice
 from monstera.compiler.ir.interpreter import Array
@@ -10,7 +11,10 @@ from monstera.compiler.passes.rewrite import new_key
 
 
 def split_products(graph: Graph) -> Graph:
-    """Replace a convolution of which only slices along channels are read by one convolution a slice."""
+    """Replace a convolution of which only slices along channels are read by one convolution a slice.
+
+    Slices that overlap leave it whole: it would compute some channels twice.
+    """
     made, users, params = {node.name: node for node in graph.nodes}, graph.users(), dict(graph.params)
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -25,7 +29,10 @@ def _can_split(node: Node, users: list[Node]) -> bool:
     op = node.op
     if not isinstance(op, Conv) or op.groups != 1 or op.activation is not None or len(node.inputs) > 1:
         return False
-    return all(isinstance(user.op, Slice) and _cuts_channels(user, node) for user in users)
+    if not all(isinstance(user.op, Slice) and _cuts_channels(user, node) for user in users):
+        return False
+    ends = sorted((_first(user), _first(user) + user.shape[1]) for user in users)
+    return all(end <= start for (_, end), (start, _) in pairwise(ends))
 
 
 def _cuts_channels(cut: Node, source: Node) -> bool:
@@ -33,11 +40,16 @@ def _cuts_channels(cut: Node, source: Node) -> bool:
     return cut.op.step[1] == 1 and (cut.shape[0], *cut.shape[2:]) == (source.shape[0], *source.shape[2:])
 
 
+def _first(cut: Node) -> int:
+    """The first channel of a slice."""
+    assert isinstance(cut.op, Slice)
+    return cut.op.start[1]
+
+
 def _part(conv: Node, cut: Node, params: dict[str, Array]) -> Node:
     """The convolution with the filters of the slice; their parameters are added to `params`."""
     assert isinstance(conv.op, Conv)
-    assert isinstance(cut.op, Slice)
-    first = cut.op.start[1]
+    first = _first(cut)
     keys = {}
     for field in ("weight", "bias", "scale"):
         key = getattr(conv.op, field)
