@@ -238,11 +238,19 @@ def test_a_library_without_the_symbols_of_an_engine_is_refused(artifact, load):
         load(forged(artifact, net_so=b"\x7fELF" + bytes(100)))
 
 
+def test_a_field_of_any_kind_may_not_nest_without_end(artifact, load):
+    parts = parts_of(artifact)
+    text = parts["manifest.json"].replace(b'"tuning": {}', b'"tuning": {"a": %b}' % (b"[" * 700 + b"]" * 700))
+    assert text != parts["manifest.json"]
+    with pytest.raises(ArtifactError, match="nests more than 200 deep"):
+        load(joined(parts | {"manifest.json": text}))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (b'{"format":"monstera","format":"monstera"}', "has a key twice"),
-        (b"[" * 100_000, "nests too deep|not JSON"),
+        (b"[" * 100_000, "nests more than 200 deep|not JSON"),
         (b"\xff", "not JSON"),
         (b'{"a":NaN}', "NaN is not JSON"),
         (b"", "not JSON"),

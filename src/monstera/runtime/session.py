@@ -104,7 +104,9 @@ def _leaves(tree: Mapping[str, Any], steps: Steps = ()) -> Iterator[tuple[Steps,
     """Every tensor of an output tree: the subscripts that lead to it, and its number."""
     if tree["kind"] == "value":
         yield steps, tree["index"]
-    keys: Sequence[int | str] = tree["keys"] if tree["kind"] in ("dict", "record") else range(len(tree.get("items", ())))
+    keys: Sequence[int | str] = (
+        tree["keys"] if tree["kind"] in ("dict", "record") else range(len(tree.get("items", ())))
+    )
     for key, item in zip(keys, tree.get("items", ()), strict=True):
         yield from _leaves(item, (*steps, key))
 
