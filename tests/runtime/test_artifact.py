@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 import monstera as ms
 from monstera.runtime import ArtifactError, read_artifact
 from monstera.runtime import artifact as artifact_room
+from monstera.runtime.artifact import PARTS
 from runtime.forging import forged, joined, parts_of
 
 SOURCES = str(Path(ms.__file__).parents[1])
@@ -152,6 +154,16 @@ def test_a_damaged_part_is_named(artifact, load, name):
     data[len(data) // 2] ^= 1
     with pytest.raises(ArtifactError, match=f"{name} is damaged"):
         load(joined(parts | {name: bytes(data)}))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_crc_that_is_not_the_part_s_is_refused_though_header_and_directory_agree(artifact, load, name, tmp_path):
+    """Such a file differs from what Monstera writes in bits that no SHA-256 covers."""
+    crc = zlib.crc32(parts_of(artifact)[name]).to_bytes(4, "little")
+    assert artifact.count(crc) == 2
+    changed = artifact.replace(crc, bytes([crc[0] ^ 1]) + crc[1:])
+    with pytest.raises(ArtifactError, match=r"the CRC-32 of the \d+ bytes from \d+ on is not"):
+        load(changed).save(tmp_path / "again.monstera")
 
 
 def test_damaged_parameters_of_the_graph_are_found_when_they_are_used(artifact, load, tmp_path):
