@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from monstera.sparsity.storage.form import (
     check_indices,
     check_shape,
     check_starts,
+    lengths,
     positions_of,
     smallest,
     starts,
@@ -42,7 +42,6 @@ class BCRC(Form):
     here as we understand them from accounts of it, and the order of groups and of empty rows is ours.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     reorder: np.ndarray
     row_offset: np.ndarray
@@ -62,8 +61,8 @@ class BCRC(Form):
         check_indices("BCRC.compact_column", self.compact_column, self.compact_column.size, in_ * positions)
         if np.unique(self.reorder).size != rows:
             raise FormatError("BCRC.reorder names a row twice: every row is stored once")
-        columns = np.repeat(_lengths(self.column_stride), _lengths(self.occurrence))
-        if not np.array_equal(_lengths(self.row_offset), columns):
+        columns = np.repeat(lengths(self.column_stride), lengths(self.occurrence))
+        if not np.array_equal(lengths(self.row_offset), columns):
             raise FormatError("BCRC.row_offset gives a row another number of weights than its group has columns")
 
     @classmethod
@@ -110,7 +109,3 @@ def _equal_rows(alive: np.ndarray) -> list[list[int]]:
     for row in np.flatnonzero(alive.any(1)):
         groups.setdefault(packed[row].tobytes(), []).append(int(row))
     return list(groups.values())
-
-
-def _lengths(offsets: np.ndarray) -> np.ndarray:
-    return np.diff(offsets.astype(np.int64))

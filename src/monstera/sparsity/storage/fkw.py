@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from monstera.sparsity.storage.form import (
     check_indices,
     check_shape,
     check_starts,
+    lengths,
     positions_of,
     smallest,
     starts,
@@ -46,7 +46,6 @@ class FKW(Form):
     number of patterns of any size, where that code has four positions in every kernel.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     patterns: np.ndarray
     reorder: np.ndarray
@@ -105,7 +104,7 @@ class FKW(Form):
         masks = self._masks()[self._pattern_of_kernels()]
         kernels = np.zeros(masks.shape, bits.dtype)
         kernels[masks] = stored_bits(self.weights)
-        out = np.repeat(self.reorder, np.diff(self.offset.astype(np.int64)))
+        out = np.repeat(self.reorder, lengths(self.offset))
         bits[out, self.index] = kernels
         return as_values(bits, self.weights).reshape(self.shape)
 

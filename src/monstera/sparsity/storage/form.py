@@ -27,7 +27,7 @@ class Form(ABC):
     """
 
     __slots__ = ()
-    VALUES: ClassVar[tuple[str, ...]]
+    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
 
     @abstractmethod
@@ -108,6 +108,11 @@ def stored_bits(values: np.ndarray) -> np.ndarray:
 def smallest(numbers: np.ndarray) -> np.ndarray:
     """Whole numbers in the smallest unsigned type that holds the largest of them."""
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
+
+
+def lengths(starts: np.ndarray) -> np.ndarray:
+    """How long the runs are that begin at `starts`, the last number of which is an end."""
+    return np.diff(starts.astype(np.int64))
 
 
 def starts(lengths: np.ndarray) -> np.ndarray:
