@@ -12,6 +12,7 @@ from monstera.sparsity.storage.form import (
     Shape,
     as_values,
     bits_of,
+    check_distinct,
     check_indices,
     check_shape,
     check_starts,
@@ -59,6 +60,7 @@ class BCRC(Form):
         check_starts("BCRC.occurrence", self.occurrence, groups, rows)
         check_starts("BCRC.column_stride", self.column_stride, groups, self.compact_column.size)
         check_indices("BCRC.compact_column", self.compact_column, self.compact_column.size, in_ * positions)
+        check_distinct("BCRC.compact_column of a group", self.compact_column, self.column_stride)
         if np.unique(self.reorder).size != rows:
             raise FormatError("BCRC.reorder names a row twice: every row is stored once")
         columns = np.repeat(lengths(self.column_stride), lengths(self.occurrence))

@@ -12,6 +12,7 @@ from monstera.sparsity.storage.form import (
     Shape,
     as_values,
     bits_of,
+    check_distinct,
     check_indices,
     check_shape,
     check_starts,
@@ -58,10 +59,11 @@ class FKW(Form):
         out, in_, positions = positions_of(self.shape)
         count, kernels = len(self.patterns), self.index.size
         check_shape("FKW.weights", self.weights, (self.weights.size,), "f")
-        check_shape("FKW.patterns", self.patterns, (count, -(-positions // 8)), "u")
+        check_shape("FKW.patterns", self.patterns, (count, -(-positions // 8)), "bits")
         check_indices("FKW.reorder", self.reorder, out, out)
         check_starts("FKW.offset", self.offset, out, kernels)
         check_indices("FKW.index", self.index, kernels, in_)
+        check_distinct("FKW.index of a filter", self.index, self.offset)
         check_shape("FKW.stride", self.stride, (out, count + 1), "u")
         if np.unique(self.reorder).size != out:
             raise FormatError("FKW.reorder names a filter twice: every filter is stored once")

@@ -13,6 +13,7 @@ from monstera.sparsity.storage.form import (
     Shape,
     as_values,
     bits_of,
+    check_distinct,
     check_indices,
     check_shape,
     check_starts,
@@ -68,6 +69,7 @@ class CSR(Form):
         check_shape("CSR.weights", self.weights, (self.weights.size,), "f")
         check_starts("CSR.row_offset", self.row_offset, out, self.weights.size)
         check_indices("CSR.column", self.column, self.weights.size, in_ * positions)
+        check_distinct("CSR.column of a row", self.column, self.row_offset)
 
     @classmethod
     def encode(cls, weight: np.ndarray) -> CSR:
@@ -110,6 +112,7 @@ class BSR(Form):
         check_shape("BSR.weights", self.weights, (count, *self.block), "f")
         check_starts("BSR.row_offset", self.row_offset, rows, count)
         check_indices("BSR.column", self.column, count, columns[0] * columns[1])
+        check_distinct("BSR.column of a row", self.column, self.row_offset)
 
     @classmethod
     def encode(cls, weight: np.ndarray, block: BlockShape) -> BSR:
