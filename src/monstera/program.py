@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monstera.runtime import ArtifactError, Manifest, open_artifact
-from monstera.runtime.artifact import GRAPH, PARAMS, Opened
+from monstera.runtime.artifact import GRAPH, Opened
 from monstera.runtime.verify import facts, verified
 
 
@@ -24,7 +24,7 @@ def checks(path: str | os.PathLike[str], sha256: str | None = None) -> Iterator[
     """
     opened = open_artifact(path, sha256)
     yield f"digest {opened.digest}" + (", as expected" if sha256 else "")
-    yield from verified(opened)
+    text, params = yield from verified(opened)
     try:
         from monstera.compiler.graph_file import read_graph
         from monstera.compiler.ir.check import GraphError
@@ -32,7 +32,7 @@ def checks(path: str | os.PathLike[str], sha256: str | None = None) -> Iterator[
         yield f"{GRAPH}: not checked against the rules of the operators: that takes the compiler ({error})"
         return
     try:
-        graph = read_graph(opened.read(GRAPH).tobytes(), opened.read(PARAMS))
+        graph = read_graph(text, params)
     except GraphError as error:
         raise ArtifactError(f"{opened.where}: {error}") from error
     yield f"{GRAPH}: {len(graph.nodes)} nodes whose shapes follow from each other, {len(graph.params)} parameters"

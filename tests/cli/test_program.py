@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import monstera as ms
 from monstera.cli import app
+from monstera.runtime.artifact import PARTS, Opened
 from runtime.forging import forged, joined, parts_of
 
 
@@ -40,6 +41,18 @@ def test_a_sound_program_passes_every_check(program, engine):
     assert all(line.startswith("ok  ") for line in lines)
     for words in ("net.so: made for this manifest", "net.c: made for", "graph.json: 3 nodes"):
         assert any(words in line for line in lines)
+
+
+def test_verifying_reads_every_part_once(program, monkeypatch):
+    read, names = Opened.read, []
+
+    def counted(opened: Opened, name: str) -> object:
+        names.append(name)
+        return read(opened, name)
+
+    monkeypatch.setattr(Opened, "read", counted)
+    assert run("verify", program).exit_code == 0
+    assert names == [name for name in PARTS if name != "manifest.json"]
 
 
 def test_another_digest_fails(program):
