@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +21,7 @@ _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 # Products of two computed tensors: attention written out, and attention as one operator of torch on the CPU.
 _aten = torch.ops.aten
 _PRODUCTS = (_aten.bmm, _aten.baddbmm, _aten._scaled_dot_product_flash_attention_for_cpu)
-_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, nn.Linear)
+_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, nn.Linear, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +41,19 @@ def count_macs(model: nn.Module, example: Inputs) -> Macs:
 
     Every weight is counted once for each output position it serves, taps on padding included, batch included. Products
     of computed tensors survive as a whole, masked scores included. Arithmetic other than products (norms, activations,
-    gates, pooling) is not counted. The model is left as it was.
+    gates, pooling) is not counted. The model is left as it was; torch's fast path of attention, whose operators hide
+    layers and products, is off for the whole process meanwhile.
     """
     counts: list[Macs] = []
     hooks = [
-        module.register_forward_hook(partial(_count, counts))
+        module.register_forward_hook(partial(_count, counts), with_kwargs=True)
         for module in model.modules()
         if isinstance(module, _COUNTED) or _is_transposed_linear(module)
     ]
     args, kwargs = arguments(example)
     attention = FlopCounterMode(display=False, custom_mapping={_PRODUCTS[-1]: _attention_flop})
     try:
-        with torch.no_grad(), attention:
+        with torch.no_grad(), _slow_path(), attention:
             model(*args, **kwargs)
     finally:
         for hook in hooks:
@@ -65,9 +68,38 @@ def _attention_flop(q: torch.Size, k: torch.Size, v: torch.Size, *_others: Any, 
     return sdpa_flop_count(q, k, v)
 
 
-def _count(counts: list[Macs], module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    positions = _positions(module, inputs[0], output)
-    counts += [Macs(w.numel() * positions, int(torch.count_nonzero(w)) * positions) for w in _weights(module)]
+@contextmanager
+def _slow_path() -> Iterator[None]:
+    """Let modules of attention run layer by layer inside, and as before afterwards."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _count(
+    counts: list[Macs], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: torch.Tensor
+) -> None:
+    if isinstance(module, nn.MultiheadAttention):
+        counts += _projections(module, dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs))
+        return
+    positions = _positions(module, (*args, *kwargs.values())[0], output)
+    counts += [_used(weight, positions) for weight in _weights(module)]
+
+
+def _used(weight: torch.Tensor, positions: int) -> Macs:
+    return Macs(weight.numel() * positions, int(torch.count_nonzero(weight)) * positions)
+
+
+def _projections(module: nn.MultiheadAttention, given: Mapping[str, torch.Tensor]) -> list[Macs]:
+    """The layers of queries, keys and values, which are no modules, and that of the output, which is never called."""
+    together = module.in_proj_weight
+    apart = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    weights = apart if together is None else together.chunk(3)
+    tokens = [given[name].numel() // given[name].shape[-1] for name in ("query", "key", "value")]
+    return list(map(_used, (*weights, module.out_proj.weight), (*tokens, tokens[0])))
 
 
 def _weights(module: nn.Module) -> list[torch.Tensor]:
