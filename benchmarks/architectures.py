@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import monstera as ms
+from architecture_list import ARCHITECTURES, Architecture, Size, build, example
 from monstera import measure
-from monstera.measure.architectures import ARCHITECTURES, Architecture, Size, build, example
 from monstera.report import study_tables, terminal
 from monstera.sparsity.rules import SKIPPED
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from architecture_list import ARCHITECTURES, build, example
 from monstera.measure import count_macs, read_study
-from monstera.measure.architectures import ARCHITECTURES, build, example
 
 pytest.importorskip("transformers")
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "architectures.py"
