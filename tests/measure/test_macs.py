@@ -116,6 +116,29 @@ def test_a_layer_that_gets_its_input_by_name_counts_as_any_other():
     assert count_macs(Named(), torch.zeros(1, 4, 5)).dense == 4 * 6 * 2 * 5
 
 
+class Positions(nn.Module):
+    """A layer over a parameter, as DeBERTa has for its distances; two of them in attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(1, 7, 4))
+        self.layer = nn.Linear(4, 6, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.layer(self.table).mT
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_layer_counts_once_when_a_parameter_is_its_input_and_when_it_is_frozen(trainable):
+    model = Positions().requires_grad_(trainable)
+    assert count_macs(model, torch.zeros(1, 5, 6)).dense == 7 * 4 * 6 + 5 * 6 * 7
+
+
+def test_a_frozen_layer_counts_once_on_tokens_that_lie_apart():
+    layer = nn.Linear(4, 6, bias=False).requires_grad_(False)
+    assert count_macs(layer, torch.zeros(3, 4, 5).mT).dense == 3 * 5 * 4 * 6
+
+
 def test_only_weights_that_are_not_zero_survive():
     conv = nn.Conv2d(4, 4, 1)
     with torch.no_grad():
