@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Kind: TypeAlias = Literal["encoder", "decoder", "vision", "speech"]
 Size: TypeAlias = Literal["small", "base"]
@@ -22,6 +23,7 @@ class Architecture:
     Attributes:
         part: the path of the module that is compiled, for instance "encoder"; the whole model if empty.
         answer: the only answer that is compiled, for instance "last_hidden_state"; all of them if empty.
+        unread: a module that no answer is made of, and that gets no holes.
         takes: the name of the input; "input_ids" are numbers of tokens and come with a mask.
         shape: of the input for the small size, batch first.
         base: of the input for the library's own config.
@@ -33,6 +35,7 @@ class Architecture:
     small: Mapping[str, Any] = field(default_factory=dict)
     part: str = ""
     answer: str = ""
+    unread: str = ""
     takes: str = "input_ids"
     shape: tuple[int, ...] = (1, 32)
     base: tuple[int, ...] = (1, 128)
@@ -104,7 +107,7 @@ ARCHITECTURES = (
     _encoder("ERNIE", "ErnieModel"),
     _encoder("Data2Vec text", "Data2VecTextModel"),
     _encoder("BERT generation", "BertGenerationEncoder"),
-    _encoder("ESM", "EsmModel", mask_token_id=5, pad_token_id=1),
+    Architecture("ESM", "encoder", "EsmModel", {**_TEXT, "mask_token_id": 5, "pad_token_id": 1}, unread="contact_head"),
     _encoder("Nyströmformer", "NystromformerModel"),
     _encoder("FNet", "FNetModel"),
     _encoder("T5 encoder", "T5EncoderModel", _T5),
@@ -250,19 +253,30 @@ class _Answer(nn.Module):
 
 
 def randomize_(model: nn.Module) -> None:
-    """Draw all parameters anew: matrices with variance 1 / fan in, vectors small, scales around one."""
+    """Draw all parameters anew: matrices with variance 1 / fan in, vectors small, scales around one.
+
+    Batch norms get statistics that differ from channel to channel, as new ones do nothing that one would miss.
+    """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0, max(1, parameter[0].numel()) ** -0.5)
             else:
                 parameter.normal_(float(name.endswith("weight")), 0.1)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.5, 1.5)
 
 
 def example(architecture: Architecture, size: Size) -> dict[str, Tensor]:
-    """Return keyword arguments for the architecture: random pictures or sounds, or tokens with a mask that sees all."""
+    """Return keyword arguments for the architecture: random pictures or sounds, or tokens of which the last quarter is
+    padding, which the mask hides.
+    """
     shape = architecture.shape if size == "small" else architecture.base
     if architecture.takes != "input_ids":
         return {architecture.takes: torch.randn(shape)}
     ids = torch.randint(3, 100, shape)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    mask = torch.ones_like(ids)
+    mask[:, shape[1] - shape[1] // 4 :] = 0
+    return {"input_ids": ids, "attention_mask": mask}
