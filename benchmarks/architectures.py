@@ -1,7 +1,8 @@
 """Compiles architectures of the transformers library: `python benchmarks/architectures.py`, then `make results`.
 
 Each is built from its config with random weights, compiled dense and with blocks of four rows at density 0.25, compared
-with torch in float64 on the same weights, and timed beside torch eager. What does not work has a row that says why.
+with torch in float64 on the same weights, and timed beside torch eager; `--no-times` only compares the answers, which
+any machine can do, however busy. What does not work has a row that says why.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import copy
 import gc
 import logging
+import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,22 +21,23 @@ import torch
 import typer
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 import monstera as ms
+from architecture_list import ARCHITECTURES, Architecture, Size, build, example
 from monstera import measure
-from monstera.measure.architectures import ARCHITECTURES, Architecture, Size, build, example
 from monstera.report import study_tables, terminal
-from monstera.sparsity.rules import SKIPPED
 
 RESULTS = Path(__file__).parent / "results"
-DENSITY = 0.25
-EAGER, DENSE, SPARSE = "torch eager", "dense", f"4x1 at density {DENSITY:g}"
+(WAY,) = measure.holes(["4x1"], [0.25])
+EAGER, DENSE, SPARSE = "torch eager", "dense", str(WAY)
+# A line of the list of what the compiler refuses: operator, layer, reason.
+_REFUSED = re.compile(r"^ +(\S+) in .+?: (.+)$", re.MULTILINE)
 
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Architectures; all if left out.")] = None,
     size: Annotated[Size, typer.Option(help="Two narrow layers, or the library's own config.")] = "small",
+    times: Annotated[bool, typer.Option(help="Time them, or only compare their answers.")] = True,
     rounds: Annotated[int, typer.Option(help="Interleaved rounds, at least 3.")] = 3,
     round_s: Annotated[float, typer.Option("--seconds", help="Seconds an engine has in a round.")] = 0.1,
     out: Annotated[Path, typer.Option(help="Folder of the JSON.")] = RESULTS,
@@ -50,13 +52,15 @@ def main(
     warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
     measure.pin(1)
     torch.set_num_threads(1)
+    pace = measure.Pace(1, len(chosen) * 3 * rounds * round_s) if times else None
     points: tuple[measure.Point, ...] = ()
     for architecture in chosen:
-        found = survey(architecture, size, rounds, round_s)
+        found = survey(architecture, size, pace, rounds, round_s)
         points += found
         console.print(f"{architecture.name}: {'; '.join(_told(point) for point in found)}", soft_wrap=True)
         gc.collect()
-    study = measure.make_study("architectures", size, points, measure.fma_peaks([1]))
+    peaks = {1: pace.peak_gflops} if pace and pace.peak_gflops else {}
+    study = measure.make_study("architectures", size, points, peaks)
     path = out / ("architectures.json" if size == "small" else f"architectures-{size}.json")
     measure.write_study(study, path)
     for table in study_tables(study):
@@ -64,12 +68,17 @@ def main(
     console.print(f"written to {path}", style="dim")
 
 
-def survey(architecture: Architecture, size: Size, rounds: int, round_s: float) -> tuple[measure.Point, ...]:
-    """Return the points of one architecture: torch, ours dense, ours sparse; each with a time or a reason."""
+def survey(
+    architecture: Architecture, size: Size, pace: measure.Pace | None = None, rounds: int = 3, round_s: float = 0.1
+) -> tuple[measure.Point, ...]:
+    """Return the points of one architecture: torch, ours dense, ours sparse; each with an error or a reason.
+
+    With a `pace` those that answer right are timed as well.
+    """
     try:
         torch.manual_seed(0)
         dense, inputs = build(architecture, size), example(architecture, size)
-        models = {EAGER: dense, DENSE: dense, SPARSE: _pruned(dense)}
+        models = {EAGER: dense, DENSE: dense, SPARSE: _pruned(dense, architecture.unread)}
         macs = {line: measure.count_macs(model, inputs) for line, model in models.items()}
     # Whatever another library raises belongs into its row.
     except Exception as error:
@@ -77,15 +86,14 @@ def survey(architecture: Architecture, size: Size, rounds: int, round_s: float) 
         return tuple(_point(architecture, line, nothing, note=reason(error)) for line in (EAGER, DENSE, SPARSE))
     calls, errors, notes = {}, {}, {}
     for line, model in models.items():
+        peer = measure.EAGER if line == EAGER else measure.MONSTERA
         try:
-            call = (
-                partial(_eager, model, inputs) if line == EAGER else partial(ms.compile(model, dict(inputs)), **inputs)
-            )
-            errors[line] = _error(call, model, inputs)
+            call = peer.prepare(model, inputs, 1)
+            errors[line] = _error(call(), model, inputs)
             calls[line] = call
         except Exception as error:
             notes[line] = reason(error)
-    timings = measure.race(calls, rounds=rounds, round_s=round_s)
+    timings = measure.race(calls, rounds=rounds, round_s=round_s, pace=pace) if pace else {}
     return tuple(
         _point(architecture, line, macs[line], errors.get(line), timings.get(line), notes.get(line, ""))
         for line in models
@@ -93,13 +101,13 @@ def survey(architecture: Architecture, size: Size, rounds: int, round_s: float) 
 
 
 def reason(error: Exception) -> str:
-    """What an error says in one line: of operators that are refused, each once, without its layer."""
+    """What an error says in one line: of refused operators each once, without its layer; of a list, its first item."""
     text = str(error).strip() or "no message"
-    if not isinstance(error, ms.UnsupportedError) or "\n" not in text:
-        return f"{type(error).__name__}: {text.splitlines()[0]}"
-    refused = (line.strip() for line in text.splitlines()[1:])
-    operators = (f"{line.split(' in ')[0]}: {line.partition(': ')[2]}" for line in refused if ": " in line)
-    return "; ".join(dict.fromkeys(operators))
+    refused = _REFUSED.findall(text) if isinstance(error, ms.UnsupportedError) else []
+    if not refused:
+        first, *more = text.splitlines()
+        return f"{type(error).__name__}: {first}" + (f" {more[0].strip(' -')}" if more and first[-1] == ":" else "")
+    return "; ".join(dict.fromkeys(f"{operator}: {why}" for operator, why in refused))
 
 
 def _chosen(names: list[str]) -> list[Architecture]:
@@ -109,25 +117,18 @@ def _chosen(names: list[str]) -> list[Architecture]:
     return [known[name.lower()] for name in names] or list(ARCHITECTURES)
 
 
-def _pruned(dense: nn.Module) -> nn.Module:
-    """A copy with holes in all weights that a plan can see; those computed from others stay dense."""
+def _pruned(dense: nn.Module, unread: str) -> nn.Module:
     model = copy.deepcopy(dense)
-    computed = [name for name, module in model.named_modules() if parametrize.is_parametrized(module)]
-    ms.prune(model, ms.Plan.uniform(model, "4x1", DENSITY, skip=(*SKIPPED, *computed)))
+    ms.prune(model, WAY.plan(model, [f"{unread}.*"] if unread else []))
     return model
 
 
-def _error(call: Callable[[], object], model: nn.Module, inputs: Mapping[str, Tensor]) -> float:
+def _error(answer: object, model: nn.Module, inputs: Mapping[str, Tensor]) -> float:
     """How far off an answer is; refused if that is more than fp32 arithmetic explains."""
-    error = measure.max_error(call(), measure.reference(model, inputs))
+    error = measure.max_error(answer, measure.reference(model, inputs))
     if not error <= measure.FP32_TOLERANCE:
         raise measure.WrongAnswerError(f"off by {error:.1e} of the largest output")
     return error
-
-
-def _eager(model: nn.Module, inputs: Mapping[str, Tensor]) -> object:
-    with torch.inference_mode():
-        return model(**inputs)
 
 
 def _point(
@@ -144,9 +145,10 @@ def _point(
 
 
 def _told(point: measure.Point) -> str:
-    if point.timing is None:
+    if point.note:
         return f"{point.line}: {point.note}"
-    return f"{point.line} {point.timing.median_ms:.2f} ms, error {point.error:.0e}"
+    time = f"{point.timing.median_ms:.2f} ms, " if point.timing else ""
+    return f"{point.line} {time}error {point.error:.0e}"
 
 
 if __name__ == "__main__":

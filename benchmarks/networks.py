@@ -2,11 +2,11 @@
 
 The peers run the dense network; Monstera runs it dense, with every pattern at every density asked for, and with trained
 weights where a file has them. "4x1/16x1" is blocks of four filters in convolutions and of sixteen rows in linear and
-recurrent layers; the first convolution, depthwise convolutions and the last linear layer stay dense. Uneven masks have
-the same densities, but rows of blocks and channels differ as in trained networks (see
-`monstera.measure.uneven_scores`). All other weights are random but not degenerate (see `monstera.zoo.randomize_`), so
-nothing is said about accuracy. All engines sit in one process and take turns, and each has to give the right answer
-before it is timed.
+recurrent layers; the first convolution, depthwise convolutions and the classifier (the last linear layer of a network
+with convolutions) stay dense. Uneven masks have the same densities, but rows of blocks and channels differ as in
+trained networks (see `monstera.measure.uneven_scores`). All other weights are random but not degenerate (see
+`monstera.zoo.randomize_`), so nothing is said about accuracy. All engines sit in one process and take turns, and each
+has to give the right answer before it is timed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""No clock for hypothesis; under AddressSanitizer (`make test-sanitize`), memory whose very end it watches."""
+"""No clock for hypothesis, and memory that gives faults away: full of NaN where a test asks for it, and, under
+AddressSanitizer (`make test-sanitize`), with an end that is watched.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,14 @@ def _memory_that_is_watched(monkeypatch):
 
         for module in (container, library, tensors):
             monkeypatch.setattr(module, "aligned_empty", _watched)
+
+
+@pytest.fixture
+def nan_before_first_use(monkeypatch):
+    """Every new arena is full of NaN."""
+    from compiler.batch import poison_arenas
+
+    poison_arenas(monkeypatch)
 
 
 def _watched(size: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compiler.functions import Function
 from monstera.compiler.frontends import from_torch
 from monstera.compiler.ir import Activate, Attention, Conv, Graph, Linear, Norm, interpret
 from monstera.compiler.passes import (
@@ -25,19 +26,6 @@ from monstera.compiler.passes import (
     optimize,
 )
 from monstera.compiler.passes.orders import reshaped
-
-
-class Function(nn.Module):
-    """A function of a tensor that may use layers."""
-
-    def __init__(self, function: Callable[..., torch.Tensor], **layers: nn.Module) -> None:
-        super().__init__()
-        self.function = function
-        for name, layer in layers.items():
-            setattr(self, name, layer)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.function(self, x)
 
 
 def graph_of(model: nn.Module, *shape: int) -> Graph:

@@ -9,25 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
+from compiler.functions import Function
 from compiler.graphs import case, pools
 from monstera.compiler.frontends import Imported, Input, UnsupportedError, from_torch
 from monstera.compiler.frontends.imported import describe_output
 from monstera.compiler.ir import Affine, Constant, Conv, Mean, error_bound, interpret
 
 X = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 6, 9, 7)).astype(np.float32))
-
-
-class Function(nn.Module):
-    """A function as a model, with modules by name."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, x):
-        return self.function(self, x)
 
 
 def conv(*args, **kwargs):

@@ -13,17 +13,14 @@ import torch
 from torch import nn
 
 from compiler.agreement import compare
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, run
 from compiler.graphs import fitting_inputs
 from compiler.test_transformers import example, network
 from monstera.compiler.frontends import Imported, from_onnx
 from monstera.compiler.ir import Attention, Norm, Recurrent
 from monstera.compiler.passes import optimize
 
-
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 class First(nn.Module):

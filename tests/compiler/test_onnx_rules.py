@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compiler.agreement import compare
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, run
 from compiler.graphs import fitting_inputs
 from compiler.onnx_cases import NodeCase, node_cases
 from compiler.onnx_made import answers, ints, made, weights
@@ -28,10 +28,7 @@ from monstera.compiler.ir import Activate, Attention, Constant, Norm, Permute, R
 from monstera.compiler.ir.error_bound import error_bound
 from monstera.compiler.passes import optimize
 
-
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 X = {"x": (2, 6, 9, 7)}

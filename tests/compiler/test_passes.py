@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from compiler.functions import Operation as Function
 from compiler.graphs import case, pools, random_inputs
 from monstera.compiler.frontends import from_torch
 from monstera.compiler.ir import (
@@ -297,15 +298,6 @@ class TestHoistElementwise:
 
         graph = graph_of(seeded(Model(nn.PixelShuffle(2))), 1, 16, 5, 5)
         assert kinds(hoist_elementwise(graph)) == kinds(graph)
-
-
-class Function(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 class TestFoldConstants:

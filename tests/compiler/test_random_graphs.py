@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, narrower, poison_arenas, run
+from compiler.batch import compile_batch, narrower, run
 from compiler.graphs import imported, random_inputs, random_model
 from monstera.compiler.targets import TARGETS, Target
 
@@ -37,9 +37,7 @@ def check(batch: list[int], threads: int = 1, target: Target | None = None, spat
             compare(f"seed {seed}, spatial {spatial}", graph.graph, inputs, run(runner, graph, inputs), theirs)
 
 
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch):
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 @settings(max_examples=8, derandomize=True, **COMMON)

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import monstera as ms
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, narrower, poison_arenas, run
+from compiler.batch import compile_batch, narrower, run
 from compiler.graphs import random_inputs
 from compiler.recurrent_models import CELLS, HOLES, KINDS, cell, recurrent, with_example
 from compiler.test_frontend import Function
@@ -72,9 +72,7 @@ def exact_answers(model: nn.Module, imported: Imported, inputs: dict[str, np.nda
     return [answer.float() for answer in torch_answers(copy.deepcopy(model).double(), imported, exact)]
 
 
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch):
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 @pytest.mark.parametrize("kind", KINDS)

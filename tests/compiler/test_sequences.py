@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, run
+from compiler.functions import Operation as Function
 from compiler.graphs import fitting_inputs, normal
 from monstera.compiler.frontends import Imported, UnsupportedError, from_torch
 from monstera.compiler.frontends.imported import Input
@@ -28,25 +29,10 @@ HEADS = (1, 3, 12)
 MASKS = ("none", "bool", "float", "causal", "per head", "keys")
 
 
-class Function(nn.Module):
-    """A function of tensors, with parameters of its own."""
-
-    def __init__(self, function: Callable[..., torch.Tensor], **parameters: torch.Tensor) -> None:
-        super().__init__()
-        self.function = function
-        for name, value in parameters.items():
-            setattr(self, name, nn.Parameter(value))
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor | None = None, z: torch.Tensor | None = None) -> torch.Tensor:
-        return self.function(*[t for t in (x, y, z) if t is not None], *self.parameters())
-
-
 Example = tuple[str, nn.Module, tuple[torch.Tensor, ...]]
 
 
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch):
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 def check(examples: list[Example], threads: int = 1, target: str = "native") -> None:

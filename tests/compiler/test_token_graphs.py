@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, narrower, poison_arenas, run
+from compiler.batch import compile_batch, narrower, run
 from compiler.graphs import fitting_inputs
 from compiler.token_graphs import imported_tokens, token_model
 from monstera.compiler.ir import error_bound, interpret
 from monstera.compiler.passes import PASSES, optimize
 from monstera.compiler.targets import TARGETS, Target
 
-
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch):
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 def check(seeds: range, threads: int = 1, target: Target | None = None) -> None:

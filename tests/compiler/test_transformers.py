@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import monstera as ms
-from compiler.batch import compile_batch, narrower, poison_arenas, run
+from compiler.batch import compile_batch, narrower, run
 from compiler.graphs import fitting_inputs
 from monstera.compiler.frontends import Imported, from_torch
 from monstera.compiler.ir import Attention, Conv
@@ -42,9 +42,7 @@ NETWORKS: dict[str, Callable[[], tuple[type, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch):
-    poison_arenas(monkeypatch)
+pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
 def network(name: str, attention: str, density: float = 1.0) -> torch.nn.Module:

@@ -16,7 +16,7 @@ import torch
 
 import monstera as ms
 from compiler.agreement import compare, torch_answers
-from compiler.batch import compile_batch, poison_arenas, run
+from compiler.batch import compile_batch, run
 from compiler.graphs import fitting_inputs, imported, random_inputs, random_model
 from compiler.token_graphs import imported_tokens, token_model
 from cross.emulated import NEON, SYSROOT, answers, arrays_of, emulator, nets, run_driver, zig
@@ -29,7 +29,7 @@ from monstera.compiler.targets import TARGETS
 from monstera.runtime import Seal, architecture, cpu_features
 from monstera.zoo import calibrate_, network, randomize_
 
-pytestmark = pytest.mark.cross
+pytestmark = [pytest.mark.cross, pytest.mark.usefixtures("nan_before_first_use")]
 BATCH = 25
 # Small, as an emulator runs them too; each with its own kinds of layers.
 NETWORKS = {
@@ -68,11 +68,6 @@ def _check(ours: Answers, names: list[str], models: list[Model], graphs: list[Im
         theirs = torch_answers(model, graph, i)
         for answer in rounds:
             compare(name, graph.graph, i, answer, theirs)
-
-
-@pytest.fixture(autouse=True)
-def _nan_before_first_use(monkeypatch):
-    poison_arenas(monkeypatch)
 
 
 @each_target

@@ -63,9 +63,11 @@ def test_without_a_peak_nothing_is_made_up():
     assert replace(STUDY, bandwidths=()).bound_ms(FAST) == pytest.approx(0.5)
 
 
-def test_a_point_has_a_time_or_a_reason():
-    with pytest.raises(ValueError, match=r"density, 4x1 at 0\.1: expected either a timing or a note"):
-        replace(ABSENT, note="")
+def test_a_point_has_an_answer_timed_or_not_or_a_reason():
+    assert replace(FAST, timing=None).error == 1e-6
+    for wrong in ({"note": ""}, {"error": 1e-6}, {"timing": FAST.timing}):
+        with pytest.raises(ValueError, match=r"density, 4x1 at 0\.1: expected either an error or timing, or a note"):
+            replace(ABSENT, **wrong)
 
 
 def test_a_foreign_file_is_named_in_the_error(tmp_path: Path):

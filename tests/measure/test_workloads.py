@@ -48,6 +48,18 @@ def test_all_linear_layers_of_an_encoder_are_pruned():
     assert len(entries) == 2 * 6
 
 
+def test_a_linear_layer_that_holds_its_weight_turned_is_no_convolution_and_computed_weights_stay_dense():
+    hf = pytest.importorskip("transformers")
+    (way,) = holes(["4x1/16x1"], [0.25])
+    model = nn.Sequential(hf.pytorch_utils.Conv1D(32, 16), nn.utils.parametrizations.weight_norm(nn.Linear(32, 16)))
+    assert {name: str(entry) for name, entry in way.plan(model).items()} == {"0.weight": "16x1 at density 0.25"}
+
+
+def test_what_is_skipped_stays_dense():
+    (way,) = holes(["4x1"], [0.5])
+    assert list(way.plan(with_linear(), ["4.*"])) == ["2.weight"]
+
+
 def test_one_pattern_stands_for_all_layers():
     (way,) = holes(["8x1"], [0.5])
     assert {str(entry) for entry in way.plan(with_linear()).values()} == {"8x1 at density 0.5"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monstera.measure import Macs, Point, Timing, write_study
+from monstera.measure import Macs, Point, Study, Timing, write_study
 from monstera.report import models_page, read_results
 from monstera.report.models import works
 from report.example import STUDY
@@ -35,16 +35,31 @@ FOUND = replace(
 )
 
 
-def page(tmp_path: Path) -> str:
-    write_study(FOUND, tmp_path / "benchmarks" / "results" / "architectures.json")
+def page(tmp_path: Path, study: Study = FOUND) -> str:
+    write_study(study, tmp_path / "benchmarks" / "results" / "architectures.json")
     return models_page(read_results(tmp_path)) or ""
 
 
 def test_what_works_has_its_times_and_the_larger_error(tmp_path: Path):
     text = page(tmp_path)
-    assert "1 of 3 architectures work." in text
+    assert "1 of 3 architectures work, dense and with 4x1 at density 0.25.\n" in text
+    assert "| MMAC | torch eager, ms | dense, ms | 4x1 at density 0.25, ms | spread | error |" in text
     assert "| T5 | `T5Model` (encoder) | 3.0 | 4.00 | 2.00 (2.0x) | 0.500 (8.0x) | 0% | 2e-07 |" in text
     assert "[`benchmarks/results/architectures.json`](../benchmarks/results/architectures.json)" in text
+
+
+def test_rounds_that_the_machine_disturbed_are_said(tmp_path: Path):
+    timing = Timing((2.0, 3.0, 2.0), 2.0, 9, disturbed=2)
+    study = replace(FOUND, points=tuple(replace(p, timing=p.timing and timing) for p in FOUND.points))
+    assert "| 50% (2 disturbed) |" in page(tmp_path, study)
+
+
+def test_without_times_the_page_says_so_and_has_no_column_for_them(tmp_path: Path):
+    text = page(tmp_path, replace(FOUND, points=tuple(replace(p, timing=None) for p in FOUND.points)))
+    assert "has not been measured" in text
+    assert "| architecture | class | MMAC | error |" in text
+    assert "| T5 | `T5Model` (encoder) | 3.0 | 2e-07 |" in text
+    assert " ms" not in text
 
 
 def test_what_does_not_work_says_why_once_or_where(tmp_path: Path):

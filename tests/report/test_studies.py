@@ -50,3 +50,10 @@ def test_a_study_says_what_the_machine_could_do_on_each_number_of_threads():
 def test_a_place_is_shown_as_it_was_written():
     stages = (Point("stages", "as pruned", "CSR", Macs(2, 1), note="no such option"),)
     assert matrix(replace(STUDY, points=stages), "stages").lines == (("CSR", "no such option"),)
+
+
+def test_a_point_without_a_time_keeps_its_error():
+    answered = replace(STUDY, points=(replace(STUDY.points[0], timing=None),))
+    (table,) = study_tables(answered)
+    assert table.lines == (("4x1", "1.0", "50.00", "", "", "", "", "1e-06"),)
+    assert matrix(answered, "density").lines == (("1.0", ""),)

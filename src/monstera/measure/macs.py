@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from monstera.measure.answers import Inputs, arguments
 from monstera.sparsity.view import layouts_of
@@ -16,10 +18,8 @@ from monstera.sparsity.view import layouts_of
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-# Products of two computed tensors: attention written out, and attention as one operator of torch on the CPU.
 _aten = torch.ops.aten
-_PRODUCTS = (_aten.bmm, _aten.baddbmm, _aten._scaled_dot_product_flash_attention_for_cpu)
-_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, nn.Linear)
+_COUNTED = (*_CONVOLUTIONS, *_TRANSPOSED, *_RECURRENT, nn.Linear, nn.MultiheadAttention)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +39,79 @@ def count_macs(model: nn.Module, example: Inputs) -> Macs:
 
     Every weight is counted once for each output position it serves, taps on padding included, batch included. Products
     of computed tensors survive as a whole, masked scores included. Arithmetic other than products (norms, activations,
-    gates, pooling) is not counted. The model is left as it was.
+    gates, pooling) is not counted. The model is left as it was; torch's fast path of attention, whose operators hide
+    layers and products, is off for the whole process meanwhile.
     """
     counts: list[Macs] = []
-    hooks = [
-        module.register_forward_hook(partial(_count, counts))
-        for module in model.modules()
-        if isinstance(module, _COUNTED) or _is_transposed_linear(module)
-    ]
+    counted = [module for module in model.modules() if isinstance(module, _COUNTED) or _is_transposed_linear(module)]
+    hooks = [module.register_forward_hook(partial(_count, counts), with_kwargs=True) for module in counted]
     args, kwargs = arguments(example)
-    attention = FlopCounterMode(display=False, custom_mapping={_PRODUCTS[-1]: _attention_flop})
+    products = _Products(counted)
     try:
-        with torch.no_grad(), attention:
+        with torch.no_grad(), _slow_path(), products:
             model(*args, **kwargs)
     finally:
         for hook in hooks:
             hook.remove()
-    flop = attention.get_flop_counts().get("Global", {})
-    products = sum(flop.get(op, 0) for op in _PRODUCTS) // 2
-    return Macs(sum(c.dense for c in counts) + products, sum(c.surviving for c in counts) + products)
+    return Macs(sum(c.dense for c in counts) + products.macs, sum(c.surviving for c in counts) + products.macs)
 
 
-def _attention_flop(q: torch.Size, k: torch.Size, v: torch.Size, *_others: Any, **_more: Any) -> int:
-    """What torch's counter has no entry for: it knows the attention of GPUs only."""
-    return sdpa_flop_count(q, k, v)
+class _Products(TorchDispatchMode):
+    """Counts products of computed tensors: attention written out, and attention as one operator of torch on the CPU.
+
+    Weights of the layers that are counted by themselves meet their input in such a product, too, where torch likes to.
+    """
+
+    def __init__(self, counted: Iterable[nn.Module]) -> None:
+        super().__init__()
+        weights = (parameter for module in counted for parameter in module.parameters())
+        self._weights = {parameter.untyped_storage().data_ptr() for parameter in weights}
+        self.macs = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (_aten.bmm.default, _aten.baddbmm.default):
+            a, b = args[-2:]
+            if not self._weights & {a.untyped_storage().data_ptr(), b.untyped_storage().data_ptr()}:
+                self.macs += result.numel() * a.shape[-1]
+        elif func is _aten._scaled_dot_product_flash_attention_for_cpu.default:
+            q, k, v = args[:3]
+            self.macs += q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
+        return result
 
 
-def _count(counts: list[Macs], module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    positions = _positions(module, inputs[0], output)
-    counts += [Macs(w.numel() * positions, int(torch.count_nonzero(w)) * positions) for w in _weights(module)]
+@contextmanager
+def _slow_path() -> Iterator[None]:
+    """Let modules of attention run layer by layer inside, and as before afterwards."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _count(
+    counts: list[Macs], module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: torch.Tensor
+) -> None:
+    if isinstance(module, nn.MultiheadAttention):
+        counts += _projections(module, dict(zip(("query", "key", "value"), args, strict=False)) | dict(kwargs))
+        return
+    positions = _positions(module, (*args, *kwargs.values())[0], output)
+    counts += [_used(weight, positions) for weight in _weights(module)]
+
+
+def _used(weight: torch.Tensor, positions: int) -> Macs:
+    return Macs(weight.numel() * positions, int(torch.count_nonzero(weight)) * positions)
+
+
+def _projections(module: nn.MultiheadAttention, given: Mapping[str, torch.Tensor]) -> list[Macs]:
+    """The layers of queries, keys and values, which are no modules, and that of the output, which is never called."""
+    together = module.in_proj_weight
+    apart = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    weights = apart if together is None else together.chunk(3)
+    tokens = [given[name].numel() // given[name].shape[-1] for name in ("query", "key", "value")]
+    return list(map(_used, (*weights, module.out_proj.weight), (*tokens, tokens[0])))
 
 
 def _weights(module: nn.Module) -> list[torch.Tensor]:

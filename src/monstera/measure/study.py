@@ -26,8 +26,8 @@ Fact: TypeAlias = str | int | float
 class Point:
     """One timing: of which sweep, on which line of its figure, where on the axis.
 
-    `facts` say what was run (kernel, rows, bytes); a point has a timing and the error of the answer, or a note that
-    says why there is no time. `threads` is how many it ran on.
+    `facts` say what was run (kernel, rows, bytes); a point has the error of the answer and, where times were taken, a
+    timing, or a note that says why it has neither. `threads` is how many it ran on.
     """
 
     sweep: str
@@ -41,8 +41,8 @@ class Point:
     facts: dict[str, Fact] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (self.timing is None) != bool(self.note):
-            raise ValueError(f"{self.sweep}, {self.line} at {self.at}: expected either a timing or a note")
+        if (self.timing is None and self.error is None) != bool(self.note):
+            raise ValueError(f"{self.sweep}, {self.line} at {self.at}: expected either an error or timing, or a note")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +95,10 @@ def fma_peaks(threads: Iterable[int]) -> dict[int, float]:
 def make_study(
     name: str, subject: str, points: tuple[Point, ...], peak_gflops: dict[int, float], tune: str = "none"
 ) -> Study:
-    """Put a study together, dated today; the bandwidths of one thread are measured now."""
+    """Put a study together, dated today; where peaks were measured, the bandwidths of one thread are measured now."""
     today = datetime.now(timezone.utc).date().isoformat()
-    return Study(name, subject, today, this_machine(), peak_gflops, read_bandwidths(), points, tune)
+    bandwidths = read_bandwidths() if peak_gflops else ()
+    return Study(name, subject, today, this_machine(), peak_gflops, bandwidths, points, tune)
 
 
 def study_to_json(study: Study) -> dict[str, Any]:

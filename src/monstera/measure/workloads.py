@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from monstera import zoo
 from monstera.pruning.holes import punch_
@@ -22,8 +23,7 @@ from monstera.sparsity.rules import SKIPPED
 # input channel. A quarter makes rows about twice as uneven as in the committed recipe's trained network.
 SPREAD = 0.25
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_LINEAR = (nn.Linear, nn.RNNBase, nn.RNNCellBase)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _SIZES = {
     "bert_base": (128, 768),
     "bert_tiny": (9, 48),
@@ -42,9 +42,9 @@ _SIZES = {
 class Holes:
     """One way to make a network sparse: an entry for its convolutions, and one for its linear and recurrent layers.
 
-    The first convolution, depthwise convolutions and the classifier stay dense (the last linear layer of a
-    network with convolutions). With `uneven`, rows of blocks
-    and input channels differ in density as if some mattered more, at the same density of every weight.
+    The first convolution, depthwise convolutions and the classifier (the last linear layer of a network with
+    convolutions) stay dense, and so do weights that are computed from others. With `uneven`, rows of blocks and input
+    channels differ in density as if some mattered more, at the same density of every weight.
     """
 
     convolutions: Entry
@@ -56,17 +56,19 @@ class Holes:
         uneven = " uneven" if self.uneven else ""
         return f"{'/'.join(names)}{uneven} at density {self.convolutions.density:g}"
 
-    def plan(self, model: nn.Module) -> Plan:
-        """Return the plan for `model`.
+    def plan(self, model: nn.Module, skip: Collection[str] = ()) -> Plan:
+        """Return the plan for `model`; `skip` are globs of more weights that stay dense.
 
         Raises:
-            PlanError: no weight is left to prune, or a pattern does not fit one.
+            PlanError: no weight is left to prune, a pattern does not fit one, or `skip` names what is not there.
         """
         # Without convolutions, the last linear layer is no classifier.
         classifies = any(isinstance(module, _CONVOLUTIONS) for module in model.modules())
-        skip = [name for name in SKIPPED if classifies or name != "last_linear"]
-        plan = Plan.uniform(model, self.convolutions.pattern, self.convolutions.density, skip=skip)
-        linear = [name for name in plan if isinstance(find_view(model, name).module, _LINEAR)]
+        roles = [name for name in SKIPPED if classifies or name != "last_linear"]
+        computed = [name for name, module in model.named_modules() if parametrize.is_parametrized(module)]
+        skipped = (*roles, *computed, *skip)
+        plan = Plan.uniform(model, self.convolutions.pattern, self.convolutions.density, skip=skipped)
+        linear = [name for name in plan if not isinstance(find_view(model, name).module, _CONVOLUTIONS)]
         plan |= dict.fromkeys(linear, self.linear)
         plan.check(model)
         return plan

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monstera.measure import Point, Study, ratio
+from monstera.measure import FP32_TOLERANCE, Point, Study, ratio
 from monstera.report.sources import Results
 from monstera.report.studies import sweeps
-from monstera.report.tables import Table, circumstances, markdown, milliseconds
+from monstera.report.tables import Table, circumstances, markdown, milliseconds, spread
 
 MODELS = "docs/models.md"
 STUDY = "architectures"
 
-_INTRODUCTION = """# Architectures of the transformers library
+_INTRODUCTION = f"""# Architectures of the transformers library
 
 Made by `make results` from what `benchmarks/architectures.py` found. Every architecture is built from its config with
-random weights, put into eval mode and compiled as it is, dense and with blocks of four rows (`4x1`) at density 0.25 in
-all weights but the first convolution, depthwise convolutions, the last linear layer and embeddings. Both answers are
+random weights, put into eval mode and compiled as it is, dense and with holes in all weights but the first convolution,
+depthwise convolutions, tables of embeddings that are no output layer as well, and the classifier (the last linear layer
+of a network with convolutions). The last quarter of the tokens is padding, which the mask hides. Both answers are
 compared with torch in float64 on the same weights; *error* is the larger of the two largest differences, relative to
-the largest output. It *works* if both are within 1e-4. *ms* are medians of interleaved rounds on one thread, batch 1,
-and in brackets how many times faster than torch eager; *spread* is the largest of the three, between the slowest and
-the fastest round: where it is large, something else ran on the machine. The small size has two layers and 64 features
-or about as few: its times say what a call costs, not what holes buy; for that see [`results.md`](results.md).
+the largest output. An architecture *works* if both are within {FP32_TOLERANCE:.0e}. *MMAC* are the millions of
+multiply-accumulates of a dense run. The small size has two layers and 64 features or about as few.
 """
-
-_COLUMNS = ("architecture", "class", "MMAC", "torch eager, ms", "dense, ms", "at 0.25, ms", "spread", "error")
+_TIMED = """*ms* are medians of interleaved rounds on one thread, batch 1, and in brackets how many times faster than
+torch eager; *spread* is the largest of the three, between the slowest and the fastest round. Times of so small a
+network say what a call costs, not what holes buy; for that see [`results.md`](results.md).
+"""
+_UNTIMED = """This run compared answers only (`--no-times`): how long these architectures take has not been measured.
+"""
 
 
 def models_page(results: Results) -> str | None:
@@ -46,11 +49,17 @@ def works(study: Study) -> dict[str, tuple[Point, ...]]:
 
 def _section(study: Study, path: Path, root: Path) -> str:
     working, every = works(study), _by_name(study)
-    parts = [f"## Size: {study.subject}\n\n{len(working)} of {len(every)} architectures work.\n"]
+    timed = any(point.timing for point in study.points)
+    *_, sparse = dict.fromkeys(point.line for point in study.points)
+    parts = [
+        f"## Size: {study.subject}\n\n{len(working)} of {len(every)} architectures work, dense and with {sparse}.\n"
+    ]
+    parts.append(_TIMED if timed else _UNTIMED)
     for kind in sweeps(study):
-        lines = tuple(_line(points) for points in working.values() if points[0].sweep == kind)
-        if lines:
-            parts.append(f"**{kind}**\n\n{markdown(Table(kind, _COLUMNS, lines))}")
+        chosen = [points for points in working.values() if points[0].sweep == kind]
+        if chosen:
+            cells = [_cells(points, timed) for points in chosen]
+            parts.append(f"**{kind}**\n\n{markdown(Table(kind, (*cells[0],), tuple((*c.values(),) for c in cells)))}")
     refused = tuple((name, _reasons(points)) for name, points in every.items() if name not in working)
     if refused:
         parts.append(f"**Not yet**\n\n{markdown(Table('not yet', ('architecture', 'why'), refused))}")
@@ -68,19 +77,27 @@ def _by_name(study: Study) -> dict[str, tuple[Point, ...]]:
     return found
 
 
-def _line(points: tuple[Point, ...]) -> tuple[str, ...]:
+def _cells(points: tuple[Point, ...], timed: bool) -> dict[str, str]:
+    """The line of an architecture that works, by column."""
     eager, dense, sparse = points
     part = f" ({eager.facts['part']})" if eager.facts["part"] else ""
-    return (
-        str(eager.at),
-        f"`{eager.facts['model']}`{part}",
-        f"{dense.macs.dense / 1e6:.1f}",
-        milliseconds(eager.timing.median_ms) if eager.timing else "",
-        _time(eager, dense),
-        _time(eager, sparse),
-        f"{max(point.timing.spread for point in points if point.timing):.0%}",
-        f"{max(dense.error or 0, sparse.error or 0):.0e}",
-    )
+    return {
+        "architecture": str(eager.at),
+        "class": f"`{eager.facts['model']}`{part}",
+        "MMAC": f"{dense.macs.dense / 1e6:.1f}",
+        **(_times(points) if timed else {}),
+        "error": f"{max(dense.error or 0, sparse.error or 0):.0e}",
+    }
+
+
+def _times(points: tuple[Point, ...]) -> dict[str, str]:
+    eager, *ours = points
+    timings = [point.timing for point in points if point.timing]
+    return {
+        f"{eager.line}, ms": milliseconds(eager.timing.median_ms) if eager.timing else "",
+        **{f"{point.line}, ms": _time(eager, point) for point in ours},
+        "spread": spread(max(timings, key=lambda timing: timing.spread)) if timings else "",
+    }
 
 
 def _time(eager: Point, ours: Point) -> str:

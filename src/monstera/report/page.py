@@ -22,10 +22,11 @@ the median of the ratios within each round. *of FMA peak* is the arithmetic of s
 of what the cores reached in a probe in the same run; engines that need fewer multiplications than the textbook may
 exceed 100%. *error* is the largest difference to torch's answer, relative to the largest output.
 
-Weights: "4x1/16x1" is blocks of 4 filters that share their holes in convolutions, and of 16 rows in linear layers; the
-first convolution, depthwise convolutions and the last linear layer stay dense. "uneven": the same, but some rows and
-channels keep more than others, more unlike each other than in a trained network. "trained": the weights of a recipe.
-All others are random: those rows say how fast, not how accurate.
+Weights: "4x1/16x1" is blocks of 4 filters that share their holes in convolutions, and of 16 rows in linear and
+recurrent layers; the first convolution, depthwise convolutions and the classifier (the last linear layer of a network
+with convolutions) stay dense. "uneven": the same, but some rows and channels keep more than others, more unlike each
+other than in a trained network. "trained": the weights of a recipe. All others are random: those rows say how fast, not
+how accurate.
 
 Studies: a cell is the time in ms and, in brackets, the part of it that the machine cannot do without: the arithmetic of
 surviving weights at the FMA peak, or, where that takes longer, reading them from the cache that holds them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from monstera.measure import Point, Study
-from monstera.report.tables import Table, milliseconds
+from monstera.report.tables import Table, milliseconds, spread
 
 # The design's bound for cost that is linear in density: the time at this one, and a tenth more than the dense share.
 _FLOOR, _SLOPE = 0.02, 1.1
@@ -78,15 +78,16 @@ def _table(study: Study, sweep: str) -> Table:
 def _line(study: Study, point: Point, kernels: bool) -> tuple[str, ...]:
     named = (point.line, str(point.at), *([str(point.facts.get("kernel", ""))] if kernels else []))
     work = f"{point.macs.surviving / 1e6:.2f}"
+    error = "" if point.error is None else f"{point.error:.0e}"
     if point.timing is None:
-        return (*named, work, point.note, "", "", "", "")
+        return (*named, work, point.note, "", "", "", error)
     efficiency = study.efficiency(point)
     return (
         *named,
         work,
         milliseconds(point.timing.median_ms),
-        f"{point.timing.spread:.0%}",
+        spread(point.timing),
         f"{2 * point.macs.surviving / point.timing.median_ms / 1e6:.1f}",
         "" if efficiency is None else f"{efficiency:.0%}",
-        "" if point.error is None else f"{point.error:.0e}",
+        error,
     )

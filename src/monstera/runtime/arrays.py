@@ -55,4 +55,4 @@ def random_array(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
     """Some value of an input, as a caller would pass it: normally distributed, or any numbers in its range."""
     if spec.dtype == "float32":
         return rng.standard_normal(spec.shape, np.float32)
-    return rng.integers(0, min(spec.limit or 2, _WHOLE + 1), spec.shape).astype(spec.dtype)
+    return rng.integers(0, min(spec.limit or 2, LARGEST_WHOLE + 1), spec.shape).astype(spec.dtype)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from monstera.zoo.data.encoded import read_encoded
 from monstera.zoo.data.pictures import Pictures, PictureSet
 from monstera.zoo.data.root import DataMissingError, data_root
 
@@ -50,15 +50,7 @@ def cifar10(root: str | os.PathLike[str] | None = None) -> PictureSet:
 
 
 def _read_sheets(folder: Path, split: str) -> Pictures:
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError(f"{folder} holds WebP sheets, which need pillow: pip install 'monstera[data]'") from None
-    with np.load(folder / f"{split}.npz", allow_pickle=False) as file:
-        data, offsets, labels = file["webp"], file["offsets"], file["labels"]
-    sheets = [
-        np.asarray(Image.open(io.BytesIO(data[start:end].tobytes())).convert("RGB")) for start, end in pairwise(offsets)
-    ]
+    sheets, labels = read_encoded(folder / f"{split}.npz", "webp")
     images = np.concatenate(sheets).reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
     return _pictures(images, labels, split)
 

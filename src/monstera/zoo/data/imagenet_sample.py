@@ -5,13 +5,12 @@ Most are from the training split, so that networks score higher than on the vali
 
 from __future__ import annotations
 
-import io
 import os
-from itertools import pairwise
 
 import numpy as np
 import torch
 
+from monstera.zoo.data.encoded import read_encoded
 from monstera.zoo.data.pictures import Pictures
 from monstera.zoo.data.root import DataMissingError, data_root
 
@@ -35,17 +34,7 @@ def imagenet_sample(size: int = 224, root: str | os.PathLike[str] | None = None)
     path = data_root(root) / "imagenet1k_sample" / "images.npz"
     if not path.is_file():
         raise DataMissingError(f"the ImageNet sample is not there: looked for {path}")
-    try:
-        from PIL import Image
-    except ImportError:
-        raise ImportError(f"{path} holds JPEG pictures, which need pillow: pip install 'monstera[data]'") from None
-    with np.load(path, allow_pickle=False) as file:
-        data, offsets, labels = file["jpeg"], file["offsets"], file["labels"]
-    start = (SIZE - size) // 2
-    box = (start, start, start + size, start + size)
-    images = [
-        np.asarray(Image.open(io.BytesIO(data[first:last].tobytes())).convert("RGB").crop(box))
-        for first, last in pairwise(offsets)
-    ]
-    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Pictures(stacked, torch.from_numpy(labels.astype(np.int64)))
+    pictures, labels = read_encoded(path, "jpeg")
+    first, last = (SIZE - size) // 2, (SIZE - size) // 2 + size
+    stacked = torch.from_numpy(np.stack([picture[first:last, first:last] for picture in pictures]))
+    return Pictures(stacked.permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels))
