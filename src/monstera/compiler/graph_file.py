@@ -69,7 +69,7 @@ def pack_graph(graph: Graph) -> tuple[bytes, np.ndarray]:
     """Return a graph as JSON and the parameters that its nodes name as a safetensors file (uint8)."""
     records, tables = [], {}
     for key in dict.fromkeys(key for node in graph.nodes for key in param_keys(node.op)):
-        record, own = _packed(key, np.ascontiguousarray(graph.params[key]), str(len(records)))
+        record, own = _packed(key, np.asarray(graph.params[key], order="C"), str(len(records)))
         records.append(record)
         tables |= own
     nodes = (NodeRecord(n.name, type(n.op).__name__, encoded(n.op), n.inputs, n.shape, n.layer) for n in graph.nodes)
