@@ -84,14 +84,6 @@ def _linear(weight: np.ndarray) -> Graph:
     return Graph((("x", (2, weight.shape[1])),), (node,), ("y",), {"w": weight, "unused": np.ones(1000, np.float32)})
 
 
-def test_a_constant_without_dimensions_comes_back_without_any():
-    node = Node("y", Constant("c"), (), ())
-    graph = Graph((("x", (1,)),), (node,), ("y",), {"c": np.array(2.5, np.float32)})
-    back = read_graph(*pack_graph(graph))
-    assert back.params["c"].shape == ()
-    assert back.params["c"] == 2.5
-
-
 @pytest.mark.parametrize("density", [0.0, 0.1, 0.5, 0.96, 1.0])
 def test_zeros_take_a_bit_and_every_other_float_comes_back_with_its_sign(density):
     rng = np.random.default_rng(0)

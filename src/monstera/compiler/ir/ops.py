@@ -370,7 +370,7 @@ class Slice:
     step: tuple[int, ...]
 
     def run_start(self, source: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
-        """Where in a row-major tensor of shape `source` the slice of this shape begins, if it is one run of elements."""
+        """Where the slice of this shape begins in a row-major tensor of shape `source`, if it is one run of it."""
         first = next((d for d, size in enumerate(shape) if size > 1), len(shape))
         whole = shape[first + 1 :] == source[first + 1 :]
         if not whole or any(size > 1 and step > 1 for size, step in zip(shape, self.step, strict=True)):
