@@ -163,7 +163,7 @@ def test_a_record_gives_its_states_by_name(words):
 
 
 def test_what_is_computed_is_not_carried_to_whole_numbers(words):
-    with pytest.raises(ValueError, match="output 'last' is float32 and cannot be carried to input 'last', .* int64"):
+    with pytest.raises(ValueError, match=r"output 'last' is float32 and cannot be carried to input 'last', .* int64"):
         words[1].session({"last": "last"})
 
 

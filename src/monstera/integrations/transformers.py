@@ -1,4 +1,4 @@
-"""Decoders of the transformers package, token by token: a step that torch.export takes, with caches as plain tensors."""
+"""Decoders of the transformers package, token by token: a step that torch.export takes, caches as plain tensors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def decoder(model: PreTrainedModel, context: int, *, tokens: int = 1, batch: int
         raise ValueError(f"expected context, tokens and batch of at least 1, got {context}, {tokens} and {batch}")
     accepted = inspect.signature(model.forward).parameters
     if missing := [name for name in ("input_ids", "attention_mask", "position_ids") if name not in accepted]:
-        raise ValueError(f"{type(model).__name__} takes no {missing[0]}, so that it cannot be told where a token stands")
+        raise ValueError(
+            f"{type(model).__name__} takes no {missing[0]}, so that it cannot be told where a token stands"
+        )
     config = model.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and context > positions:
