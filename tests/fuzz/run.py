@@ -24,7 +24,7 @@ from monstera.runtime import random_array
 
 
 def corpus() -> list[Program]:
-    """Small programs of every kind of layer: an ordinary CNN on two threads, a linear one, random ones, two over tokens."""
+    """Small programs of every kind of layer: a CNN on two threads, a linear one, random ones, two over tokens."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.MaxPool2d(2)]
     cnn = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 5), nn.Softmax(1)).eval()
