@@ -4,7 +4,7 @@ VENV   := .venv
 RUN    := $(VENV)/bin/python
 FULL   := tests/full-output.txt
 # What `make bench` measures.
-NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18 bert_base gru_speech
+NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18 bert_base gru_speech gpt2_step
 THREADS  := 1 2
 TARGETS  := native avx2
 TUNE     := fast

@@ -63,16 +63,16 @@ class Decoder(nn.Module):
     def forward(self, input_ids: Tensor, position: Tensor, keys: Tensor, values: Tensor) -> dict[str, Tensor]:
         """Logits, and the keys and values to keep."""
         tokens = input_ids.shape[1]
-        cache = Cache(layers=[_KeptLayer(kept) for kept in zip(keys, values, strict=True)])
+        layers = [_KeptLayer(kept) for kept in zip(keys, values, strict=True)]
         given = {
             "input_ids": input_ids,
             "attention_mask": _mask(position, keys.shape[3], tokens),
             # As it is for one token, so that the engine knows it for the row of a table.
             "position_ids": (position if tokens == 1 else position + torch.arange(tokens))[None],
-            _cache_name(self.model): cache,
+            _cache_name(self.model): Cache(layers=[*layers]),
         }
         logits = self.model(**given, use_cache=True).logits
-        new = [[getattr(layer, name) for layer in cache.layers] for name in ("keys", "values")]
+        new = [[getattr(layer, name) for layer in layers] for name in ("keys", "values")]
         return {"logits": logits, "keys": torch.stack(new[0]), "values": torch.stack(new[1])}
 
 
@@ -139,10 +139,11 @@ def _example(model: PreTrainedModel, context: int, tokens: int, batch: int) -> M
     Raises:
         ValueError: there are layers that keep nothing, or something else than others.
     """
-    cache = Cache(layers=[_KeptLayer() for _ in range(model.config.get_text_config().num_hidden_layers)])
+    layers = [_KeptLayer() for _ in range(model.config.get_text_config().num_hidden_layers)]
+    cache = {_cache_name(model): Cache(layers=[*layers])}
     with torch.no_grad():
-        model(input_ids=torch.zeros(1, 1, dtype=torch.int64), use_cache=True, **{_cache_name(model): cache})
-    kept = [(layer.keys, layer.values) for layer in cache.layers]
+        model(input_ids=torch.zeros(1, 1, dtype=torch.int64), use_cache=True, **cache)
+    kept = [(layer.keys, layer.values) for layer in layers]
     shapes = {None if k is None or v is None else (tuple(k.shape[1:]), tuple(v.shape[1:])) for k, v in kept}
     if len(shapes) != 1 or None in shapes:
         raise ValueError(f"the layers of {type(model).__name__} do not all keep keys and values of one shape: {shapes}")

@@ -105,17 +105,17 @@ def lower_cached_attention(low: Lowering, node: Node) -> None:
     """Head by head, keys and values read where they lie."""
     op = node.op
     assert isinstance(op, CachedAttention)
-    _, k, v, own_k, own_v = (low.flat(i) for i in node.inputs[:5])
-    (n, heads, _, width), values = low.shape(node.inputs[0]), node.shape[3]
-    tokens = [low.shape(node.inputs[i])[2] for i in (1, 3)]
+    q, k, v, own_k, own_v, *masks = node.inputs
+    (n, heads, _, width), values = low.shape(q), node.shape[3]
+    tokens = [low.shape(i)[2] for i in (k, own_k)]
     scratch = odd_lines(sum(-(-t // low.target.lanes) * low.target.lanes for t in tokens))
     mask, strides = None, (0, 0, 0, 0)
-    if len(node.inputs) > 5:
-        mask, strides = low.source(node.inputs[5], (n, heads, 1, sum(tokens)))
+    if masks:
+        mask, strides = low.source(masks[0], (n, heads, 1, sum(tokens)))
     fields: dict[str, Field] = {
-        "q": low.flat(node.inputs[0]),
-        "k": (k, own_k),
-        "v": (v, own_v),
+        "q": low.flat(q),
+        "k": (low.flat(k), low.flat(own_k)),
+        "v": (low.flat(v), low.flat(own_v)),
         "mask": mask,
         "y": low.result(node)[0],
         "scratch": low.buffer(f"{node.name}:scores", Flat((low.threads * scratch,))),
@@ -124,7 +124,7 @@ def lower_cached_attention(low: Lowering, node: Node) -> None:
         "mask_key": strides[3],
         "images": n,
         "heads": heads,
-        "repeats": heads // low.shape(node.inputs[1])[1],
+        "repeats": heads // low.shape(k)[1],
         "tokens": tuple(tokens),
         "width": width,
         "values": values,
