@@ -152,6 +152,19 @@ def test_every_linear_layer_of_a_token_streams_its_weights_and_attention_reads_c
     assert stored == sum(int((m.weight != 0).sum()) for m in linear)
 
 
+# Every other layer sees the last four places.
+NEO = {
+    "vocab_size": 101,
+    "max_position_embeddings": 48,
+    "hidden_size": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "attention_types": [[["global", "local"], 1]],
+    "window_size": 4,
+    "intermediate_size": 96,
+}
+
+
 class NoPositions(torch.nn.Module):
     def forward(self, input_ids, attention_mask):
         return input_ids + attention_mask
@@ -161,14 +174,27 @@ class NoPositions(torch.nn.Module):
     ("model", "options", "message"),
     [
         (lambda: network("gpt2"), {"context": 49}, "GPT2LMHeadModel has 48 positions; a context of 49 does not fit"),
-        (lambda: network("gpt2"), {"context": 0}, "context, tokens and batch of at least 1, got 0, 1 and 1"),
-        (lambda: network("gpt2"), {"context": 8, "tokens": 0}, "at least 1, got 8, 0 and 1"),
+        (lambda: network("gpt2"), {"context": 0}, "more context than tokens, got 1, 1 and 0"),
         (
-            lambda: hf.MistralForCausalLM(hf.MistralConfig(**TEXT, **DEEP, num_key_value_heads=2, sliding_window=8)),
+            lambda: network("gpt2"),
+            {"context": 8, "tokens": 0},
+            "at least 1 and more context than tokens, got 0, 1 and 8",
+        ),
+        (
+            lambda: hf.MistralForCausalLM(
+                hf.MistralConfig(**TEXT, **DEEP, num_key_value_heads=2, sliding_window=8)
+            ).eval(),
             {"context": 8},
             "forgets what lies 8 tokens back, and a session forgets nothing; take a context below 8",
         ),
-        (NoPositions, {"context": 8}, "NoPositions takes no position_ids"),
+        (lambda: network("gpt2"), {"context": 8, "tokens": 8}, "more context than tokens, got 8, 1 and 8"),
+        (lambda: network("gpt2").train(), {"context": 8}, r"training mode; call model\.eval\(\) first"),
+        (
+            lambda: hf.GPTNeoForCausalLM(hf.GPTNeoConfig(**NEO)).eval(),
+            {"context": 9},
+            "answers otherwise token by token",
+        ),
+        (lambda: NoPositions().eval(), {"context": 8}, "NoPositions takes no position_ids"),
     ],
 )
 def test_a_step_that_would_compute_something_else_is_refused(model, options, message):

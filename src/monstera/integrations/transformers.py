@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
+# Far above the rounding of fp32, far below what another mask makes of an answer.
+_ROUNDING = 1e-4
+
 
 class _KeptLayer(CacheLayerMixin):
     """The keys and values of earlier tokens, which it leaves as they are, and of new ones, which it notes."""
@@ -87,8 +90,9 @@ def decoder(model: PreTrainedModel, context: int, *, tokens: int = 1, batch: int
         batch: how many sequences go side by side, all of one length.
 
     Raises:
-        ValueError: the context is longer than the model's positions or its window, or not positive; the model takes no
-            positions, or its layers do not all keep keys and values of one shape.
+        ValueError: training mode; the context is longer than the model's positions or its window, or no longer than the
+            step; the model takes no positions, its layers do not all keep keys and values of one shape, or steps give
+            other logits than the first tokens at once.
 
     Example:
         >>> import torch, transformers, monstera as ms
@@ -101,8 +105,12 @@ def decoder(model: PreTrainedModel, context: int, *, tokens: int = 1, batch: int
         >>> session(torch.tensor([[7]]))["logits"].shape
         torch.Size([1, 1, 50])
     """
-    if min(context, tokens, batch) < 1:
-        raise ValueError(f"expected context, tokens and batch of at least 1, got {context}, {tokens} and {batch}")
+    if min(tokens, batch) < 1 or context <= tokens:
+        raise ValueError(
+            f"expected tokens and batch of at least 1 and more context than tokens, got {tokens}, {batch} and {context}"
+        )
+    if model.training:
+        raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
     accepted = inspect.signature(model.forward).parameters
     if missing := [name for name in ("input_ids", "attention_mask", "position_ids") if name not in accepted]:
         raise ValueError(
@@ -118,7 +126,35 @@ def decoder(model: PreTrainedModel, context: int, *, tokens: int = 1, batch: int
             f"{type(model).__name__} forgets what lies {window} tokens back, and a session forgets nothing; "
             f"take a context below {window}"
         )
-    return Decoder(model, context, tokens, batch).eval()
+    step = Decoder(model, context, tokens, batch).eval()
+    _check_first_steps(step)
+    return step
+
+
+@torch.no_grad()
+def _check_first_steps(step: Decoder, most: int = 3) -> None:
+    """Some models look at the places of keys, and not only at their positions; a few tokens tell.
+
+    Raises:
+        ValueError: the first steps and the model at once differ by more than rounding.
+    """
+    keys, values = step.example["keys"].clone(), step.example["values"].clone()
+    batch, tokens = step.example["input_ids"].shape
+    ids = torch.arange(tokens * min(most, keys.shape[3] // tokens)).remainder(
+        step.model.config.get_text_config().vocab_size
+    )
+    ids = ids.expand(batch, -1)
+    answer: dict[str, Tensor] = {}
+    for place, piece in enumerate(ids.split(tokens, 1)):
+        answer = step(piece, torch.tensor([place * tokens]), keys, values)
+        for kept, name in ((keys, "keys"), (values, "values")):
+            kept[:, :, :, place * tokens : (place + 1) * tokens] = answer[name]
+    expected = step.model(input_ids=ids, use_cache=False).logits[:, -tokens:]
+    if not (answer["logits"] - expected).abs().max() <= _ROUNDING * expected.abs().max():
+        raise ValueError(
+            f"{type(step.model).__name__} answers otherwise token by token: where keys lie in its cache matters to it, "
+            "and a session puts them at the front of a cache of fixed length"
+        )
 
 
 def _cache_name(model: PreTrainedModel) -> str:
