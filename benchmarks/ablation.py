@@ -108,7 +108,7 @@ def stages(subjects: Iterable[Subject], effort: Effort) -> Iterator[measure.Case
 
 def whole(name: str, size: tuple[int, ...], way: measure.Holes) -> Iterator[Subject]:
     """Yield the network as it was pruned, and with the filters of every pruned layer shuffled."""
-    pictures, example = torch.randn(2, *size), torch.randn(1, *size)
+    pictures, example = measure.example(name, size, 2), measure.example(name, size)
     pruned = measure.sparse_copy(measure.dense_network(name, pictures), way, pictures)
     shuffled = copy.deepcopy(pruned)
     for weight in way.plan(shuffled).weights(shuffled).values():

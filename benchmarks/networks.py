@@ -41,7 +41,9 @@ def main(
     trained: Annotated[list[Path] | None, typer.Option(help="Safetensors of trained weights; repeatable.")] = None,
     peers: Annotated[list[str], typer.Option("--peer", help="Engine to compare with; repeatable.")] = GUESTS,
     threads: Annotated[int, typer.Option(help="Threads, and cores the process is kept on.")] = 1,
-    shape: Annotated[str, typer.Option("--input", help="CxHxW, CxTxHxW or TxF; the usual size if left out.")] = "",
+    shape: Annotated[
+        str, typer.Option("--input", help="CxHxW, CxTxHxW, TxF or a context; the usual size if left out.")
+    ] = "",
     batch: Annotated[int, typer.Option(help="Pictures, clips or sequences a call.")] = 1,
     tune: Annotated[Effort, typer.Option(help="Effort of Monstera's tuner, as for monstera.compile.")] = "fast",
     rounds: Annotated[int, typer.Option(help="Interleaved rounds, at least 3.")] = 5,
@@ -57,7 +59,7 @@ def main(
     engines = [measure.peer(peer) for peer in peers]
     with console.status("making the networks") as status, torch.random.fork_rng():
         torch.manual_seed(0)
-        pictures, example = torch.randn(2, *size), torch.randn(batch, *size)
+        pictures, example = measure.example(name, size, 2), measure.example(name, size, batch)
         ours = measure.monstera(tune)
         entries = contestants(name, pictures, ways, engines, ours) + learned(name, trained or [], ours)
         result = measure.compare(
@@ -72,7 +74,11 @@ def main(
 
 
 def contestants(
-    name: str, pictures: Tensor, ways: list[measure.Holes], peers: list[measure.Peer], ours: measure.Peer
+    name: str,
+    pictures: Tensor | tuple[Tensor, ...],
+    ways: list[measure.Holes],
+    peers: list[measure.Peer],
+    ours: measure.Peer,
 ) -> list[measure.Entry]:
     """Return the entries to measure: every peer on the dense network, Monstera on it and on each sparse copy."""
     dense = measure.dense_network(name, pictures)

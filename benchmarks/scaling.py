@@ -84,7 +84,7 @@ class Subject:
 
     def over_density(self, densities: list[float]) -> Iterator[measure.Case]:
         """Yield the network at each density; at density 1 it is the dense one."""
-        dense, example = self.dense(), torch.randn(1, *self.size)
+        dense, example = self.dense(), measure.example(self.name, self.size)
         for density in densities:
             model = self.sparse(dense, density) if density < 1 else dense
             yield measure.Case("density", self.pattern, density, model, example, options={"tune": self.tune})
@@ -93,13 +93,13 @@ class Subject:
         """Yield the network, dense and sparse, for several inputs a call."""
         for line, model in self.both():
             for batch in batches:
-                example = torch.randn(batch, *self.size)
+                example = measure.example(self.name, self.size, batch)
                 yield measure.Case("batch", line, batch, model, example, options={"tune": self.tune})
 
     def over_threads(self, threads: list[int]) -> Iterator[measure.Case]:
         """Yield the network, dense and sparse, on each number of threads."""
         for line, model in self.both():
-            example = torch.randn(1, *self.size)
+            example = measure.example(self.name, self.size)
             for count in threads:
                 yield measure.Case("threads", line, count, model, example, count, {"tune": self.tune})
 
@@ -116,7 +116,7 @@ class Subject:
         return measure.sparse_copy(dense, way, self.pictures())
 
     def pictures(self) -> Tensor:
-        return torch.randn(2, *self.size)
+        return measure.example(self.name, self.size, 2)
 
 
 if __name__ == "__main__":

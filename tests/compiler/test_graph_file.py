@@ -20,6 +20,7 @@ from monstera.compiler.ir import (
     Affine,
     Attention,
     AvgPool,
+    CachedAttention,
     Compare,
     Concat,
     Constant,
@@ -99,6 +100,7 @@ PARAMS = {
     "w": (6, 2, 3, 2), "m": (5, 8), "v6": (6,), "v5": (5,), "v4": (4,), "f": (4, 3), "c": X, "v8": (8,), "s": (),
     "r": (8, 3), "q": (2, 4, 3), "keys": (2, 2, 5), "values": (2, 3, 5), "mask": (2, 1, 5, 1),
     "sums": (3, 2, 20), "state": (2, 5), "u": (20, 5), "v20": (20,),
+    "query": (2, 4, 1, 3), "kept": (2, 2, 5, 3), "own": (2, 2, 1, 3), "seen": (1, 1, 6),
 }  # fmt: skip
 HEADS = Attention(0.5, (2,), (3,), repeats=2)
 CONV = Conv("w", "v6", "v6", stride=(2, 1), padding=(1, 0, 1, 1), dilation=(1, 2), groups=2)
@@ -180,6 +182,16 @@ LIES: list[tuple[Node, list[dict[str, object]]]] = [
             {"qk": (4,)}, {"v": (2,)}, {"repeats": 1}, {"qk": (3, -1), "v": (2, 1)}, {"shape": (2, 6, 4)},
             {"inputs": ("q", "keys")}, {"inputs": ("q", "keys", "keys")}, {"inputs": ("q", "keys", "values", "x")},
             {"shape": (1, 6, 3)}, {"scale": 1e39},
+        ],
+    ),
+    (
+        Node("y", CachedAttention(0.5), ("query", "kept", "kept", "own", "own", "seen"), (2, 4, 1, 3)),
+        [
+            {"shape": (2, 4, 1, 4)}, {"shape": (2, 2, 1, 3)}, {"scale": 1e39}, {"inputs": ("query", "kept", "kept")},
+            {"inputs": ("kept", "kept", "kept", "own", "own")}, {"inputs": ("query", "kept", "own", "own", "own")},
+            {"inputs": ("query", "kept", "kept", "own", "kept")}, {"inputs": ("query", "q", "kept", "own", "own")},
+            {"inputs": ("query", "kept", "kept", "own", "own", "mask")},
+            {"inputs": ("own", "query", "query", "query", "query")},
         ],
     ),
     (

@@ -56,6 +56,8 @@ ACTIVATIONS = {
     "hardsigmoid": (Activation("hardsigmoid"), F.hardsigmoid),
     "sigmoid": (Activation("sigmoid"), torch.sigmoid),
     "tanh": (Activation("tanh"), torch.tanh),
+    "cos": (Activation("cos"), torch.cos),
+    "sin": (Activation("sin"), torch.sin),
     "erf": (Activation("erf"), torch.erf),
     "gelu": (Activation("gelu"), F.gelu),
     "gelu by tanh": (Activation("gelu_tanh"), lambda x: F.gelu(x, approximate="tanh")),

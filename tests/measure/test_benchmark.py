@@ -67,6 +67,17 @@ def test_trained_weights_are_one_row_more(tmp_path: Path):
     assert rows[3].macs.surviving < 0.27 * rows[3].macs.dense
 
 
+def test_a_step_of_gpt2_is_measured_as_other_networks_are(tmp_path: Path):
+    options = ["--pattern", "4x1/16x1=0.25", "--uneven", "1", "--input", "5", "--tune", "none", "--rounds", "3"]
+    peers = ["--peer", "torch eager", "--peer", "onnxruntime"]
+    done = benchmark("gpt2_step_small", *options, *peers, "--seconds", "0.01", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    result = read(tmp_path / "gpt2_step_small-5-b1-t1.json")
+    assert result.inputs == ((1, 1), (1,), (2, 1, 3, 5, 16), (2, 1, 3, 5, 16))
+    assert [row.weights for row in result.rows] == ["dense", "dense", "dense", "4x1/16x1 at density 0.25"]
+    assert all(row.timing is not None for row in result.rows)
+
+
 def test_an_unknown_network_is_answered_with_the_known_ones_and_nothing_is_written(tmp_path: Path):
     done = benchmark("resnet51", "--out", str(tmp_path))
     assert done.returncode == 1

@@ -7,7 +7,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from monstera.measure import dense_network, holes, input_size, sparse_copy, trained_network, uneven_scores
+from monstera.measure import (
+    count_macs,
+    dense_network,
+    example,
+    holes,
+    input_size,
+    sparse_copy,
+    trained_network,
+    uneven_scores,
+)
 from monstera.sparsity import PatternError, Plan
 from monstera.zoo import NETWORKS, network
 
@@ -137,7 +146,24 @@ def test_trained_weights_keep_their_holes_and_foreign_ones_are_refused(tmp_path:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_takes_the_input_that_is_called_its_usual_one(name: str):
     with torch.device("meta"):
-        assert len(network(name).eval()(torch.empty(1, *input_size(name)))) == 1
+        inputs = example(name, input_size(name), 3)
+        answer = network(name).eval()(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+        assert len(answer[0] if isinstance(answer, tuple) else answer) == 3
+
+
+def test_a_step_of_gpt2_is_pruned_with_the_head_that_is_its_table():
+    dense = dense_network("gpt2_step_small", example("gpt2_step_small", (16,), 2))
+    inputs = example("gpt2_step_small", (7,))
+    sparse = sparse_copy(dense, holes(["4x1/16x1"], [0.25])[0], example("gpt2_step_small", (16,), 2))
+    head, table = sparse.get_parameter("lm_head.weight"), sparse.get_parameter("transformer.wte.weight")
+    assert head is table
+    assert 0.2 < float((head != 0).float().mean()) < 0.3
+    macs = count_macs(sparse, inputs)
+    attention = 2 * 2 * 48 * 8
+    linear = 2 * 12 * 48 * 48 + 101 * 48
+    assert macs.dense == linear + attention
+    assert macs.surviving < 0.3 * linear + attention
+    assert sparse(*inputs)[0].std() > 0.1
 
 
 @pytest.mark.parametrize(

@@ -195,3 +195,167 @@ def test_arguments_that_do_not_fit_are_refused(engine, sequence):
         session()
     with pytest.raises(TypeError, match="unknown input 'y'"):
         session(piece, y=piece)
+
+
+ROOM = 6
+
+
+class Cumulative(nn.Module):
+    """Means of all vectors so far and of their squares, by two caches of vectors, `step` more of them at a call."""
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, x, count, kept, squares):
+        y = x.transpose(1, self.dim)
+        seen = (torch.arange(kept.shape[self.dim]) < count).float()
+        seen = seen[:, None] if self.dim == 1 else seen
+        total = count + x.shape[1]
+        sums = [(k * seen).sum(self.dim) + z.sum(self.dim) for k, z in ((kept, y), (squares, y * y))]
+        return {"means": torch.stack(sums) / total, "rows": (y, [y * y])}
+
+
+KEPT = {"append": {"rows.0": "kept", "rows.1.0": "squares"}, "count": "count"}
+
+
+def caches(step: int = 1, dim: int = 1, room: int = ROOM) -> tuple[torch.Tensor, ...]:
+    kept = torch.zeros(BATCH, room, 3).transpose(1, dim).contiguous()
+    return torch.zeros(BATCH, step, 3), torch.zeros(1, dtype=torch.int64), kept, kept.clone()
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["rows", "columns"])
+def cumulative(request) -> ms.Engine:
+    return ms.compile(Cumulative(request.param).eval(), caches(dim=request.param))
+
+
+@pytest.fixture(scope="module")
+def vectors() -> torch.Tensor:
+    return torch.randn(BATCH, ROOM, 3, generator=torch.Generator().manual_seed(2))
+
+
+def means(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.stack([vectors.mean(1), vectors.square().mean(1)])
+
+
+def test_what_is_appended_is_there_at_all_later_calls(cumulative, vectors):
+    session = cumulative.session(**KEPT)
+    for _ in range(2):
+        for i, x in enumerate(vectors.split(1, 1)):
+            answer = session(x)
+            torch.testing.assert_close(answer["means"], means(vectors[:, : i + 1]))
+            for tensor in (answer["rows"][0], answer["rows"][1][0]):
+                tensor.fill_(float("nan"))
+        session.reset()
+
+
+def test_a_full_cache_refuses_the_next_call_and_stays_as_it_is(cumulative, vectors):
+    session = cumulative.session(**KEPT)
+    for x in vectors.split(1, 1):
+        session(x)
+    before = session.state
+    with pytest.raises(
+        ValueError, match=r"caches are full: 6 of 6 places are taken, and a call adds 1; call reset\(\)"
+    ):
+        session(vectors[:, :1])
+    for name, value in session.state.items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_call_that_fails_adds_nothing(cumulative, vectors):
+    session = cumulative.session(**KEPT)
+    session(vectors[:, :1])
+    with pytest.raises(ValueError, match="'x' has shape"):
+        session(vectors)
+    torch.testing.assert_close(session(vectors[:, 1:2])["means"], means(vectors[:, :2]))
+
+
+def test_a_state_goes_on_in_another_session_and_is_a_copy(cumulative, vectors, tmp_path):
+    cumulative.save(tmp_path / "cumulative.monstera")
+    one, other = cumulative.session(**KEPT), ms.load(tmp_path / "cumulative.monstera").session(**KEPT)
+    for x in vectors[:, :3].split(1, 1):
+        one(x)
+    other.state = one.state
+    one.state["kept"].fill(np.nan)
+    assert one.state["count"].tolist() == [3]
+    one.reset()
+    torch.testing.assert_close(other(vectors[:, 3:4])["means"], means(vectors[:, :4]))
+
+
+def test_an_engine_for_several_rows_fills_the_caches_for_one_that_takes_them_one_by_one(cumulative, vectors):
+    dim = 1 if cumulative.manifest.inputs[2].shape[1] == ROOM else 2
+    several = ms.compile(Cumulative(dim).eval(), caches(step=2, dim=dim)).session(**KEPT)
+    session = cumulative.session(**KEPT)
+    for x in vectors[:, :4].split(2, 1):
+        several(x)
+    session.state = several.state
+    torch.testing.assert_close(session(vectors[:, 4:5])["means"], means(vectors[:, :5]))
+    several(vectors[:, 4:])
+    with pytest.raises(ValueError, match="6 of 6 places are taken, and a call adds 2"):
+        several(vectors[:, 4:])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"kept": None}, ValueError, r"expected the states kept, squares, count; got count, squares"),
+        ({"more": np.zeros(1)}, ValueError, r"expected the states kept, squares, count; got .*more"),
+        ({"kept": np.zeros((BATCH, 3), np.float32)}, ValueError, r"'kept' has shape \[2, 3\]"),
+        ({"kept": np.zeros((BATCH, ROOM, 3))}, TypeError, r"'kept' is float64; expected float32"),
+        ({"count": np.array([7])}, ValueError, r"'count' is \[7\.0\]; expected one count up to 6"),
+        ({"count": np.array([-1])}, ValueError, r"'count' is \[-1\.0\]; expected one count up to 6"),
+        ({"count": np.array([1.0])}, TypeError, r"'count' is float64; expected int64"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_and_changes_nothing(vectors, change, error, message):
+    session = ms.compile(Cumulative().eval(), caches()).session(**KEPT)
+    session(vectors[:, :1])
+    state = {name: value for name, value in (session.state | change).items() if value is not None}
+    with pytest.raises(error, match=message):
+        session.state = state
+    torch.testing.assert_close(session(vectors[:, 1:2])["means"], means(vectors[:, :2]))
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({}, r"carry is empty; .*outputs 'means' \[2, 2, 3\], 'rows\.0' .*; inputs 'x' \[2, 1, 3\]"),
+        ({"append": {"rows.1": "kept"}, "count": "count"}, r"append names the output 'rows\.1', which is not there"),
+        ({"append": {"rows.0": "cache"}, "count": "count"}, r"append names the input 'cache', which is not there"),
+        ({"append": {"rows.0": "kept"}}, r"append needs count, .* inputs of whole numbers: count"),
+        ({"append": {"rows.0": "kept"}, "count": "x"}, r"count='x' is no input of whole numbers; there are count"),
+        ({"append": {"rows.0": "kept"}, "count": "n"}, r"count='n' is no input of whole numbers; there are count"),
+        ({"carry": {"rows.0": "x"}, "count": "count"}, r"count='count' counts rows of caches; say with append"),
+        (
+            {"append": {"rows.0": "x"}, "count": "count"},
+            r"'rows\.0' is \[2, 1, 3\] and cannot be appended to input 'x'",
+        ),
+        ({"append": {"means": "x"}, "count": "count"}, r"'means' is \[2, 2, 3\] .* equal in all others"),
+        ({"append": {"rows.0": "count"}, "count": "count"}, r"appended to input 'count', which is int64"),
+        (
+            {"carry": {"rows.0": "x"}, "append": {"rows.1.0": "x"}, "count": "count"},
+            r"'rows\.1\.0' .* cannot be appended",
+        ),
+        (
+            {"append": {"rows.0": "kept", "rows.1.0": "kept"}, "count": "count"},
+            r"one input from several outputs: carry=\{\}, append=",
+        ),
+    ],
+)
+def test_caches_that_do_not_fit_are_refused_with_what_there_is(keep, message):
+    engine = ms.compile(Cumulative().eval(), caches())
+    with pytest.raises(ValueError, match=message):
+        engine.session(**keep)
+
+
+def test_caches_of_different_lengths_are_refused():
+    class Two(nn.Module):
+        def forward(self, x, count, long, short):
+            return long.sum() + short.sum() + count + x, x
+
+    x = torch.zeros(1, 1, 3)
+    args = x, torch.zeros(1, dtype=torch.int64), torch.zeros(1, 9, 3), torch.zeros(1, 8, 3)
+    engine = ms.compile(Two().eval(), args)
+    engine.session(append={"1": "long"}, count="count")
+    with pytest.raises(ValueError, match=r"same places and rows a call; got \(rows, places\) \[\(1, 8\), \(1, 9\)\]"):
+        engine.session(append={"1": "long", "0": "short"}, count="count")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
 
 from monstera.zoo import NETWORKS, cifar_resnet, network
 
@@ -36,6 +36,7 @@ INPUT = {
         ("squeezenet1_0", 1_248_424),
         # The encoder alone: no embeddings and no pooler.
         ("bert_base", 85_054_464),
+        ("gpt2_step", 124_439_808),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
@@ -135,7 +136,7 @@ def test_parameters_are_called_and_shaped_as_in_torchvision(name: str, shapes: d
     assert {key: tuple(state[key].shape) for key in shapes} == shapes
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith(("gru", "bert"))])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith(("gru", "bert", "gpt2"))])
 def test_a_network_maps_pictures_to_its_classes(name: str) -> None:
     with torch.device("meta"):
         model = network(name, classes=7).eval()
@@ -165,6 +166,22 @@ def test_the_encoder_computes_what_transformers_does() -> None:
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x).last_hidden_state)
+
+
+def test_a_step_of_gpt2_computes_what_transformers_does_and_has_the_names_of_the_checkpoints() -> None:
+    config = GPT2Config(vocab_size=101, n_embd=48, n_layer=2, n_head=3)
+    theirs, ours = GPT2LMHeadModel(config).eval(), network("gpt2_step_small").eval()
+    turned = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+    state = {name: w.T if name.endswith(turned) else w for name, w in theirs.state_dict().items()}
+    ours.load_state_dict(state)
+    ids, kept = torch.randint(0, 101, (2, 6)), torch.full((2, 2, 2, 3, 9, 16), torch.nan)
+    with torch.no_grad():
+        expected = theirs(ids).logits
+        for place in range(6):
+            keys, values = kept.nan_to_num()
+            logits, *new = ours(ids[:, place : place + 1], torch.tensor([place]), keys, values)
+            kept[:, :, :, :, place] = torch.stack(new)[:, :, :, :, 0]
+            torch.testing.assert_close(logits[:, 0], expected[:, place])
 
 
 def test_c3d_is_the_network_of_the_paper() -> None:

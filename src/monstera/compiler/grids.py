@@ -45,12 +45,23 @@ _PLANAR = (*_IMAGES, Affine, Activate, Add, Mul, Concat, Pad, Slice)
 
 
 def planar_values(graph: Graph) -> set[str]:
-    """The values that lie in planes: those of image operators, with more than one pixel."""
+    """The values that lie in planes: those of image operators, with more than one pixel, and what is between them."""
     users, planar = graph.users(), set()
+    if not any(_asks_for_planes(node) for node in graph.nodes):
+        return planar
     for node in graph.nodes:
         if has_pixels(node.shape) and _is_planar(node, planar, users[node.name]):
             planar.add(node.name)
     return planar
+
+
+def _asks_for_planes(node: Node) -> bool:
+    """Whether an operator works on planes; those that take any layout are better off dense where none does."""
+    match node.op:
+        case Norm(dim=1) | Embedding(dim=1) | Attention():
+            return True
+        case op:
+            return isinstance(op, _IMAGES)
 
 
 def _is_planar(node: Node, planar: Collection[str], users: Iterable[Node]) -> bool:
@@ -59,9 +70,7 @@ def _is_planar(node: Node, planar: Collection[str], users: Iterable[Node]) -> bo
             return any(isinstance(user.op, _IMAGES) for user in users)
         case Concat(dim) if dim != 1:
             return False
-        case Norm(dim=1) | Embedding(dim=1) | Attention():
-            return True
-        case Conv() | MaxPool() | AvgPool() | AdaptivePool() | Upsample() | DepthToSpace():
+        case _ if _asks_for_planes(node):
             return True
         case _:
             # Three dimensions may also be tokens of a sequence, which are better left alone.

@@ -1,1 +1,1 @@
-"""Other frameworks' ways in: `torch.compile(model, backend="monstera")`."""
+"""Other frameworks' ways in: `torch.compile(model, backend="monstera")`, and decoders of transformers."""

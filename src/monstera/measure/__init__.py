@@ -39,6 +39,7 @@ from monstera.measure.timing import Timing, race, ratio
 from monstera.measure.workloads import (
     Holes,
     dense_network,
+    example,
     holes,
     input_size,
     sparse_copy,
@@ -76,6 +77,7 @@ __all__ = [
     "compare",
     "count_macs",
     "dense_network",
+    "example",
     "fastest",
     "fastest_of",
     "fma_peak_gflops",

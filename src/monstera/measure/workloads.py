@@ -29,6 +29,8 @@ _SIZES = {
     "bert_tiny": (9, 48),
     "c3d": (3, 16, 112, 112),
     "digits_cnn": (1, 8, 8),
+    "gpt2_step": (128,),
+    "gpt2_step_small": (16,),
     "gru_speech": (100, 153),
     "gru_speech_small": (20, 153),
     "r2plus1d_18": (3, 16, 112, 112),
@@ -36,6 +38,8 @@ _SIZES = {
     "resnet32": (3, 32, 32),
     "resnet56": (3, 32, 32),
 }
+# Of these the size says how many tokens came before.
+_STEPS = ("gpt2_step", "gpt2_step_small")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,21 @@ def input_size(name: str, text: str = "") -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
-def dense_network(name: str, pictures: Tensor) -> nn.Module:
+def example(name: str, size: tuple[int, ...], batch: int = 1) -> Tensor | tuple[Tensor, ...]:
+    """Return random inputs of the network `name`, of the sizes that `input_size` gives.
+
+    Raises:
+        ValueError: no network has this name.
+    """
+    if name not in _STEPS:
+        return torch.randn(batch, *size)
+    with torch.device("meta"):
+        step = zoo.network(name)
+    assert isinstance(step, zoo.GPT2Step)
+    return step.example(*size, batch)
+
+
+def dense_network(name: str, pictures: Tensor | tuple[Tensor, ...]) -> nn.Module:
     """Return the network with weights drawn by `zoo.randomize_`, in eval mode; `pictures` is a batch of its inputs.
 
     Raises:
@@ -133,7 +151,7 @@ def dense_network(name: str, pictures: Tensor) -> nn.Module:
     return zoo.randomize_(zoo.network(name), pictures).eval()
 
 
-def sparse_copy(dense: nn.Module, way: Holes, pictures: Tensor, seed: int = 0) -> nn.Module:
+def sparse_copy(dense: nn.Module, way: Holes, pictures: Tensor | tuple[Tensor, ...], seed: int = 0) -> nn.Module:
     """Return a pruned copy of `dense`, calibrated so that its activations do not fade towards denormal numbers.
 
     Raises:

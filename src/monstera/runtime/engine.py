@@ -93,17 +93,27 @@ class Engine:
             return build_output(self.manifest.output, [torch.from_numpy(o) for o in outputs])
         return build_output(self.manifest.output, outputs)
 
-    def session(self, carry: Mapping[str, str]) -> Session:
-        """Return a session that keeps recurrent states between calls, for sequences that come in pieces.
+    def session(
+        self,
+        carry: Mapping[str, str] | None = None,
+        *,
+        append: Mapping[str, str] | None = None,
+        count: str | None = None,
+    ) -> Session:
+        """Return a session that keeps states between calls, for sequences that come in pieces.
 
         Args:
             carry: for each state the path of the output that gives it, and the name of the input that takes it in the
                 next call. A path is the subscripts that lead to the output, joined by dots: "1" is the second of a
                 tuple, "1.0" the first of the tuple there, "state" an entry of a dict or record, "" the whole answer.
+            append: for each cache the path of an output, and the name of the input that takes what all calls before
+                gave there, one behind the other along the only dimension in which it is longer. What lies behind that
+                means nothing. Once it is full, calls are refused.
+            count: the input, of whole numbers, that is told how many rows the caches hold; caches need one.
 
         Raises:
-            ValueError: no such output or input, their shapes differ, the input is not float32 or is named twice, or
-                nothing is carried.
+            ValueError: no such output or input, their shapes do not fit, the input is not float32 or is named twice,
+                caches have no count or differ in length, or nothing is kept.
 
         Example:
             >>> import torch, monstera as ms
@@ -113,7 +123,7 @@ class Engine:
             >>> for piece in torch.randn(30, 1, 8).split(10):
             ...     y, state = session(piece)
         """
-        return Session(self, carry)
+        return Session(self, carry or {}, append or {}, count)
 
     def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
         """Time every step: medians over `rounds` runs, on the given arguments or on random ones.

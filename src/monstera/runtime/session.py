@@ -1,12 +1,17 @@
-"""A session: an engine whose recurrent states pass from each call to the next, for sequences that come in pieces."""
+"""A session: an engine with states that pass from each call to the next, for sequences that come in pieces."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from monstera.runtime.arrays import as_array
+from monstera.runtime.manifest import InputSpec, Manifest
+from monstera.runtime.memory import aligned_empty
 
 if TYPE_CHECKING:
     from monstera.runtime.engine import Engine
@@ -15,89 +20,202 @@ Steps = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Carried:
-    """One state: the input that takes it, and the steps through the engine's answer to the output that gives it."""
+class _Link:
+    """An input that the session passes, and the steps through the engine's answer to the output that it comes from.
 
-    name: str
+    With an `axis` it is a cache: each call adds `rows` along it. Without, the output is the whole input of the next
+    call.
+    """
+
+    spec: InputSpec
     steps: Steps
-    zeros: np.ndarray
+    axis: int | None = None
+    rows: int = 0
+
+    @property
+    def places(self) -> int:
+        """The rows that a cache has room for."""
+        return 0 if self.axis is None else self.spec.shape[self.axis]
 
 
 class Session:
     """An engine with states that it keeps between calls; made by `Engine.session`.
 
-    Call it as the engine, without the inputs that are carried: they are zeros at first, then what the call before gave.
-    The answer is the engine's whole answer. A session belongs to one caller; any number of them may share an engine.
+    Call it as the engine, without the inputs that the session passes. Carried inputs are zeros at first, then what the
+    call before gave. Caches are passed where they lie, and each call's rows are written behind those of the calls
+    before. The answer is the engine's whole answer. A session belongs to one caller; any number of them may share an
+    engine.
     """
 
-    def __init__(self, engine: Engine, carry: Mapping[str, str]) -> None:
+    def __init__(self, engine: Engine, carry: Mapping[str, str], append: Mapping[str, str], count: str | None) -> None:
         self._engine = engine
-        self._carried = _carried(engine, carry)
-        names = {carried.name for carried in self._carried}
-        self._free = tuple(i.name for i in engine.manifest.inputs if i.positional and i.name not in names)
+        self._links = _links(engine.manifest, carry, append)
+        self._caches = [link for link in self._links if link.axis is not None]
+        self._counter = _counter(engine.manifest, count, self._links)
+        counted = () if self._counter is None else (self._counter.name,)
+        self._own = (*(link.spec.name for link in self._links), *counted)
+        self._free = tuple(i.name for i in engine.manifest.inputs if i.positional and i.name not in self._own)
+        self._values = {link.spec.name: _memory(link.spec.shape) for link in self._links}
         self.reset()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network on the next piece. A call that fails leaves the states as they were.
 
         Raises:
-            TypeError, ValueError, ArtifactError: as for a call of the engine, or an argument is a carried input.
+            TypeError, ValueError, ArtifactError: as for a call of the engine, or an argument is one of the inputs that
+                the session passes.
+            ValueError: the caches have no room for another piece.
         """
         if len(args) > len(self._free):
             raise TypeError(
                 f"expected at most {len(self._free)} positional inputs ({', '.join(self._free)}), got {len(args)}; "
-                f"the session itself passes {', '.join(self._states)}"
+                f"the session itself passes {', '.join(self._own)}"
             )
         given = dict(zip(self._free, args, strict=False))
-        if own := sorted(self._states.keys() & kwargs.keys()):
+        if own := sorted({*self._own} & kwargs.keys()):
             raise TypeError(f"input {own[0]!r} is carried by the session; leave it out, or call the engine itself")
         if twice := sorted(given.keys() & kwargs.keys()):
             raise TypeError(f"input {twice[0]!r} was given twice")
-        answer = self._engine(**given, **kwargs, **self._states)
-        # Copies: the caller may write to what it got.
-        self._states = {carried.name: np.asarray(_at(answer, carried.steps)).copy() for carried in self._carried}
+        self._check_room()
+        answer = self._engine(**given, **kwargs, **self._passed())
+        for link in self._links:
+            self._take(link, np.asarray(_at(answer, link.steps)))
+        self._count += self._caches[0].rows if self._caches else 0
         return answer
 
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of all inputs that the session passes, by name.
+
+        Set it to what another session had, of this engine or of one with the same states, to go on from there.
+
+        Raises:
+            TypeError, ValueError: when set, a name is missing or unknown, or a value has another shape or dtype, or
+                the count is more than the caches hold.
+        """
+        return {name: value.copy() for name, value in self._passed().items()}
+
+    @state.setter
+    def state(self, state: Mapping[str, Any]) -> None:
+        if state.keys() != {*self._own}:
+            raise ValueError(f"expected the states {', '.join(self._own)}; got {', '.join(sorted(state)) or 'none'}")
+        values = {link.spec.name: as_array(state[link.spec.name], link.spec) for link in self._links}
+        count = self._count
+        if self._counter is not None:
+            counts, places = as_array(state[self._counter.name], self._counter), self._caches[0].places
+            count = int(counts.flat[0])
+            if (counts != count).any() or not 0 <= count <= places:
+                raise ValueError(
+                    f"state {self._counter.name!r} is {counts.tolist()}; expected one count up to {places}"
+                )
+        for name, value in values.items():
+            np.copyto(self._values[name], value)
+        self._count = count
+
     def reset(self) -> None:
-        """Begin a new sequence: all states are zeros again."""
-        self._states = {carried.name: carried.zeros for carried in self._carried}
+        """Begin a new sequence: all states are zeros again, and caches are empty."""
+        for value in self._values.values():
+            value.fill(0)
+        self._count = 0
 
     def __repr__(self) -> str:
-        return f"Session({self._engine!r}, carrying {', '.join(self._states)})"
+        return f"Session({self._engine!r}, carrying {', '.join(self._own)})"
+
+    def _check_room(self) -> None:
+        for cache in self._caches[:1]:
+            if self._count + cache.rows > cache.places:
+                raise ValueError(
+                    f"the caches are full: {self._count} of {cache.places} places are taken, and a call adds "
+                    f"{cache.rows}; call reset() to begin anew, or compile the model for longer caches"
+                )
+
+    def _passed(self) -> dict[str, np.ndarray]:
+        counter = self._counter
+        if counter is None:
+            return self._values
+        return {**self._values, counter.name: np.full(counter.shape, self._count, counter.dtype)}
+
+    def _take(self, link: _Link, output: np.ndarray) -> None:
+        """Copies: the caller may write to what it got."""
+        value = self._values[link.spec.name]
+        if link.axis is not None:
+            value = np.moveaxis(value, link.axis, 0)[self._count : self._count + link.rows]
+            output = np.moveaxis(output, link.axis, 0)
+        np.copyto(value, output)
 
 
-def _carried(engine: Engine, carry: Mapping[str, str]) -> tuple[_Carried, ...]:
-    """The states that a mapping from output paths to input names describes.
+def _links(manifest: Manifest, carry: Mapping[str, str], append: Mapping[str, str]) -> tuple[_Link, ...]:
+    """What two mappings from output paths to input names describe.
 
     Raises:
-        ValueError: the mapping is empty, names an unknown output or input, an input twice, two different shapes, or an
-            input that is not float32.
+        ValueError: both are empty, an output or input is unknown, an input is named twice or not float32, or shapes do
+            not fit.
     """
-    manifest = engine.manifest
-    outputs = {".".join(map(str, steps)): (steps, manifest.outputs[i]) for steps, i in _leaves(manifest.output)}
-    inputs = {spec.name: spec.shape for spec in manifest.inputs}
-    dtypes = {spec.name: spec.dtype for spec in manifest.inputs}
-    what = f"outputs {_listed({p: s for p, (_, s) in outputs.items()})}; inputs {_listed(inputs)}"
-    if not carry:
+    leaves = {".".join(map(str, steps)): (steps, manifest.outputs[i]) for steps, i in _leaves(manifest.output)}
+    inputs = {spec.name: spec for spec in manifest.inputs}
+    shapes = {spec.name: spec.shape for spec in manifest.inputs}
+    what = f"outputs {_listed({p: s for p, (_, s) in leaves.items()})}; inputs {_listed(shapes)}"
+    if not carry and not append:
         raise ValueError(f"carry is empty; say which output is which input of the next call: {what}")
-    if unknown := [path for path in carry if path not in outputs]:
-        raise ValueError(f"carry names the output {unknown[0]!r}, which is not there: {what}")
-    if unknown := [name for name in carry.values() if name not in inputs]:
-        raise ValueError(f"carry names the input {unknown[0]!r}, which is not there: {what}")
-    if len(set(carry.values())) < len(carry):
-        raise ValueError(f"carry gives one input from several outputs: {dict(carry)}")
-    for path, name in carry.items():
-        if dtypes[name] != "float32":
-            raise ValueError(
-                f"output {path!r} is float32 and cannot be carried to input {name!r}, which is {dtypes[name]}: "
-                "pass that input at every call"
-            )
-        if outputs[path][1] != inputs[name]:
-            raise ValueError(
-                f"output {path!r} is {list(outputs[path][1])} and cannot be carried to input {name!r}, "
-                f"which is {list(inputs[name])}"
-            )
-    return tuple(_Carried(name, outputs[path][0], _zeros(inputs[name])) for path, name in carry.items())
+    found: list[_Link] = []
+    for how, mapping in (("carry", carry), ("append", append)):
+        if unknown := [path for path in mapping if path not in leaves]:
+            raise ValueError(f"{how} names the output {unknown[0]!r}, which is not there: {what}")
+        if unknown := [name for name in mapping.values() if name not in inputs]:
+            raise ValueError(f"{how} names the input {unknown[0]!r}, which is not there: {what}")
+        for path, name in mapping.items():
+            steps, shape = leaves[path]
+            found.append(_link(how, path, inputs[name], steps, shape))
+    names = [link.spec.name for link in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f"one input from several outputs: carry={dict(carry)}, append={dict(append)}")
+    sizes = {(link.rows, link.places) for link in found if link.axis is not None}
+    if len(sizes) > 1:
+        raise ValueError(f"all caches need the same places and rows a call; got (rows, places) {sorted(sizes)}")
+    return tuple(found)
+
+
+def _link(how: str, path: str, spec: InputSpec, steps: Steps, shape: tuple[int, ...]) -> _Link:
+    verb = "carried" if how == "carry" else "appended"
+    if spec.dtype != "float32":
+        raise ValueError(
+            f"output {path!r} is float32 and cannot be {verb} to input {spec.name!r}, which is {spec.dtype}: "
+            "pass that input at every call"
+        )
+    misfit = (
+        f"output {path!r} is {list(shape)} and cannot be {verb} to input {spec.name!r}, which is {list(spec.shape)}"
+    )
+    if how == "carry":
+        if shape != spec.shape:
+            raise ValueError(misfit)
+        return _Link(spec, steps)
+    longer = [d for d, (rows, places) in enumerate(zip(shape, spec.shape, strict=False)) if rows != places]
+    if len(shape) != len(spec.shape) or len(longer) != 1 or not 0 < shape[longer[0]] < spec.shape[longer[0]]:
+        raise ValueError(f"{misfit}; a cache is longer than what is appended in one dimension, and equal in all others")
+    return _Link(spec, steps, longer[0], shape[longer[0]])
+
+
+def _counter(manifest: Manifest, count: str | None, links: Sequence[_Link]) -> InputSpec | None:
+    """The input that is told how many rows the caches hold.
+
+    Raises:
+        ValueError: there are caches and no such input, or the other way round; it is unknown, has another use, or takes
+            no whole numbers.
+    """
+    caches = [link.spec.name for link in links if link.axis is not None]
+    if count is None and not caches:
+        return None
+    whole = {i.name: i for i in manifest.inputs if i.dtype in ("int32", "int64")}
+    if count is None:
+        raise ValueError(
+            f"append needs count, the input that is told how many rows the caches hold; inputs of whole numbers: "
+            f"{', '.join(whole) or 'none'}"
+        )
+    if not caches:
+        raise ValueError(f"count={count!r} counts rows of caches; say with append what is appended to which input")
+    if count not in whole:
+        raise ValueError(f"count={count!r} is no input of whole numbers; there are {', '.join(whole) or 'none'}")
+    return whole[count]
 
 
 def _leaves(tree: Mapping[str, Any], steps: Steps = ()) -> Iterator[tuple[Steps, int]]:
@@ -117,10 +235,9 @@ def _at(answer: Any, steps: Steps) -> Any:
     return answer
 
 
-def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-    zeros = np.zeros(shape, np.float32)
-    zeros.flags.writeable = False
-    return zeros
+def _memory(shape: tuple[int, ...]) -> np.ndarray:
+    """Memory for a state, as the engine's own lies: a kernel reads it in place."""
+    return aligned_empty(4 * prod(shape)).view(np.float32).reshape(shape)
 
 
 def _listed(shapes: Mapping[str, Sequence[int]]) -> str:

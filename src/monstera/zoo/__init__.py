@@ -5,6 +5,7 @@ from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import cifar_resnet, load_cifar_resnet_state, resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
 from monstera.zoo.eval_mode import evaluating
+from monstera.zoo.gpt2 import GPT2Step, gpt2_step, gpt2_step_small
 from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.names import NETWORKS, network
@@ -16,6 +17,7 @@ from monstera.zoo.vgg import vgg16, vgg16_bn
 
 __all__ = [
     "NETWORKS",
+    "GPT2Step",
     "bert_base",
     "bert_tiny",
     "c3d",
@@ -23,6 +25,8 @@ __all__ = [
     "cifar_resnet",
     "digits_cnn",
     "evaluating",
+    "gpt2_step",
+    "gpt2_step_small",
     "gru_speech",
     "gru_speech_small",
     "load_cifar_resnet_state",

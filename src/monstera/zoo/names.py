@@ -11,6 +11,7 @@ from monstera.zoo.bert import bert_base, bert_tiny
 from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
+from monstera.zoo.gpt2 import gpt2_step, gpt2_step_small
 from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.r2plus1d import r2plus1d_18
@@ -23,6 +24,8 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "bert_tiny": bert_tiny,
     "c3d": c3d,
     "digits_cnn": digits_cnn,
+    "gpt2_step": gpt2_step,
+    "gpt2_step_small": gpt2_step_small,
     "gru_speech": gru_speech,
     "gru_speech_small": gru_speech_small,
     "mobilenet_v2": mobilenet_v2,

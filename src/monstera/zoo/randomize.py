@@ -15,14 +15,15 @@ Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase
 
 
 @torch.no_grad()
-def randomize_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
+def randomize_(model: nn.Module, example: Tensor | tuple[Tensor, ...], seed: int = 0) -> nn.Module:
     """Draw every weight, bias and norm's constant of `model` in place; activations keep a scale of about one.
 
     No norm is left trivial (scale and shift, and of a batch norm mean and variance, differ from channel to channel), so
     that a compiler which drops one of them is found out.
 
     Args:
-        example: a floating point input of the model, such as `torch.randn(4, 3, 64, 64)`; several examples are better.
+        example: an input of the model, such as `torch.randn(4, 3, 64, 64)`, or a tuple of all its inputs; several
+            examples are better.
         seed: the same seed, model and example give the same weights; torch's global generator is left alone.
 
     Returns:
@@ -43,7 +44,7 @@ def randomize_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
 
 
 @torch.no_grad()
-def calibrate_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
+def calibrate_(model: nn.Module, example: Tensor | tuple[Tensor, ...], seed: int = 0) -> nn.Module:
     """Scale the weights of `model` in place, and set its batch-norm statistics, so that `example` keeps its variance.
 
     Zeros stay zeros: call it after pruning random weights, whose activations would else fade from layer to layer.
@@ -73,7 +74,7 @@ def calibrate_(model: nn.Module, example: Tensor, seed: int = 0) -> nn.Module:
             handles.append(module.register_forward_pre_hook(statistics))
     try:
         with evaluating(model):
-            model(example)
+            model(*(example if isinstance(example, tuple) else (example,)))
     finally:
         for handle in handles:
             handle.remove()

@@ -36,6 +36,8 @@ _ACTIVATIONS: Mapping[str, Callable[[Call], Activation]] = {
     "gelu": lambda call: Activation("gelu_tanh" if call["approximate"] == "tanh" else "gelu"),
     "erf": lambda _: Activation("erf"),
     "exp": lambda _: Activation("exp"),
+    "cos": lambda _: Activation("cos"),
+    "sin": lambda _: Activation("sin"),
     "sqrt": lambda _: Activation("sqrt"),
     "rsqrt": lambda _: Activation("rsqrt"),
     "reciprocal": lambda _: Activation("reciprocal"),

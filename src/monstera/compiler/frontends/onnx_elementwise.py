@@ -67,6 +67,8 @@ ELEMENTWISE: Mapping[str, Rule] = {
     "Tanh": as_torch(_TORCH, "tanh", self="input"),
     "Gelu": as_torch(_TORCH, "gelu", self="X", approximate="approximate"),
     "Exp": as_torch(_TORCH, "exp", self="input"),
+    "Cos": as_torch(_TORCH, "cos", self="input"),
+    "Sin": as_torch(_TORCH, "sin", self="input"),
     "Sqrt": as_torch(_TORCH, "sqrt", self="X"),
     "Reciprocal": as_torch(_TORCH, "reciprocal", self="X"),
     "Abs": as_torch(_TORCH, "abs", self="X"),

@@ -24,6 +24,10 @@ _FRESH = (
     *("batch_norm", "linear", "add", "mul", "sub", "cat"),
 )
 _SHOWN = 10
+_CACHE = (
+    "; leave it out with model.config.use_cache = False, or take monstera.integrations.transformers.decoder(model, "
+    "context), a step for one token at a time"
+)
 _PACKED = (
     "packed sequences, whose steps differ in batch; an engine's shapes are fixed: "
     "pass the padded tensor itself, or compile for one sequence of each length"
@@ -127,7 +131,7 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         try:
             program = torch.export.export(model, args, kwargs, strict=False)
         except Exception as error:
-            advice = "; leave it out with model.config.use_cache = False" if "Cache'> in output" in str(error) else ""
+            advice = _CACHE if "Cache'> in output" in str(error) else ""
             raise UnsupportedError(f"torch.export cannot trace {type(model).__name__}: {error}{advice}") from error
         if any(_writes_to_shared(node) for node in program.graph.nodes):
             # An empty table decomposes nothing; it only turns writes in place into new values.

@@ -23,6 +23,7 @@ from monstera.compiler.ir.ops import (
     Affine,
     Attention,
     AvgPool,
+    CachedAttention,
     Compare,
     Concat,
     Constant,
@@ -247,6 +248,28 @@ def _(op: Attention, shape: Shape, _params: ParamShapes, q: Shape, k: Shape, v: 
     _demand((q[1], k[1]) == (op.repeats * sum(op.qk), sum(op.qk)))
     _demand((shape[1], v[1]) == (op.repeats * sum(op.v), sum(op.v)))
     whole = (q[0], op.repeats * len(op.qk), k[2], q[2])
+    _demand(all(len(m) <= 4 and np.broadcast_shapes(m, whole) == whole for m in mask), "the mask has another shape")
+    _demand(abs(op.scale) <= _LARGEST_FP32)
+
+
+@rule.register
+def _(
+    op: CachedAttention,
+    shape: Shape,
+    _params: ParamShapes,
+    q: Shape,
+    k: Shape,
+    v: Shape,
+    own_k: Shape,
+    own_v: Shape,
+    *mask: Shape,
+) -> None:
+    _demand(len(shape) == 4 and all(len(x) == 4 for x in (q, k, v, own_k, own_v)) and len(mask) <= 1)
+    n, heads, queries, width = q
+    _demand(queries == 1 and min(k) >= 1 and min(v) >= 1 and own_k[2] >= 1 and heads % k[1] == 0)
+    _demand(all(x[:2] == (n, k[1]) for x in (k, v, own_k, own_v)) and (k[2], own_k[2]) == (v[2], own_v[2]))
+    _demand(width == k[3] == own_k[3] and v[3] == own_v[3] and shape == (n, heads, 1, v[3]))
+    whole = (n, heads, 1, k[2] + own_k[2])
     _demand(all(len(m) <= 4 and np.broadcast_shapes(m, whole) == whole for m in mask), "the mask has another shape")
     _demand(abs(op.scale) <= _LARGEST_FP32)
 

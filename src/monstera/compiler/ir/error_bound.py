@@ -25,6 +25,7 @@ from monstera.compiler.ir.interpreter import (
     interpret,
     meaning,
     softmax_of_keys,
+    whole_attention,
 )
 from monstera.compiler.ir.ops import (
     Activate,
@@ -35,6 +36,7 @@ from monstera.compiler.ir.ops import (
     Affine,
     Attention,
     AvgPool,
+    CachedAttention,
     Compare,
     Concat,
     Constant,
@@ -75,7 +77,7 @@ _SLOPE = {
 }
 # How an fp32 implementation of the function itself may err: in units of |x| (gated: x times a gate) or of 1 (gates).
 _GATED = ("silu", "hardswish", "gelu", "gelu_tanh")
-_GATES = ("sigmoid", "hardsigmoid", "tanh", "erf")
+_GATES = ("sigmoid", "hardsigmoid", "tanh", "erf", "cos", "sin")
 _FUNCTION_UNITS = 16
 # Functions that are monotone where they are defined: what an interval becomes is known at its ends.
 _MONOTONE = ("exp", "sqrt", "rsqrt", "reciprocal")
@@ -392,3 +394,12 @@ def _(
         weights = softmax_of_keys(exact)
         parts.append(_product_error(mine[2], Bounded(weights, _softmax_error(exact, error, weights, axis=1))))
     return np.concatenate(parts, axis=1)
+
+
+@linear_error.register
+def _(op: CachedAttention, shape: Shape, params: Params, *inputs: Bounded) -> Array:
+    attention, values = whole_attention(op, *(x.value for x in inputs))
+    _, errors = whole_attention(op, *(x.error for x in inputs))
+    n, heads, queries, width = shape
+    bounded = [Bounded(value, error) for value, error in zip(values, errors, strict=True)]
+    return linear_error(attention, shape, params, *bounded).reshape(n, heads, width, queries).swapaxes(2, 3)

@@ -19,6 +19,7 @@ from monstera.compiler.ir.ops import (
     Affine,
     Attention,
     AvgPool,
+    CachedAttention,
     Compare,
     Concat,
     Constant,
@@ -272,6 +273,26 @@ def attention_scores(op: Attention, q: Array, k: Array, mask: Array | None) -> l
     return [np.where(hidden, -np.inf, s) for s in scores]
 
 
+@meaning.register
+def _(op: CachedAttention, shape: Shape, params: Params, *inputs: Array) -> Array:
+    attention, operands = whole_attention(op, *inputs)
+    n, heads, queries, values = shape
+    y = meaning(attention, (n, heads * values, queries), params, *operands)
+    return y.reshape(n, heads, values, queries).swapaxes(2, 3)
+
+
+def whole_attention(
+    op: CachedAttention, q: Array, k: Array, v: Array, own_k: Array, own_v: Array, mask: Array | None = None
+) -> tuple[Attention, tuple[Array, ...]]:
+    """The same channels first, with all keys and values as one, and its operands."""
+    tokens = q, np.concatenate([k, own_k], 2), np.concatenate([v, own_v], 2)
+    operands = tuple(x.swapaxes(2, 3).reshape(len(x), x.shape[1] * x.shape[3], x.shape[2]) for x in tokens)
+    if mask is not None:
+        operands += (mask.reshape((1,) * (4 - mask.ndim) + mask.shape).swapaxes(2, 3),)
+    groups, width = k.shape[1], k.shape[3]
+    return Attention(op.scale, (width,) * groups, (v.shape[3],) * groups, q.shape[1] // groups), operands
+
+
 def softmax_of_keys(scores: Array) -> Array:
     """Softmax over dimension 1 of `[n, keys, queries]`; zeros where nothing but minus infinity stands."""
     top = scores.max(1, keepdims=True)
@@ -336,6 +357,10 @@ def activate(activation: Activation | None, x: Array) -> Array:
             return _erf(x).astype(x.dtype)
         case "exp":
             return np.exp(x)
+        case "cos":
+            return np.cos(x)
+        case "sin":
+            return np.sin(x)
         case "sqrt":
             return np.sqrt(x)
         case "rsqrt":

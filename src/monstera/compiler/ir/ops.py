@@ -11,6 +11,7 @@ Integers and truth values are fp32 numbers as well: whole ones, 0 and 1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, TypeAlias
 
 Sizes: TypeAlias = tuple[int, ...]
@@ -29,6 +30,8 @@ ActivationKind: TypeAlias = Literal[
     "gelu_tanh",
     "erf",
     "exp",
+    "cos",
+    "sin",
     "sqrt",
     "rsqrt",
     "reciprocal",
@@ -328,6 +331,19 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True)
+class CachedAttention:
+    """Attention of one query to keys that come in two parts; inputs `(q, k, v, own_k, own_v)`, a mask behind or not.
+
+    Tokens first, for keys and values that a caller keeps: `q` is `[n, heads, 1, width]`, `k` `[n, groups, keys, width]`
+    and `v` `[n, groups, keys, values]` are those of earlier tokens, and `own_k` and `own_v` follow them. A group serves
+    heads / groups heads, neighbours. The result is `softmax(scale * q @ k.T + mask) @ v`, `[n, heads, 1, values]`; the
+    mask broadcasts to `[n, heads, 1, all keys]`. A query whose scores are all minus infinity gives zeros.
+    """
+
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The channels of one head in queries, keys, values and result."""
 
@@ -352,6 +368,14 @@ class Slice:
 
     start: tuple[int, ...]
     step: tuple[int, ...]
+
+    def run_start(self, source: tuple[int, ...], shape: tuple[int, ...]) -> int | None:
+        """Where the slice of this shape begins in a row-major tensor of shape `source`, if it is one run of it."""
+        first = next((d for d, size in enumerate(shape) if size > 1), len(shape))
+        whole = shape[first + 1 :] == source[first + 1 :]
+        if not whole or any(size > 1 and step > 1 for size, step in zip(shape, self.step, strict=True)):
+            return None
+        return sum(start * prod(source[d + 1 :]) for d, start in enumerate(self.start))
 
 
 Op: TypeAlias = (
@@ -379,6 +403,7 @@ Op: TypeAlias = (
     | Embedding
     | MatMul
     | Attention
+    | CachedAttention
     | Pad
     | Slice
 )

@@ -36,6 +36,7 @@ POOLS = {
 RESIZE = Kernel("resize", "resize.h")
 WEAVE = Kernel("weave", "weave.h")
 SOFTMAX = Kernel("softmax", "softmax.h")
+CACHED_ATTENTION = Kernel("cached_attention", "cached_attention.h")
 NORMS = {"planes": Kernel("norm", "norm.h"), "rows": Kernel("norm_rows", "norm.h")}
 EMBEDDINGS = {"planes": Kernel("embedding_planes", "embedding.h"), "rows": Kernel("embedding_rows", "embedding.h")}
 

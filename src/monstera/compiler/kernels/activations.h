@@ -30,6 +30,15 @@ INLINE vf act_sqrt(vf x) {
     for (int u = 0; u < VL; u++) x[u] = sqrtf(x[u]);
     return x;
 }
+/* One by one: arguments may be large, and rotary positions are all that asks for them. */
+INLINE vf act_cos(vf x) {
+    for (int u = 0; u < VL; u++) x[u] = cosf(x[u]);
+    return x;
+}
+INLINE vf act_sin(vf x) {
+    for (int u = 0; u < VL; u++) x[u] = sinf(x[u]);
+    return x;
+}
 INLINE vf act_rsqrt(vf x) { return 1.0f / act_sqrt(x); }
 INLINE vf act_reciprocal(vf x) { return 1.0f / x; }
 

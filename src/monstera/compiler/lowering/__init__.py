@@ -14,6 +14,7 @@ from monstera.compiler.ir import (
     Affine,
     Attention,
     AvgPool,
+    CachedAttention,
     Compare,
     Concat,
     Constant,
@@ -50,7 +51,13 @@ from monstera.compiler.lowering.pointwise import (
     lower_where,
 )
 from monstera.compiler.lowering.recurrent import lower_recurrent
-from monstera.compiler.lowering.sequences import lower_attention, lower_embedding, lower_matmul, lower_norm
+from monstera.compiler.lowering.sequences import (
+    lower_attention,
+    lower_cached_attention,
+    lower_embedding,
+    lower_matmul,
+    lower_norm,
+)
 from monstera.compiler.lowering.shape import lower_concat, lower_pad, lower_permute, lower_slice, lower_softmax
 from monstera.compiler.lowering.spatial import (
     lower_adaptive,
@@ -76,6 +83,7 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
     Affine: lower_affine,
     Attention: lower_attention,
     AvgPool: lower_pool,
+    CachedAttention: lower_cached_attention,
     Compare: lower_compare,
     Concat: lower_concat,
     Constant: _nothing,

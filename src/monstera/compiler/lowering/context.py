@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from monstera.compiler.grids import Layouts
-from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape
+from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape, Slice
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
 from monstera.compiler.lowering.choice import Candidate, Case, Choice
 from monstera.compiler.lowering.windows import as_five, grid_args, windows
@@ -86,7 +86,16 @@ class Lowering:
             return self.table(self.graph.params[node.op.value])
         if isinstance(node.op, Reshape):
             return self.flat(node.inputs[0])
+        if (start := self.run_start(node)) is not None:
+            return self.flat(node.inputs[0]) + start
         return self.result(node)[0]
+
+    def run_start(self, node: Node) -> int | None:
+        """Where a slice lies in its dense source, if it is one run of it: it is read there."""
+        if not isinstance(node.op, Slice) or not isinstance(self.layout(node.name), Flat):
+            return None
+        dense = isinstance(self.layout(node.inputs[0]), Flat)
+        return node.op.run_start(self.shape(node.inputs[0]), node.shape) if dense else None
 
     def flat(self, value: str) -> Ref:
         """A value in row-major order; planes are copied once."""

@@ -6,8 +6,8 @@ from math import prod
 
 import numpy as np
 
-from monstera.compiler.ir import Attention, Embedding, MatMul, Node, Norm, Shape
-from monstera.compiler.kernels import EMBEDDINGS, NORMS, attention_kernel, matmul_kernel
+from monstera.compiler.ir import Attention, CachedAttention, Embedding, MatMul, Node, Norm, Shape
+from monstera.compiler.kernels import CACHED_ATTENTION, EMBEDDINGS, NORMS, attention_kernel, matmul_kernel
 from monstera.compiler.kernels.gemm import ROWS
 from monstera.compiler.layout import Flat, Layout, Planes, odd_lines
 from monstera.compiler.lowering.context import Lowering, strides_of
@@ -97,6 +97,43 @@ def lower_attention(low: Lowering, node: Node) -> None:
     work = Work(dense_macs=macs, macs=macs, bytes=size)
     title = f"attention of {len(heads)} heads, {queries} queries, {keys} keys"
     low.add(node, title, attention_kernel(widths), "attention_args", fields, work=work)
+
+
+def lower_cached_attention(low: Lowering, node: Node) -> None:
+    """Head by head, keys and values read where they lie."""
+    op = node.op
+    assert isinstance(op, CachedAttention)
+    q, k, v, own_k, own_v, *masks = node.inputs
+    (n, heads, _, width), values = low.shape(q), node.shape[3]
+    tokens = [low.shape(i)[2] for i in (k, own_k)]
+    scratch = odd_lines(sum(-(-t // low.target.lanes) * low.target.lanes for t in tokens))
+    mask, strides = None, (0, 0, 0, 0)
+    if masks:
+        mask, strides = low.source(masks[0], (n, heads, 1, sum(tokens)))
+    fields: dict[str, Field] = {
+        "q": low.flat(q),
+        "k": (low.flat(k), low.flat(own_k)),
+        "v": (low.flat(v), low.flat(own_v)),
+        "mask": mask,
+        "y": low.result(node)[0],
+        "scratch": low.buffer(f"{node.name}:scores", Flat((low.threads * scratch,))),
+        "mask_image": strides[0],
+        "mask_head": strides[1],
+        "mask_key": strides[3],
+        "images": n,
+        "heads": heads,
+        "repeats": heads // low.shape(k)[1],
+        "tokens": tuple(tokens),
+        "width": width,
+        "values": values,
+        "scale": float(op.scale),
+        "scratch_floats": scratch,
+    }
+    macs = n * heads * sum(tokens) * (width + values)
+    size = 4 * sum(prod(low.shape(i)) for i in (*node.inputs, node.name))
+    work = Work(dense_macs=macs, macs=macs, bytes=size)
+    title = f"attention of {heads} heads, 1 query, {tokens[0]} keys kept and {tokens[1]} own"
+    low.add(node, title, CACHED_ATTENTION, "cached_attention_args", fields, work=work)
 
 
 def _mask(low: Lowering, node: Node, scores: Shape) -> dict[str, Field]:

@@ -86,9 +86,11 @@ def _fill(low: Lowering, node: Node, value: float) -> None:
 
 
 def lower_slice(low: Lowering, node: Node) -> None:
-    """A strided window of the source."""
+    """A strided window of the source; one that is a run of it stays there."""
     op = node.op
     assert isinstance(op, Slice)
+    if low.run_start(node) is not None:
+        return
     to, clears = low.result(node)
     layout = low.layout(node.name)
     layer = node.layer or node.name

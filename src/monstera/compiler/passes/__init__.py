@@ -13,6 +13,7 @@ from monstera.compiler.passes.fold_affine import fold_affine
 from monstera.compiler.passes.fold_constants import fold_constants
 from monstera.compiler.passes.fuse_activation import fuse_activation
 from monstera.compiler.passes.fuse_attention import fuse_attention
+from monstera.compiler.passes.fuse_cache import fuse_cache
 from monstera.compiler.passes.fuse_formulas import fuse_formulas
 from monstera.compiler.passes.fuse_padding import fuse_padding
 from monstera.compiler.passes.fuse_residual import fuse_residual
@@ -31,6 +32,7 @@ _FOLD: tuple[Pass, ...] = (fold_affine, hoist_elementwise, fold_affine)
 # fold again. Activations come before residuals, so that an addition brings its activation along.
 PASSES: tuple[Pass, ...] = (
     fuse_attention,
+    fuse_cache,
     fuse_formulas,
     fold_constants,
     drop_dead_code,

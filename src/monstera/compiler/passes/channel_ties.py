@@ -15,6 +15,7 @@ from monstera.compiler.ir import (
     Affine,
     Attention,
     AvgPool,
+    CachedAttention,
     Compare,
     Concat,
     Constant,
@@ -91,7 +92,7 @@ def channel_ties(node: Node, shapes: Mapping[str, Shape]) -> list[Tie] | None:
         case Attention():
             # A mask that tells heads apart would have to lose channels with them.
             return _attention_ties(node, node.op) if all(shape[1] == 1 for shape in sources[3:]) else None
-        case Embedding() | MatMul():
+        case Embedding() | MatMul() | CachedAttention():
             return None
 
 

@@ -16,6 +16,7 @@ from monstera.compiler.ir import (
     Activate,
     Add,
     Attention,
+    CachedAttention,
     Compare,
     Concat,
     Conv,
@@ -49,7 +50,9 @@ def channels_first(graph: Graph) -> Graph:
     Graphs without such layers and without attention stay as they are.
     """
     lifted = _lifted(graph)
-    if not any(isinstance(node.op, Attention) or _wants_channels_first(node) for node in lifted.nodes):
+    if not any(
+        isinstance(node.op, Attention | CachedAttention) or _wants_channels_first(node) for node in lifted.nodes
+    ):
         return graph
     graph = lifted
     walk = Walk(graph)
