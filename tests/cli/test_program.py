@@ -95,12 +95,12 @@ def test_inspect_gives_all_of_it_as_json(program, engine):
     assert known["digest"] == engine.digest
     assert known["parts"].keys() == parts_of(program.read_bytes()).keys()
     assert known["parts"]["net.c"]["bytes"] == len(engine.c_source)
-    assert known["manifest"]["outputs"] == [[1, 10]]
+    assert known["manifest"]["programs"][0]["outputs"] == [[1, 10]]
     assert known["lacks"] == ""
 
 
 def test_names_from_a_file_give_the_terminal_no_orders(program):
-    layers = json.loads(parts_of(program.read_bytes())["manifest.json"])["layers"]
+    layers = json.loads(parts_of(program.read_bytes())["manifest.json"])["programs"][0]["layers"]
     layers[0]["title"] = "\x1b[31m[bold]evil"
     program.write_bytes(forged(program.read_bytes(), {"layers": layers}))
     shown = run("inspect", program)

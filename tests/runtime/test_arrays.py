@@ -73,6 +73,6 @@ def test_a_record_is_a_dict_with_attributes_that_can_be_counted_through():
 @pytest.mark.parametrize(("change", "words"), [({"dtype": "int8"}, "no dtype"), ({"limit": 0}, "no number of rows")])
 def test_a_manifest_with_an_input_that_cannot_be_is_refused(engine, change, words):
     manifest = json.loads(engine.manifest.to_json())
-    manifest["inputs"][0] |= change
+    manifest["programs"][0]["inputs"][0] |= change
     with pytest.raises(ArtifactError, match=words):
         read_manifest(json.dumps(manifest).encode(), "here")

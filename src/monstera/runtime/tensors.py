@@ -46,6 +46,11 @@ def offsets_of(tables: Mapping[str, np.ndarray]) -> dict[str, int]:
     return offsets
 
 
+def data_bytes(tables: Mapping[str, np.ndarray]) -> int:
+    """How long the data of so many tables is."""
+    return sum(_padded(table.nbytes) for table in tables.values())
+
+
 def pack_tensors(tables: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return a safetensors file of one-dimensional tables as uint8 that starts on a line, so its data does too."""
     offsets = offsets_of(tables)
@@ -53,7 +58,7 @@ def pack_tensors(tables: Mapping[str, np.ndarray]) -> np.ndarray:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (_padded(8 + len(text)) - 8 - len(text))
     start = 8 + len(text)
-    blob = aligned_empty(start + sum(_padded(t.nbytes) for t in tables.values()))
+    blob = aligned_empty(start + data_bytes(tables))
     blob[:start] = np.frombuffer(struct.pack("<Q", len(text)) + text, np.uint8)
     for name, table in tables.items():
         little = np.ascontiguousarray(table, table.dtype.newbyteorder("<"))

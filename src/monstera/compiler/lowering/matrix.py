@@ -37,7 +37,7 @@ def block_tables(low: Lowering, matrix: Matrix, blocks: Blocks) -> dict[str, Fie
     """The fields that say how blocks lie, for either kernel."""
     table = np.stack([blocks.start, blocks.first, blocks.length, group_offsets(matrix, blocks)], 1)
     return {
-        "offset": low.table(matrix.offsets[blocks.columns]),
+        "offset": low.gathered(blocks.columns, matrix.offsets),
         "weight": low.table(blocks.values),
         "block": low.table(table.astype(np.int32)),
         "bias": low.table(matrix.bias[blocks.row]),
