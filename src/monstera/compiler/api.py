@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
@@ -18,8 +18,11 @@ from monstera.compiler.lowering.choice import Cut
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import Target, platform_of, target_named
 from monstera.compiler.tuning import Effort, Table, read_tuning, tune_layers
+from monstera.compiler.undeclared import CompiledAnew
 from monstera.runtime import Engine
 from monstera.runtime.machine import shortfall
+
+Undeclared: TypeAlias = Literal["refuse", "compile"]
 
 
 @overload
@@ -28,6 +31,7 @@ def compile(  # noqa: A001
     example: Any = None,
     *,
     also: Sequence[Any] = (),
+    undeclared: Undeclared = "refuse",
     threads: int = 1,
     target: str = "native",
     tune: Effort = "none",
@@ -42,6 +46,7 @@ def compile(  # noqa: A001
     example: Any = None,
     *,
     also: Sequence[Any] = (),
+    undeclared: Undeclared = "refuse",
     threads: int = 1,
     target: str = "native",
     tune: Effort = "none",
@@ -55,6 +60,7 @@ def compile(  # noqa: A001
     example: Any = None,
     *,
     also: Sequence[Any] = (),
+    undeclared: Undeclared = "refuse",
     threads: int = 1,
     target: str = "native",
     tune: Effort = "none",
@@ -75,6 +81,10 @@ def compile(  # noqa: A001
         also: further examples, each like `example` but of other shapes. The engine runs the program whose shapes it is
             called with; the programs share one library and, as the layers of all are cut into blocks as those of
             `example` are, one copy of the weights. So `example` should be the one whose speed counts most.
+        undeclared: what a call with other shapes than those of the examples does. "refuse" raises an error that lists
+            them; "compile" compiles the network for them then and there, says so in the log, and keeps the program in
+            the engine, but saves none of it. The engine then holds on to the model, which must not change. Engines that
+            are loaded from a file refuse.
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
@@ -89,8 +99,9 @@ def compile(  # noqa: A001
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is no tensor of fp32, whole
             numbers or truth values, examples that have the same shapes or differ in more, threads < 1, an unknown
-            target, effort or fallback, tuning or a fallback asked for a target that this machine cannot run, a fallback
-            asked of an ONNX model or for several examples; for ONNX, whatever `from_onnx` refuses.
+            target, effort, fallback or way with undeclared shapes, tuning or a fallback asked for a target that this
+            machine cannot run, a fallback asked of an ONNX model or for several shapes; for ONNX, whatever `from_onnx`
+            refuses.
         FileNotFoundError, ImportError: as for `from_onnx`.
         TypeError: the model is of none of these kinds.
         TableError: `tuning` is the path of something else than a tuning table.
@@ -105,11 +116,14 @@ def compile(  # noqa: A001
         torch.Size([1, 8, 14, 14])
     """
     settings = settings_of(threads, target, tune, tuning)
+    if undeclared not in get_args(Undeclared):
+        raise ValueError(f"undeclared is {undeclared!r}; expected one of {', '.join(map(repr, get_args(Undeclared)))}")
     if fallback is None:
-        return build_engine(*_declared(model, example, also), settings=settings)
+        engine = build_engine(*_declared(model, example, also), settings=settings)
+        return _open_to_others(engine, model, settings) if undeclared == "compile" else engine
     _check_fallback(fallback, settings)
-    if also:
-        raise ValueError('fallback="torch" takes one example; compile an engine for each of the shapes')
+    if also or undeclared != "refuse":
+        raise ValueError('fallback="torch" takes one shape; compile an engine for each of several')
     if is_onnx(model):
         raise ValueError("an ONNX model has no torch to fall back on; compile it without a fallback")
     split = split_torch(_module(model, example), *_call(example))
@@ -165,6 +179,16 @@ def _imported(model: torch.nn.Module | OnnxModel, example: Any) -> Imported:
     if is_onnx(model):
         return from_onnx(model, None if example is None else _shapes(example))
     return from_torch(_module(model, example), *_call(example))
+
+
+def _open_to_others(engine: Engine, model: torch.nn.Module | OnnxModel, settings: Settings) -> Engine:
+    """The engine, which compiles the model anew for shapes that it does not have."""
+
+    def compile_at(args: tuple[torch.Tensor, ...], kwargs: Mapping[str, torch.Tensor]) -> Engine:
+        imported = _imported(model, args) if is_onnx(model) else from_torch(_module(model, args), args, kwargs)
+        return build_engine(imported, settings=settings)
+
+    return engine.with_undeclared(CompiledAnew(model, engine.manifest.inputs, compile_at))
 
 
 def _declared(model: torch.nn.Module | OnnxModel, example: Any, also: Sequence[Any]) -> list[Imported]:

@@ -7,10 +7,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from monstera.runtime.session import Session
 from monstera.runtime.structure import build_output
 from monstera.runtime.tensors import TensorFileError, data_of
 
+CompileAnew: TypeAlias = "Callable[[Sequence[np.ndarray]], Engine]"
+"""Gives the engine for arrays of any shapes, in the order of the inputs."""
+
 
 class Engine:
     """Native programs for one network, one for each set of input shapes that it was compiled for.
@@ -39,9 +42,10 @@ class Engine:
     what it needs when it is called.
     """
 
-    def __init__(self, artifact: Artifact, library: Library | None) -> None:
+    def __init__(self, artifact: Artifact, library: Library | None, compile_anew: CompileAnew | None = None) -> None:
         self._artifact = artifact
         self._library = library
+        self._compile_anew = compile_anew
         self._by_shapes = {program.shapes: i for i, program in enumerate(artifact.manifest.programs)}
 
     @property
@@ -91,10 +95,15 @@ class Engine:
             ValueError: the arguments have other shapes than the engine was compiled for, or hold the number of a row
                 that a table of the network does not have.
             ArtifactError: the engine was compiled for another machine.
+            Whatever `monstera.compile` raises, where that is what undeclared shapes are for.
         """
+        return self._run(self._bind(args, kwargs))
+
+    def _run(self, given: Sequence[Any]) -> Any:
         library = self._loaded()
-        given = self._bind(args, kwargs)
         which = self._which(given)
+        if which is None:
+            return self._anew(given)._run(given)
         program = self.manifest.programs[which]
         arrays = _arrays(given, program)
         outputs = [np.empty(shape, np.float32) for shape in program.outputs]
@@ -137,8 +146,10 @@ class Engine:
         library = self._loaded()
         if args or kwargs:
             given = self._bind(args, kwargs)
-            shape = self._which(given)
-            program = self.manifest.programs[shape]
+            found = self._which(given)
+            if found is None:
+                return self._anew(given).profile(*args, rounds=rounds, **kwargs)
+            shape, program = found, self.manifest.programs[found]
         else:
             program, rng = self._declared(shape), np.random.default_rng(0)
             given = [random_array(spec, rng) for spec in program.inputs]
@@ -202,11 +213,21 @@ class Engine:
             raise ValueError(f"shape is {shape!r}; this engine has the shapes 0 to {len(programs) - 1}: {self!r}")
         return programs[shape]
 
-    def _which(self, given: Sequence[Any]) -> int:
-        """The program for arguments in the order of the inputs."""
+    def _which(self, given: Sequence[Any]) -> int | None:
+        """The program for arguments in the order of the inputs; None if their shapes are to be compiled for.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
         found = self._by_shapes.get(tuple(tuple(getattr(value, "shape", ())) for value in given))
-        if found is not None or len(self._by_shapes) == 1:
-            return found or 0
+        if found is not None:
+            return found
+        if self._compile_anew is not None:
+            return None
+        # One program alone says which input is wrong.
+        return 0 if len(self._by_shapes) == 1 else self._refused(given)
+
+    def _refused(self, given: Sequence[Any]) -> NoReturn:
         arrays = [(spec.name, numpy_of(value, spec)) for value, spec in zip(given, self.manifest.inputs, strict=True)]
         came = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays)
         declared = "; ".join(map(str, self.manifest.programs))
@@ -214,6 +235,17 @@ class Engine:
             f"got {came}; the engine was compiled for these shapes: {declared}: "
             "compile again with an example of this shape among them (also=[...])"
         )
+
+    def _anew(self, given: Sequence[Any]) -> Engine:
+        """The engine for shapes that were not declared."""
+        assert self._compile_anew is not None
+        return self._compile_anew(
+            [numpy_of(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+        )
+
+    def with_undeclared(self, compile_anew: CompileAnew) -> Engine:
+        """The same engine, which hands calls of other shapes to the engines that it asks for. They are not saved."""
+        return Engine(self._artifact, self._library, compile_anew)
 
     def _loaded(self) -> Library:
         if self._library is None:
