@@ -158,9 +158,12 @@ def imported_network():
     return from_torch(_network(), (EXAMPLE,), {})
 
 
-def test_unknown_efforts_and_targets_that_cannot_be_timed_are_refused():
-    with pytest.raises(ValueError, match="expected one of 'none', 'fast', 'full'"):
-        ms.compile(_network(), EXAMPLE, tune="faster")  # type: ignore[arg-type]
+def test_an_unknown_effort_is_refused_before_work_begins():
+    with pytest.raises(ValueError, match="tune is 'faster'; expected one of 'none', 'fast', 'full'"):
+        ms.compile(None, EXAMPLE, tune="faster")  # type: ignore[arg-type]
+
+
+def test_targets_that_cannot_be_timed_are_refused():
     foreign = next(t.name for t in TARGETS.values() if t.architecture != native().architecture)
     with pytest.raises(ValueError, match="cannot run here"):
         ms.compile(_network(), EXAMPLE, tune="fast", target=foreign)

@@ -17,12 +17,14 @@ from torch import nn
 
 import monstera as ms
 from compiler.graphs import random_model
+from compiler.token_graphs import token_model
 from fuzz.mutations import mutant
 from fuzz.trial import FINE, Program, answer_of, outcome
+from monstera.runtime import random_array
 
 
 def corpus() -> list[Program]:
-    """Small programs of every kind of layer: an ordinary CNN on two threads, a linear one, random ones."""
+    """Small programs of every kind of layer: a CNN on two threads, a linear one, random ones, two over tokens."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.MaxPool2d(2)]
     cnn = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 5), nn.Softmax(1)).eval()
@@ -32,6 +34,10 @@ def corpus() -> list[Program]:
     for seed, spatial in ((1, None), (4, None), (6, 1), (3, 2), (5, 3)):
         model = random_model(np.random.default_rng(seed), spatial)
         programs.append(_program(f"random {seed} {spatial}", model, model.example(seed), 1))
+    # A table and causal attention with keys that heads share; features, masks, and heads whose queries are dead.
+    for seed in (15, 42):
+        model = token_model(np.random.default_rng(seed))
+        programs.append(_program(f"tokens {seed}", model, model.example(), 1))
     return programs
 
 
@@ -40,7 +46,8 @@ def _program(name: str, model: nn.Module, example: tuple[torch.Tensor, ...], thr
     with tempfile.TemporaryDirectory() as folder:
         engine.save(Path(folder) / "net.monstera")
         data = (Path(folder) / "net.monstera").read_bytes()
-    inputs = {spec.name: x.numpy() for spec, x in zip(engine.manifest.inputs, example, strict=True)}
+    rng = np.random.default_rng(0)
+    inputs = {spec.name: random_array(spec, rng) for spec in engine.manifest.inputs}
     return Program(name, data, inputs, answer_of(engine, inputs))
 
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+import monstera as ms
 from fuzz.mutations import COMPILED, KINDS, mutant
 from fuzz.run import corpus, fuzz
 from fuzz.trial import Program, outcome
@@ -16,6 +17,14 @@ pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="
 @pytest.fixture(scope="module")
 def programs() -> list[Program]:
     return corpus()
+
+
+def test_every_program_is_right_as_it_is_and_built_anew(programs, tmp_path):
+    path = tmp_path / "net.monstera"
+    for program in programs:
+        path.write_bytes(program.data)
+        assert outcome(program, path, False) == outcome(program, path, True) == "right", program.name
+        assert ms.load(path, rebuild=True).digest == ms.load(path).digest, program.name
 
 
 def test_three_hundred_changed_artifacts_are_refused_or_right(programs, monkeypatch):

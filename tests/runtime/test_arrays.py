@@ -39,6 +39,13 @@ def test_a_number_that_fp32_cannot_hold_is_refused_and_the_largest_is_not():
         as_array(np.array([0, 2**24 + 1, 0], np.int32), COUNTS)
 
 
+def test_a_row_that_fp32_cannot_hold_is_refused_however_large_the_table_is():
+    spec = InputSpec("ids", (2,), "int64", True, 2**48)
+    np.testing.assert_array_equal(as_array(np.array([0, 2**24]), spec), [0, 2**24])
+    with pytest.raises(ValueError, match=r"'ids' holds 16777217 at \[0\].*from 0 to 16777216"):
+        as_array(np.array([2**24 + 1, 0]), spec)
+
+
 def test_another_dtype_is_refused_with_what_to_do():
     with pytest.raises(TypeError, match=r"torch.int32; expected int64: pass it .to\(torch.int64\)"):
         as_array(torch.zeros(2, 3, dtype=torch.int32), IDS)
@@ -48,7 +55,8 @@ def test_another_dtype_is_refused_with_what_to_do():
 
 def test_random_arrays_are_what_a_caller_may_pass():
     rng = np.random.default_rng(0)
-    for spec in (IDS, COUNTS, InputSpec("x", (4,)), InputSpec("mask", (5,), "bool")):
+    many = InputSpec("ids", (9,), "int32", True, 2**48)
+    for spec in (IDS, COUNTS, many, InputSpec("x", (4,)), InputSpec("mask", (5,), "bool")):
         value = random_array(spec, rng)
         assert (value.dtype, value.shape) == (np.dtype(spec.dtype), spec.shape)
         as_array(value, spec)

@@ -10,6 +10,7 @@ import random
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 import monstera as ms
 from monstera.runtime import ArtifactError, read_artifact
 from monstera.runtime import artifact as artifact_room
+from monstera.runtime.artifact import PARTS
 from runtime.forging import forged, joined, parts_of
 
 SOURCES = str(Path(ms.__file__).parents[1])
@@ -154,6 +156,16 @@ def test_a_damaged_part_is_named(artifact, load, name):
         load(joined(parts | {name: bytes(data)}))
 
 
+@pytest.mark.parametrize("name", PARTS)
+def test_a_crc_that_is_not_the_part_s_is_refused_though_header_and_directory_agree(artifact, load, name, tmp_path):
+    """Such a file differs from what Monstera writes in bits that no SHA-256 covers."""
+    crc = zlib.crc32(parts_of(artifact)[name]).to_bytes(4, "little")
+    assert artifact.count(crc) == 2
+    changed = artifact.replace(crc, bytes([crc[0] ^ 1]) + crc[1:])
+    with pytest.raises(ArtifactError, match=r"the CRC-32 of the \d+ bytes from \d+ on is not"):
+        load(changed).save(tmp_path / "again.monstera")
+
+
 def test_damaged_parameters_of_the_graph_are_found_when_they_are_used(artifact, load, tmp_path):
     parts = parts_of(artifact)
     data = bytearray(parts["graph.safetensors"])
@@ -241,11 +253,19 @@ def test_a_library_without_the_symbols_of_an_engine_is_refused(artifact, load):
         load(forged(artifact, net_so=b"\x7fELF" + bytes(100)))
 
 
+def test_a_field_of_any_kind_may_not_nest_without_end(artifact, load):
+    parts = parts_of(artifact)
+    text = parts["manifest.json"].replace(b'"tuning": {}', b'"tuning": {"a": %b}' % (b"[" * 700 + b"]" * 700))
+    assert text != parts["manifest.json"]
+    with pytest.raises(ArtifactError, match="nests more than 200 deep"):
+        load(joined(parts | {"manifest.json": text}))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         (b'{"format":"monstera","format":"monstera"}', "has a key twice"),
-        (b"[" * 100_000, "nests too deep|not JSON"),
+        (b"[" * 100_000, "nests more than 200 deep|not JSON"),
         (b"\xff", "not JSON"),
         (b'{"a":NaN}', "NaN is not JSON"),
         (b"", "not JSON"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._pytree import register_pytree_node
 
 import monstera as ms
 
@@ -115,6 +117,54 @@ def test_a_whole_answer_may_be_the_state():
     session = ms.compile(layer, torch.ones(1, 3)).session({"": "input"})
     answers = [torch.from_numpy(session()) for _ in range(3)]
     torch.testing.assert_close(answers[2], layer(layer(layer(torch.zeros(1, 3)))))
+
+
+@dataclass(init=False, repr=False, eq=False)
+class Heard(dict):
+    """An answer as the models of the transformers package give it: a dict that is a dataclass."""
+
+
+register_pytree_node(
+    Heard,
+    lambda heard: ([*heard.values()], [*heard]),
+    lambda values, names: Heard(zip(names, values, strict=True)),
+    serialized_type_name="test_session.Heard",
+)
+
+
+class Words(nn.Module):
+    """A GRU over words, which answers with a record, and with numbers as large as its words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.gru = nn.Embedding(11, 7), nn.GRU(7, 5, batch_first=True)
+
+    def forward(self, ids, state, last):
+        y, state = self.gru(self.table(ids), state)
+        return Heard(scores=y, state=state, last=last + y[:, -1].sum(-1))
+
+
+@pytest.fixture(scope="module")
+def words() -> tuple[Words, ms.Engine]:
+    torch.manual_seed(0)
+    model = Words().eval()
+    example = torch.zeros(BATCH, PIECE, dtype=torch.int64), torch.zeros(1, BATCH, 5), torch.zeros(BATCH).long()
+    return model, ms.compile(model, example)
+
+
+def test_a_record_gives_its_states_by_name(words):
+    model, engine = words
+    ids, last = torch.arange(BATCH * 2 * PIECE).view(BATCH, -1) % 11, torch.zeros(BATCH).long()
+    whole = model(ids, torch.zeros(1, BATCH, 5), last)
+    session = engine.session({"state": "state"})
+    answers = [session(piece, last) for piece in ids.split(PIECE, 1)]
+    scores = torch.cat([answer.scores for answer in answers], 1)
+    torch.testing.assert_close(scores, whole["scores"], rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_computed_is_not_carried_to_whole_numbers(words):
+    with pytest.raises(ValueError, match=r"output 'last' is float32 and cannot be carried to input 'last', .* int64"):
+        words[1].session({"last": "last"})
 
 
 @pytest.mark.parametrize(

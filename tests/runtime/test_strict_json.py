@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monstera.runtime.strict_json import LARGEST, canonical_json, decoded, encoded, parse_json
+from monstera.runtime.strict_json import DEEPEST, LARGEST, canonical_json, decoded, encoded, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,18 @@ def test_anything_else_is_refused_by_its_place(change, words):
     assert decoded(Outer, GOOD, "it").shapes == ((1,),)
     with pytest.raises(ValueError, match=words):
         decoded(Outer, GOOD | change, "it")
+
+
+@pytest.mark.parametrize("deeper", [b"[%b]", b'{"a":%b}'])
+def test_what_nests_too_deep_is_refused_however_deep_it_is(deeper):
+    text = b"0"
+    for _ in range(DEEPEST):
+        text = deeper % text
+    assert canonical_json(encoded(parse_json(text)))
+    for more in (1, 700, 100_000):
+        before, after = deeper.split(b"%b")
+        with pytest.raises(ValueError, match="nests more than 200 deep"):
+            parse_json(before * more + text + after * more)
 
 
 @given(st.binary() | st.text().map(str.encode) | json_values.map(lambda v: repr(v).encode()))

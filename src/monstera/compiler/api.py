@@ -17,7 +17,7 @@ from monstera.compiler.hybrid import HybridEngine
 from monstera.compiler.lowering.choice import Cut
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import Target, platform_of, target_named
-from monstera.compiler.tuning import Effort, Table, read_tuning, tune_layers
+from monstera.compiler.tuning import EFFORTS, Effort, Table, read_tuning, tune_layers
 from monstera.compiler.undeclared import CompiledAnew
 from monstera.runtime import Engine
 from monstera.runtime.machine import shortfall
@@ -155,6 +155,8 @@ def settings_of(
     """
     if not isinstance(threads, int) or not 1 <= threads <= 64:
         raise ValueError(f"threads must be a whole number from 1 to 64, got {threads!r}")
+    if tune not in EFFORTS:
+        raise ValueError(f"tune is {tune!r}; expected one of {', '.join(map(repr, EFFORTS))}")
     table = tuning if isinstance(tuning, Table) else Table() if tuning is None else read_tuning(tuning)
     return Settings(threads, target_named(target), tune, table)
 

@@ -105,8 +105,8 @@ def _record(graph: Graph, tables: dict[str, np.ndarray], known: dict[tuple[str, 
     """The record of a graph; parameters that are not `known` by type and content are added to the tables."""
     params = []
     for key in dict.fromkeys(key for node in graph.nodes for key in param_keys(node.op)):
-        array = np.ascontiguousarray(graph.params[key])
-        content = (array.dtype.name, hashlib.sha256(array.data).digest())
+        array = np.asarray(graph.params[key], order="C")
+        content = (array.dtype.name, hashlib.sha256(array.reshape(-1).data).digest())
         number = known.setdefault(content, len(known))
         sparse, own = _packed(array, str(number))
         tables |= own

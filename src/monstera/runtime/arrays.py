@@ -53,7 +53,7 @@ def numpy_of(value: Any, spec: InputSpec) -> np.ndarray:
 
 
 def _check_range(value: np.ndarray, spec: InputSpec) -> None:
-    first, last = (-_WHOLE, _WHOLE) if spec.limit is None else (0, spec.limit - 1)
+    first, last = (-_WHOLE, _WHOLE) if spec.limit is None else (0, min(spec.limit - 1, _WHOLE))
     wrong = (value < first) | (value > last)
     if wrong.any():
         place = np.argwhere(wrong)[0].tolist()
@@ -65,4 +65,4 @@ def random_array(spec: InputSpec, rng: np.random.Generator) -> np.ndarray:
     """Some value of an input, as a caller would pass it: normally distributed, or any numbers in its range."""
     if spec.dtype == "float32":
         return rng.standard_normal(spec.shape, np.float32)
-    return rng.integers(0, spec.limit or 2, spec.shape).astype(spec.dtype)
+    return rng.integers(0, min(spec.limit or 2, _WHOLE + 1), spec.shape).astype(spec.dtype)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from monstera.runtime.container import ContainerError, File, Stored, read_index, write_parts
+from monstera.runtime.container import ContainerError, File, Stored, read_index, read_part, write_parts
 from monstera.runtime.manifest import VERSION, ArtifactError, Manifest, read_manifest
 
 MANIFEST = "manifest.json"
@@ -72,11 +72,10 @@ class Opened:
         Raises:
             ArtifactError: it is damaged.
         """
-        place = self.index[name]
         try:
-            data = self.file.read(place.begin, place.size)
+            data = read_part(self.file, self.index[name])
         except (ContainerError, OSError) as error:
-            raise ArtifactError(f"{self.where}: {name} cannot be read: {error}") from error
+            raise ArtifactError(f"{self.where}: {name} cannot be read: {error}; get the file again") from error
         if _sha256(data) != self.manifest.sha256[name]:
             raise ArtifactError(
                 f"{self.where}: {name} is damaged: its checksum is not the manifest's; get the file again"
@@ -122,7 +121,7 @@ def open_artifact(path: str | os.PathLike[str], sha256: str | None = None) -> Op
     try:
         file = File(path)
         index = read_index(file, PARTS)
-        text = file.read(index[MANIFEST].begin, index[MANIFEST].size)
+        text = read_part(file, index[MANIFEST])
     except ContainerError as error:
         raise ArtifactError(
             f"{where}: not a Monstera artifact of format version {VERSION}, or damaged: {error}"

@@ -1,7 +1,8 @@
 """The container of an artifact: a zip whose every byte follows from names and contents of its parts.
 
-Nothing in it can say two things: a file that differs in one bit from what `write_parts` writes is refused. Sizes are
-always in the 64-bit fields of zip, parts are stored as they are, and all of them bear the date at which zip begins.
+Nothing in it can say two things: a file that differs in one bit from what `write_parts` writes is refused, by
+`read_index` or by `read_part`. Sizes are always in the 64-bit fields of zip, parts are stored as they are, and all of
+them bear the date at which zip begins.
 """
 
 from __future__ import annotations
@@ -112,6 +113,20 @@ def read_index(file: File, names: Iterable[str]) -> dict[str, Stored]:
     if file.read(end, len(directory)).tobytes() != directory or file.size != end + len(directory):
         raise ContainerError("its end is not the directory of its parts")
     return index
+
+
+def read_part(file: File, place: Stored) -> np.ndarray:
+    """Return a part as uint8 on a 64-byte line.
+
+    Raises:
+        ContainerError: the file ends before, or the part's CRC-32 is not that of its bytes.
+    """
+    data = file.read(place.begin, place.size)
+    if zlib.crc32(data) != place.crc:
+        raise ContainerError(
+            f"the CRC-32 of the {place.size} bytes from {place.begin} on is not what their header says"
+        )
+    return data
 
 
 def _local(name: str, size: int, crc: int) -> bytes:

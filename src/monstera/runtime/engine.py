@@ -119,10 +119,11 @@ class Engine:
         Args:
             carry: for each state the path of the output that gives it, and the name of the input that takes it in the
                 next call. A path is the subscripts that lead to the output, joined by dots: "1" is the second of a
-                tuple, "1.0" the first of the tuple there, "state" an entry of a dict, "" the whole answer.
+                tuple, "1.0" the first of the tuple there, "state" an entry of a dict or record, "" the whole answer.
 
         Raises:
-            ValueError: no such output or input, their shapes differ, an input is named twice, or nothing is carried.
+            ValueError: no such output or input, their shapes differ, the input is not float32 or is named twice, or
+                nothing is carried.
 
         Example:
             >>> import torch, monstera as ms

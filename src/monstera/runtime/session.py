@@ -70,11 +70,13 @@ def _carried(engine: Engine, carry: Mapping[str, str]) -> tuple[_Carried, ...]:
     """The states that a mapping from output paths to input names describes.
 
     Raises:
-        ValueError: the mapping is empty, names an unknown output or input, an input twice, or two different shapes.
+        ValueError: the mapping is empty, names an unknown output or input, an input twice, two different shapes, or an
+            input that is not float32.
     """
     manifest = engine.manifest
     outputs = {".".join(map(str, steps)): (steps, manifest.outputs[i]) for steps, i in _leaves(manifest.output)}
     inputs = {spec.name: spec.shape for spec in manifest.inputs}
+    dtypes = {spec.name: spec.dtype for spec in manifest.inputs}
     what = f"outputs {_listed({p: s for p, (_, s) in outputs.items()})}; inputs {_listed(inputs)}"
     if not carry:
         raise ValueError(f"carry is empty; say which output is which input of the next call: {what}")
@@ -85,6 +87,11 @@ def _carried(engine: Engine, carry: Mapping[str, str]) -> tuple[_Carried, ...]:
     if len(set(carry.values())) < len(carry):
         raise ValueError(f"carry gives one input from several outputs: {dict(carry)}")
     for path, name in carry.items():
+        if dtypes[name] != "float32":
+            raise ValueError(
+                f"output {path!r} is float32 and cannot be carried to input {name!r}, which is {dtypes[name]}: "
+                "pass that input at every call"
+            )
         if outputs[path][1] != inputs[name]:
             raise ValueError(
                 f"output {path!r} is {list(outputs[path][1])} and cannot be carried to input {name!r}, "
@@ -97,7 +104,9 @@ def _leaves(tree: Mapping[str, Any], steps: Steps = ()) -> Iterator[tuple[Steps,
     """Every tensor of an output tree: the subscripts that lead to it, and its number."""
     if tree["kind"] == "value":
         yield steps, tree["index"]
-    keys: Sequence[int | str] = tree["keys"] if tree["kind"] == "dict" else range(len(tree.get("items", ())))
+    keys: Sequence[int | str] = (
+        tree["keys"] if tree["kind"] in ("dict", "record") else range(len(tree.get("items", ())))
+    )
     for key, item in zip(keys, tree.get("items", ()), strict=True):
         yield from _leaves(item, (*steps, key))
 

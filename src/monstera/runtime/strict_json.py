@@ -15,18 +15,22 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 # Whatever counts bytes or elements fits in here, and so do sums and products of two small ones in C.
 LARGEST = 2**48
+# Deeper than an output tree, whose every level is an object in a list, and far from where Python's recursion ends.
+DEEPEST = 200
 
 
 def parse_json(text: bytes) -> Any:
     """Parse UTF-8 JSON.
 
     Raises:
-        ValueError: it is not JSON, nests too deep, or an object has a key twice.
+        ValueError: it is not JSON, nests more than `DEEPEST` deep, or an object has a key twice.
     """
     try:
-        return json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
     except RecursionError as error:
-        raise ValueError("it nests too deep") from error
+        raise ValueError(f"it nests more than {DEEPEST} deep") from error
+    _check_depth(value)
+    return value
 
 
 def canonical_json(value: Any) -> bytes:
@@ -129,6 +133,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError(f"an object has a key twice among {sorted(key for key, _ in pairs)[:20]}")
     return found
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        holders = [holder for holder in level if isinstance(holder, dict | list)]
+        if not holders:
+            return
+        level = [item for holder in holders for item in (holder.values() if isinstance(holder, dict) else holder)]
+    raise ValueError(f"it nests more than {DEEPEST} deep")
 
 
 def _no_constant(name: str) -> float:
