@@ -133,7 +133,8 @@ class Library:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
         for code, program in zip(self._codes, manifest.programs, strict=True):
             _check_description(code.describe(), manifest, program, weights.size)
-            if seal:
+        if seal:
+            for code in self._codes:
                 _check_seal(Seal.parse(code.seal()), seal)
         self._arena_floats = manifest.arena_floats
         self._weights = weights
