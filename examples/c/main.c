@@ -13,6 +13,13 @@
 
 #include "net.h"
 
+/* A network of several shapes has tables made behind its weights; this program runs it at the first. */
+#ifdef NET_TAP_BYTES
+#define TAP_BYTES NET_TAP_BYTES
+#else
+#define TAP_BYTES 0
+#endif
+
 static void fail(const char *what, const char *whose) {
     fprintf(stderr, "classify: %s%s\n", what, whose);
     exit(1);
@@ -51,8 +58,12 @@ static const char *weights_of(const char *path) {
     FILE *file = opened(path);
     uint64_t header = 0;
     if (fread(&header, sizeof header, 1, file) != 1 || fseek(file, (long)header, SEEK_CUR)) fail("cannot read ", path);
-    const char *data = bytes_of(file, NET_WEIGHT_BYTES, path);
+    char *data = memory(NET_WEIGHT_BYTES + TAP_BYTES);
+    if (fread(data, 1, NET_WEIGHT_BYTES, file) != NET_WEIGHT_BYTES) fail("too short for this network: ", path);
     finished(file, path);
+#ifdef NET_TAP_BYTES
+    net_load_taps(data);
+#endif
     return data;
 }
 

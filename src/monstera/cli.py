@@ -102,6 +102,7 @@ def profile(
     plan: Annotated[
         bool, typer.Option("--plan", help="Show how the weights lie, too: blocks, zeros, predicted ms.")
     ] = False,
+    shape: Annotated[int, typer.Option(min=0, help="Which of the shapes that `inspect` lists, from 0.")] = 0,
 ) -> None:
     """Time every layer of a compiled PROGRAM on random inputs."""
     from monstera.runtime import load
@@ -110,10 +111,10 @@ def profile(
     console = Console()
     console.print(str(engine), highlight=False, markup=False)
     console.print(str(engine.memory), highlight=False)
-    times = engine.profile(rounds=rounds)
+    times = engine.profile(rounds=rounds, shape=shape)
     console.print(str(times), highlight=False, soft_wrap=True, markup=False)
     if plan:
-        console.print(f"\n{engine.plan(times)}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"\n{engine.plan(times, shape=shape)}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -121,7 +122,7 @@ def inspect(
     program: Annotated[Path, typer.Argument(help="A .monstera file; none of it is run.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
-    """Show what a compiled PROGRAM is: signature, machine, parts with their checksums, layers."""
+    """Show what a compiled PROGRAM is: machine, parts with their checksums, signature and layers for each shape."""
     from monstera.runtime import open_artifact
 
     opened = open_artifact(program)

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from monstera.runtime import ArtifactError, Manifest, open_artifact
+from monstera.runtime import ArtifactError, Manifest, ProgramSpec, open_artifact
 from monstera.runtime.artifact import GRAPH, Opened
 from monstera.runtime.verify import facts, verified
 
@@ -26,16 +26,17 @@ def checks(path: str | os.PathLike[str], sha256: str | None = None) -> Iterator[
     yield f"digest {opened.digest}" + (", as expected" if sha256 else "")
     text, params = yield from verified(opened)
     try:
-        from monstera.compiler.graph_file import read_graph
+        from monstera.compiler.graph_file import read_graphs
         from monstera.compiler.ir.check import GraphError
     except ImportError as error:
         yield f"{GRAPH}: not checked against the rules of the operators: that takes the compiler ({error})"
         return
     try:
-        graph = read_graph(text, params)
+        graphs = read_graphs(text, params)
     except GraphError as error:
         raise ArtifactError(f"{opened.where}: {error}") from error
-    yield f"{GRAPH}: {len(graph.nodes)} nodes whose shapes follow from each other, {len(graph.params)} parameters"
+    for graph in graphs:
+        yield f"{GRAPH}: {len(graph.nodes)} nodes whose shapes follow from each other, {len(graph.params)} parameters"
 
 
 def description(opened: Opened) -> Group:
@@ -45,25 +46,39 @@ def description(opened: Opened) -> Group:
     parts = _table("part", "bytes", "SHA-256")
     for name, part in known["parts"].items():
         parts.add_row(name, f"{part['bytes']:,}", f"{part['sha256'][:16]}...")
+    programs = (part for i, p in enumerate(manifest.programs) for part in _program(i, p))
+    return Group(_summary(manifest, known["digest"], known["lacks"]), parts, *programs)
+
+
+def _program(index: int, program: ProgramSpec) -> tuple[Table, Table]:
+    """The signature and the layers of a program."""
+    signature = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        f"shape {index}": f"arena {4 * program.arena_floats:,} bytes",
+        **{f"input {i.name}": f"{i.dtype} {list(i.shape)}" for i in program.inputs},
+        **{f"output {i}": f"float32 {list(shape)}" for i, shape in enumerate(program.outputs)},
+    }
+    for name, value in rows.items():
+        signature.add_row(_plain(name), _plain(value))
     layers = _table("layer", "what", "kernel", "MMAC dense", "MMAC", "MB")
-    for p in manifest.layers:
+    for p in program.layers:
         macs = f"{p.dense_macs / 1e6:.2f}", f"{p.macs / 1e6:.2f}"
         layers.add_row(*map(_plain, (p.layer, p.title, p.kernel)), *macs, f"{p.bytes / 1e6:.2f}")
-    return Group(_summary(manifest, known["digest"], known["lacks"]), parts, layers)
+    return signature, layers
 
 
 def _summary(manifest: Manifest, digest: str, lacks: str) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    held = manifest.weight_bytes + manifest.tap_bytes
     rows = {
         "digest": digest,
         "target": f"{manifest.target}, {manifest.threads} thread(s), on {manifest.platform}",
         "needs": ", ".join(manifest.features) or "nothing else",
         "here": lacks or "runs on this machine",
         "compiled by": f"{manifest.compiler} {' '.join(manifest.flags)}",
-        "memory": f"arena {4 * manifest.arena_floats:,} bytes a caller, weights {manifest.weight_bytes:,} bytes",
+        "memory": f"arena {4 * manifest.arena_floats:,} bytes a caller, weights {held:,} bytes",
         "tuned": f"{len(manifest.tuning)} layers",
-        **{f"input {i.name}": f"{i.dtype} {list(i.shape)}" for i in manifest.inputs},
-        **{f"output {i}": f"float32 {list(shape)}" for i, shape in enumerate(manifest.outputs)},
+        "shapes": f"{len(manifest.programs)}",
     }
     for name, value in rows.items():
         table.add_row(_plain(name), _plain(value))

@@ -108,12 +108,30 @@ def test_inspect_gives_all_of_it_as_json(program, engine):
     assert known["digest"] == engine.digest
     assert known["parts"].keys() == parts_of(program.read_bytes()).keys()
     assert known["parts"]["net.c"]["bytes"] == len(engine.c_source)
-    assert known["manifest"]["outputs"] == [[1, 10]]
+    assert known["manifest"]["programs"][0]["outputs"] == [[1, 10]]
     assert known["lacks"] == ""
 
 
+def test_every_shape_of_a_program_is_shown_checked_and_timed(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(24, 32), nn.ReLU()).eval()
+    ms.prune(model, ms.Plan({"0.weight": ("4x1", 0.5)}))
+    engine = ms.compile(model, torch.zeros(1, 11, 24), also=[torch.zeros(1, 37, 24)])
+    engine.save(tmp_path / "net.monstera")
+    shown = run("inspect", tmp_path / "net.monstera")
+    assert shown.exit_code == 0, shown.output
+    for words in ("shape 0", "float32 [1, 11, 24]", "shape 1", "float32 [1, 37, 24]", "float32 [1, 37, 32]"):
+        assert words in shown.stdout
+    checked = run("verify", tmp_path / "net.monstera")
+    assert checked.exit_code == 0, checked.output
+    assert checked.stdout.count("nodes whose shapes follow from each other") == 2
+    assert run("profile", tmp_path / "net.monstera", "--rounds", "1", "--plan", "--shape", "1").exit_code == 0
+    refused = run("profile", tmp_path / "net.monstera", "--shape", "2")
+    assert "this engine has the shapes 0 to 1" in refused.stderr
+
+
 def test_names_from_a_file_give_the_terminal_no_orders(program):
-    layers = json.loads(parts_of(program.read_bytes())["manifest.json"])["layers"]
+    layers = json.loads(parts_of(program.read_bytes())["manifest.json"])["programs"][0]["layers"]
     layers[0]["title"] = "\x1b[31m[bold]evil"
     program.write_bytes(forged(program.read_bytes(), {"layers": layers}))
     shown = run("inspect", program)

@@ -32,7 +32,7 @@ def compile_batch(
     units = [unit(lower(graph, target, threads), f"net{i}") for i, graph in enumerate(graphs)]
     path = build(emit(units, target, threads), target)
     return [
-        library.Library(path, manifest_of(i, u, target, threads), data_of(pack_tensors(u.program.tables)), u.prefix)
+        library.Library(path, manifest_of([i], [u], target, threads), data_of(pack_tensors(u.program.tables)), u.prefix)
         for i, u in zip(imported, units, strict=True)
     ]
 

@@ -11,7 +11,7 @@ import pytest
 
 from compiler.graphs import case, fitting_inputs, pools, random_inputs
 from compiler.token_graphs import imported_tokens, token_model
-from monstera.compiler.graph_file import pack_graph, read_graph
+from monstera.compiler.graph_file import pack_graphs, read_graphs
 from monstera.compiler.ir import (
     Activate,
     Activation,
@@ -49,6 +49,15 @@ from monstera.compiler.ir import (
 from monstera.compiler.ir.check import GraphError, check_graph, rule
 from monstera.compiler.passes import optimize
 from monstera.runtime.strict_json import canonical_json
+
+
+def pack_graph(graph: Graph) -> tuple[bytes, np.ndarray]:
+    return pack_graphs([graph])
+
+
+def read_graph(text: bytes, params: np.ndarray) -> Graph:
+    (graph,) = read_graphs(text, params)
+    return graph
 
 
 @pytest.mark.parametrize(("seed", "spatial"), pools(12, 8))
@@ -252,7 +261,9 @@ def test_an_input_of_impossible_size_is_refused(shape):
         (lambda g: g["nodes"][0].update(inputs=["z"]), "before they are defined"),
         (lambda g: g["nodes"].append(g["nodes"][0]), "defines 'y' twice"),
         (lambda g: g.update(outputs=["z"]), "not values of the graph"),
-        (lambda g: g["params"].append(g["params"][0]), "the table '1' of 'w' is missing"),
+        (lambda g: g["params"].append(g["params"][0]), "speaks of a parameter twice"),
+        (lambda g: g["params"].append({**g["params"][0], "key": "v", "shape": [5]}), "take the table 0 in two ways"),
+        (lambda g: g["params"][0].update(table=1), "the table '1' of 'w' is missing"),
         (lambda g: g["params"][0].update(shape=[6, 101]), "elements stored, expected|bits of 'w' are too few"),
         (lambda g: g["params"][0].update(shape=[2**30, 2**17]), "the bits of 'w' are too few"),
         (lambda g: g["params"][0].update(shape=[-5, -101]), "the bits of 'w' are too few"),
@@ -265,13 +276,13 @@ def test_a_graph_whose_text_was_changed_is_refused(change, words):
     weight = np.eye(5, 101, dtype=np.float32)
     text, params = pack_graph(_linear(weight))
     raw = json.loads(text)
-    change(raw)
+    change(raw["graphs"][0])
     with pytest.raises(GraphError, match=words):
         read_graph(canonical_json(raw), params)
 
 
 def test_a_tensor_that_offsets_cannot_reach_over_is_refused():
-    from monstera.compiler.assembly import compile_graph
+    from monstera.compiler.assembly import compile_graphs
     from monstera.compiler.frontends import Imported, Input, UnsupportedError
     from monstera.compiler.targets import native
     from monstera.compiler.tuning import Table
@@ -280,7 +291,7 @@ def test_a_tensor_that_offsets_cannot_reach_over_is_refused():
     graph = Graph((("x", shape),), (Node("y", Activate(Activation("relu")), ("x",), shape),), ("y",), {})
     imported = Imported(graph, (Input("x", shape),), {"kind": "value", "index": 0})
     with pytest.raises(UnsupportedError, match="'y' takes 2147483648 floats"):
-        compile_graph(imported, native(), 1, Table())
+        compile_graphs([imported], native(), 1, Table())
 
 
 def test_names_never_leave_the_comments_of_the_c_source():

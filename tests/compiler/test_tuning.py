@@ -61,7 +61,7 @@ def test_whatever_is_chosen_random_networks_agree_with_the_interpreter_and_with_
     path = build(emit(units, native(), threads), native())
     for seed, (u, graph, model) in enumerate(zip(units, graphs, models, strict=True), 2000):
         weights = data_of(pack_tensors(u.program.tables))
-        runner = Library(path, manifest_of(graph, u, native(), threads), weights, u.prefix)
+        runner = Library(path, manifest_of([graph], [u], native(), threads), weights, u.prefix)
         inputs = random_inputs(graph.graph, seed)
         compare(f"seed {seed}", graph.graph, inputs, run(runner, graph, inputs), torch_answers(model, graph, inputs))
 

@@ -167,7 +167,9 @@ def graph_edited(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 def graph_reshaped(rng: random.Random, data: bytes, _other: bytes) -> bytes:
     """A number of a node, with the shapes behind it made to follow: graphs as no frontend would ever give them."""
-    raw = json.loads(parts_of(data)["graph.json"])
+    whole = json.loads(parts_of(data)["graph.json"])
+    # Of several the first, whose outputs are those that `forged` changes.
+    raw = whole["graphs"][0]
     fields = [node["fields"] for node in raw["nodes"]]
     if holders := [(h, k) for h, k in _places(fields) if h is not None and type(h[k]) is int]:
         holder, key = rng.choice(holders)
@@ -179,7 +181,7 @@ def graph_reshaped(rng: random.Random, data: bytes, _other: bytes) -> bytes:
             node["shape"] = _shape_after(node, [shapes[i] for i in node["inputs"]], params)
         shapes[node["name"]] = node["shape"]
     outputs = [shapes[name] for name in raw["outputs"]]
-    return forged(data, {"outputs": outputs}, graph_json=canonical_json(raw))
+    return forged(data, {"outputs": outputs}, graph_json=canonical_json(whole))
 
 
 def _shape_after(node: dict[str, Any], inputs: list[list[int]], params: dict[str, list[int]]) -> list[int]:

@@ -7,7 +7,9 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +26,10 @@ from monstera.runtime import random_array
 
 
 def corpus() -> list[Program]:
-    """Small programs of every kind of layer: a CNN on two threads, a linear one, random ones, two over tokens."""
+    """Small programs of every kind of layer: a CNN on two threads, a linear one, random ones, two over tokens.
+
+    And one of two lengths, once for each.
+    """
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU6(), nn.Conv2d(8, 8, 3, stride=2, groups=8), nn.MaxPool2d(2)]
     cnn = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 5), nn.Softmax(1)).eval()
@@ -38,11 +43,23 @@ def corpus() -> list[Program]:
     for seed in (15, 42):
         model = token_model(np.random.default_rng(seed))
         programs.append(_program(f"tokens {seed}", model, model.example(), 1))
-    return programs
+    return [*programs, *_lengths()]
 
 
-def _program(name: str, model: nn.Module, example: tuple[torch.Tensor, ...], threads: int) -> Program:
-    engine = ms.compile(model, example, threads=threads)
+def _lengths() -> tuple[Program, Program]:
+    """The same file, asked at either of its lengths; tables are made when it is loaded."""
+    model = nn.Sequential(nn.Linear(24, 32), nn.ReLU(), nn.Linear(32, 24)).eval()
+    ms.prune(model, ms.Plan({"0.weight": ("4x1", 0.5), "2.weight": ("4x1", 0.5)}))
+    short, long = ((torch.randn(1, length, 24),) for length in (11, 37))
+    first = _program("lengths", model, short, 1, [long])
+    inputs = {name: long[0].numpy() for name in first.inputs}
+    return first, Program("longer", first.data, inputs, answer_of(ms.compile(model, long), inputs))
+
+
+def _program(
+    name: str, model: nn.Module, example: tuple[torch.Tensor, ...], threads: int, also: Sequence[Any] = ()
+) -> Program:
+    engine = ms.compile(model, example, also=also, threads=threads)
     with tempfile.TemporaryDirectory() as folder:
         engine.save(Path(folder) / "net.monstera")
         data = (Path(folder) / "net.monstera").read_bytes()

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import monstera as ms
-from monstera.runtime import InputSpec, as_array, container, library, random_array, tensors
+from monstera.runtime import ProgramSpec, as_array, container, library, random_array, tensors
 
 # Seconds of the processor, of the clock (on a machine that others use), and bytes on top of what the parent has.
 CPU_SECONDS, CLOCK_SECONDS, MEMORY = 30, 300, 1 << 30
@@ -92,22 +92,24 @@ def _try(program: Program, path: Path, rebuild: bool) -> str:
         return "refused" if str(reason).startswith(f"{path}: ") else f"raised {reason}"
     except ms.BuildError as reason:
         return "no compiler took it" if rebuild else f"raised {reason}"
-    given = answer_of(engine, _inputs(program, engine.manifest.inputs))
+    given = answer_of(engine, _inputs(program, engine.manifest.programs))
     exact = len(given) == len(program.answer) and all(map(_equal, given, program.answer))
     if exact:
         return "right"
     return "other" if rebuild else "gives another answer than the program"
 
 
-def _inputs(program: Program, specs: Sequence[InputSpec]) -> dict[str, np.ndarray]:
+def _inputs(program: Program, declared: Sequence[ProgramSpec]) -> dict[str, np.ndarray]:
     """The program's own inputs, or others where the manifest says otherwise what it takes."""
-    try:
-        for spec in specs:
-            as_array(program.inputs[spec.name], spec)
-    except (KeyError, TypeError, ValueError):
-        rng = np.random.default_rng(0)
-        return {spec.name: random_array(spec, rng) for spec in specs}
-    return {spec.name: program.inputs[spec.name] for spec in specs}
+    for specs in (each.inputs for each in declared):
+        try:
+            for spec in specs:
+                as_array(program.inputs[spec.name], spec)
+        except (KeyError, TypeError, ValueError):
+            continue
+        return {spec.name: program.inputs[spec.name] for spec in specs}
+    rng = np.random.default_rng(0)
+    return {spec.name: random_array(spec, rng) for spec in declared[0].inputs}
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -91,6 +91,6 @@ def test_named_tuples_of_two_answers_are_of_one_class():
 @pytest.mark.parametrize(("change", "words"), [({"dtype": "int8"}, "no dtype"), ({"limit": 0}, "no number of rows")])
 def test_a_manifest_with_an_input_that_cannot_be_is_refused(engine, change, words):
     manifest = json.loads(engine.manifest.to_json())
-    manifest["inputs"][0] |= change
+    manifest["programs"][0]["inputs"][0] |= change
     with pytest.raises(ArtifactError, match=words):
         read_manifest(json.dumps(manifest).encode(), "here")

@@ -181,8 +181,8 @@ def test_damaged_parameters_of_the_graph_are_found_when_they_are_used(artifact, 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"version": 999}, "version 999, this Monstera reads 3: update Monstera"),
-        ({"version": 2}, "version 2, this Monstera reads 3: compile the model again"),
+        ({"version": 999}, "version 999, this Monstera reads 4: update Monstera"),
+        ({"version": 3}, "version 3, this Monstera reads 4: compile the model again"),
         ({"version": "3"}, "version '3'"),
         ({"version": True}, "version True"),
         ({"format": "other"}, "not a Monstera artifact"),
@@ -190,7 +190,10 @@ def test_damaged_parameters_of_the_graph_are_found_when_they_are_used(artifact, 
         ({"features": ["avx9000"]}, "lacks avx9000"),
         ({"flags": [1]}, r"manifest is damaged: manifest\.flags\[0\] is 1, expected str"),
         ({"arena_floats": 64}, "do not belong together.*arena_floats"),
-        ({"arena_floats": 2**60}, r"manifest\.arena_floats is 1152921504606846976, expected a whole number"),
+        (
+            {"arena_floats": 2**60},
+            r"manifest\.programs\[0\]\.arena_floats is 1152921504606846976, expected a whole number",
+        ),
         ({"arena_floats": -64}, "arena_floats is -64, expected a count"),
         ({"arena_floats": 64.0}, r"arena_floats is 64\.0, expected a whole number"),
         ({"weight_bytes": 64}, "do not belong together"),
@@ -217,7 +220,7 @@ def test_a_manifest_that_does_not_fit_is_refused(artifact, load, changes, words)
 
 @pytest.mark.parametrize("field", ["shape", "dtype", "name"])
 def test_a_manifest_that_lies_about_an_input_is_refused_though_the_counts_are_right(artifact, load, field):
-    inputs = json.loads(parts_of(artifact)["manifest.json"])["inputs"]
+    inputs = json.loads(parts_of(artifact)["manifest.json"])["programs"][0]["inputs"]
     inputs[0][field] = {"shape": [2, 3, 9, 1], "dtype": "int32", "name": "picture"}[field]
     with pytest.raises(ArtifactError, match="the library was built for other manifest"):
         load(forged(artifact, {"inputs": inputs}))
@@ -395,7 +398,7 @@ def test_a_manifest_that_the_graph_does_not_fit_is_not_rebuilt(artifact, load, c
 
 
 def test_a_dtype_that_kernels_do_not_read_is_not_rebuilt(artifact, load):
-    inputs = json.loads(parts_of(artifact)["manifest.json"])["inputs"]
+    inputs = json.loads(parts_of(artifact)["manifest.json"])["programs"][0]["inputs"]
     inputs[0]["dtype"] = "int8"
     with pytest.raises(ArtifactError, match="'int8' is no dtype of an input"):
         load(forged(artifact, {"inputs": inputs}), rebuild=True)

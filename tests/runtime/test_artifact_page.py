@@ -37,9 +37,11 @@ def rows(heading: str) -> list[str]:
     "record",
     [
         manifest_room.Manifest,
+        manifest_room.ProgramSpec,
         manifest_room.InputSpec,
         manifest_room.LayerSpec,
         manifest_room.PackingSpec,
+        graph_file.GraphsRecord,
         graph_file.GraphRecord,
         graph_file.InputRecord,
         graph_file.NodeRecord,
@@ -126,16 +128,20 @@ def test_every_checksum_digest_and_seal_is_what_the_page_says(parts, tmp_path):
     assert library.net_seal().decode() == f"{hashlib.sha256(bare).hexdigest()} {weights}"
     described = (ctypes.c_int64 * 7)()
     library.net_describe(described)
-    counted = [len(manifest[name]) for name in ("inputs", "outputs", "layers")]
-    sizes = [manifest[name] for name in ("abi", "arena_floats", "weight_bytes")]
+    (program,) = manifest["programs"]
+    counted = [len(program[name]) for name in ("inputs", "outputs", "layers")]
+    sizes = [manifest["abi"], program["arena_floats"], manifest["weight_bytes"]]
     assert list(described) == [*sizes, *counted, manifest["threads"]]
+    assert manifest["tap_bytes"] == 0
+    assert not hasattr(library, "net_load_taps")
     assert sum(t.nbytes for t in safetensors(parts["weights.safetensors"]).values()) == manifest["weight_bytes"]
 
 
 def test_the_network_can_be_read_off_the_graph_by_the_pages_words_alone(parts, layer):
-    graph, tables = json.loads(parts["graph.json"]), safetensors(parts["graph.safetensors"])
+    (graph,), tables = json.loads(parts["graph.json"])["graphs"], safetensors(parts["graph.safetensors"])
     params = {}
-    for i, record in enumerate(graph["params"]):
+    for record in graph["params"]:
+        i = record["table"]
         size, stored = int(np.prod(record["shape"])), tables[str(i)]
         if record["sparse"]:
             there = np.unpackbits(tables[f"{i}.bits"], bitorder="little")[:size].astype(bool)

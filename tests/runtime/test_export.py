@@ -56,6 +56,35 @@ int main(void) {
 """
 
 
+# Runs both programs with one team and one arena, the larger one.
+TWO_SHAPES = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "net.h"
+static float *floats(size_t n) { return aligned_alloc(64, (4 * n + 63) / 64 * 64); }
+int main(void) {
+    static const long in[] = NET_INPUT_FLOATS, out[] = NET_OUTPUT_FLOATS;
+    static const long in2[] = NET2_INPUT_FLOATS, out2[] = NET2_OUTPUT_FLOATS;
+    char *weights = aligned_alloc(64, NET_WEIGHT_BYTES + NET_TAP_BYTES);
+    FILE *data = fopen("data", "rb"), *inputs = fopen("in", "rb"), *outputs = fopen("out", "wb");
+    if (!data || fread(weights, 1, NET_WEIGHT_BYTES, data) != NET_WEIGHT_BYTES) return 1;
+    net_load_taps(weights);
+    float *arena = floats(NET_ARENA_FLOATS > NET2_ARENA_FLOATS ? NET_ARENA_FLOATS : NET2_ARENA_FLOATS);
+    float *x = floats(in[0]), *x2 = floats(in2[0]), *y = floats(out[0]), *y2 = floats(out2[0]);
+    if (!inputs || fread(x, 4, in[0], inputs) != (size_t)in[0]) return 2;
+    if (fread(x2, 4, in2[0], inputs) != (size_t)in2[0]) return 3;
+    void *team = net_team_new();
+    net_run(team, weights, arena, (const float *const[]){x}, (float *const[]){y}, 0);
+    net2_run(team, weights, arena, (const float *const[]){x2}, (float *const[]){y2}, 0);
+    net_team_free(team);
+    fwrite(y, 4, out[0], outputs);
+    fwrite(y2, 4, out2[0], outputs);
+    fclose(outputs);
+    return 0;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def digit() -> torch.Tensor:
     return torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(2))
@@ -141,6 +170,43 @@ def test_the_command_exports_a_program_for_another_machine_too(digits_engine, tm
     assert shown.exit_code == 0, shown.output
     assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == FILES
     assert (tmp_path / "a" / "b" / "net.c").read_text() == digits_engine.c_source
+
+
+def test_a_network_of_two_shapes_runs_in_c_at_both(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(24, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5)).eval()
+    ms.prune(model, ms.Plan({"0.weight": ("4x1", 0.5)}))
+    inputs = [torch.randn(1, length, 24) for length in (11, 37)]
+    engine = ms.compile(model, inputs[0], also=inputs[1:])
+    assert engine.manifest.tap_bytes > 0
+    engine.export_c(tmp_path)
+    (tmp_path / "two.c").write_text(TWO_SHAPES)
+    flags = [*engine.manifest.flags, "-Wall", "-Wextra", "-Wno-unused-function", "-Werror"]
+    line = [*compiler_command(), *flags, "-o", "two", "two.c", "net.c", "-lm", "-lpthread"]
+    subprocess.run(line, cwd=tmp_path, check=True)
+    (tmp_path / "in").write_bytes(b"".join(x.numpy().tobytes() for x in inputs))
+    weights = (tmp_path / "weights.safetensors").read_bytes()
+    (tmp_path / "data").write_bytes(weights[-engine.manifest.weight_bytes :])
+    subprocess.run([tmp_path / "two"], cwd=tmp_path, check=True)
+    expected = np.concatenate([engine(x.numpy()).reshape(-1) for x in inputs])
+    assert np.array_equal(np.fromfile(tmp_path / "out", np.float32), expected)
+
+
+@needs_make
+def test_the_example_runs_a_network_of_two_shapes_at_the_first(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(24, 32).eval()
+    ms.prune(model, ms.Plan({"weight": ("4x1", 0.5)}))
+    x = torch.randn(1, 11, 24)
+    engine = ms.compile(model, x, also=[torch.zeros(1, 37, 24)])
+    engine.export_c(tmp_path / "net")
+    x.numpy().tofile(tmp_path / "x.f32")
+    _make(tmp_path / "net", tmp_path / "build", "CFLAGS=-Wall -Wextra -Wno-unused-function")
+    line = [tmp_path / "build" / "classify", tmp_path / "net" / "weights.safetensors", tmp_path / "x.f32", "1"]
+    place, score = subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
+    answer = engine(x).reshape(-1)
+    assert int(place) == int(answer.argmax())
+    assert float(score) == pytest.approx(float(answer.max()), rel=1e-6)
 
 
 def test_the_header_says_what_to_pass(engine, tmp_path):

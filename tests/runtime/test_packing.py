@@ -91,7 +91,8 @@ def test_a_network_without_weights_has_an_empty_plan():
 def test_a_damaged_packing_is_refused(mixed):
     manifest = mixed.manifest
     layers = (dataclasses.replace(manifest.layers[0], packing=()), *manifest.layers[1:])
-    assert read_manifest(dataclasses.replace(manifest, layers=layers).to_json(), "here").layers[0].packing == ()
+    programs = (dataclasses.replace(manifest.programs[0], layers=layers),)
+    assert read_manifest(dataclasses.replace(manifest, programs=programs).to_json(), "here").layers[0].packing == ()
     broken = manifest.to_json().replace(b'"stored"', b'"sored"')
     with pytest.raises(ms.ArtifactError, match="damaged"):
         read_manifest(broken, "here")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
-from monstera.compiler.assembly import compile_graph
-from monstera.compiler.frontends import Imported, OnnxModel, from_onnx, from_torch, is_onnx, split_torch
+from monstera.compiler.assembly import compile_graphs, lower_by
+from monstera.compiler.frontends import Imported, Input, OnnxModel, from_onnx, from_torch, is_onnx, split_torch
 from monstera.compiler.hybrid import HybridEngine
+from monstera.compiler.lowering.choice import Cut
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import Target, platform_of, target_named
 from monstera.compiler.tuning import EFFORTS, Effort, Table, read_tuning, tune_layers
+from monstera.compiler.undeclared import CompiledAnew
 from monstera.runtime import Engine
 from monstera.runtime.machine import shortfall
+
+Undeclared: TypeAlias = Literal["refuse", "compile"]
 
 
 @overload
@@ -26,6 +30,8 @@ def compile(  # noqa: A001
     model: torch.nn.Module | OnnxModel,
     example: Any = None,
     *,
+    also: Sequence[Any] = (),
+    undeclared: Undeclared = "refuse",
     threads: int = 1,
     target: str = "native",
     tune: Effort = "none",
@@ -39,6 +45,8 @@ def compile(  # noqa: A001
     model: torch.nn.Module | OnnxModel,
     example: Any = None,
     *,
+    also: Sequence[Any] = (),
+    undeclared: Undeclared = "refuse",
     threads: int = 1,
     target: str = "native",
     tune: Effort = "none",
@@ -51,6 +59,8 @@ def compile(  # noqa: A001
     model: torch.nn.Module | OnnxModel,
     example: Any = None,
     *,
+    also: Sequence[Any] = (),
+    undeclared: Undeclared = "refuse",
     threads: int = 1,
     target: str = "native",
     tune: Effort = "none",
@@ -68,6 +78,13 @@ def compile(  # noqa: A001
         example: what it is called with: a tensor, a tuple of tensors (positional) or a dict (keyword arguments).
             Fixes shapes and dtypes (fp32, int64, int32 or bool); the values do not matter. May be left out for an ONNX
             model that fixes them itself.
+        also: further examples, each like `example` but of other shapes. The engine runs the program whose shapes it is
+            called with; the programs share one library and, as the layers of all are cut into blocks as those of
+            `example` are, one copy of the weights. So `example` should be the one whose speed counts most.
+        undeclared: what a call with other shapes than those of the examples does. "refuse" raises an error that lists
+            them; "compile" compiles the network for them then and there, says so in the log, and keeps the program in
+            the engine, but saves none of it. The engine then holds on to the model, which must not change. Engines that
+            are loaded from a file refuse.
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
@@ -81,8 +98,9 @@ def compile(  # noqa: A001
 
     Raises:
         ValueError: training mode, weights that are NaN or not fp32, an input that is no tensor of fp32, whole
-            numbers or truth values, threads < 1, an unknown target, effort or fallback, tuning or a fallback asked for
-            a target that this machine cannot run, a fallback asked of an ONNX model; for ONNX, whatever `from_onnx`
+            numbers or truth values, examples that have the same shapes or differ in more, threads < 1, an unknown
+            target, effort, fallback or way with undeclared shapes, tuning or a fallback asked for a target that this
+            machine cannot run, a fallback asked of an ONNX model or for several shapes; for ONNX, whatever `from_onnx`
             refuses.
         FileNotFoundError, ImportError: as for `from_onnx`.
         TypeError: the model is of none of these kinds.
@@ -98,14 +116,19 @@ def compile(  # noqa: A001
         torch.Size([1, 8, 14, 14])
     """
     settings = settings_of(threads, target, tune, tuning)
+    if undeclared not in get_args(Undeclared):
+        raise ValueError(f"undeclared is {undeclared!r}; expected one of {', '.join(map(repr, get_args(Undeclared)))}")
     if fallback is None:
-        return build_engine(_imported(model, example), settings)
+        engine = build_engine(*_declared(model, example, also), settings=settings)
+        return _open_to_others(engine, model, settings) if undeclared == "compile" else engine
     _check_fallback(fallback, settings)
+    if also or undeclared != "refuse":
+        raise ValueError('fallback="torch" takes one shape; compile an engine for each of several')
     if is_onnx(model):
         raise ValueError("an ONNX model has no torch to fall back on; compile it without a fallback")
     split = split_torch(_module(model, example), *_call(example))
     if split.imported is not None:
-        return build_engine(split.imported, settings)
+        return build_engine(split.imported, settings=settings)
     return HybridEngine(split, partial(build_engine, settings=settings))
 
 
@@ -138,22 +161,56 @@ def settings_of(
     return Settings(threads, target_named(target), tune, table)
 
 
-def build_engine(imported: Imported, settings: Settings) -> Engine:
-    """Compile what a frontend gives.
+def build_engine(imported: Imported, *more: Imported, settings: Settings) -> Engine:
+    """Compile what a frontend gives, for one example or several.
 
     Raises:
         UnsupportedError, BuildError, ValueError: as for `compile`.
     """
-    target, threads = settings.target, settings.threads
-    imported = replace(imported, graph=optimize(imported.graph))
-    table = tune_layers(imported, target, threads, settings.tune, settings.table)
-    return compile_graph(imported, target, threads, table)
+    target, threads, table = settings.target, settings.threads, settings.table
+    graphs = [replace(each, graph=optimize(each.graph)) for each in (imported, *more)]
+    cuts: dict[str, Cut] = {}
+    for i, each in enumerate(graphs):
+        table = tune_layers(each, target, threads, settings.tune, table, cuts)
+        if i + 1 < len(graphs) and settings.tune != "none":
+            cuts = {**lower_by(each, target, threads, table, cuts).cuts, **cuts}
+    return compile_graphs(graphs, target, threads, table)
 
 
 def _imported(model: torch.nn.Module | OnnxModel, example: Any) -> Imported:
     if is_onnx(model):
         return from_onnx(model, None if example is None else _shapes(example))
     return from_torch(_module(model, example), *_call(example))
+
+
+def _open_to_others(engine: Engine, model: torch.nn.Module | OnnxModel, settings: Settings) -> Engine:
+    """The engine, which compiles the model anew for shapes that it does not have."""
+
+    def compile_at(args: tuple[torch.Tensor, ...], kwargs: Mapping[str, torch.Tensor]) -> Engine:
+        imported = _imported(model, args) if is_onnx(model) else from_torch(_module(model, args), args, kwargs)
+        return build_engine(imported, settings=settings)
+
+    return engine.with_undeclared(CompiledAnew(model, engine.manifest.inputs, compile_at))
+
+
+def _declared(model: torch.nn.Module | OnnxModel, example: Any, also: Sequence[Any]) -> list[Imported]:
+    """The network at the shapes of every example, which differ in nothing else."""
+    found = [_imported(model, each) for each in (example, *also)]
+    first, shapes = found[0].inputs, set()
+    for i, inputs in enumerate(each.inputs for each in found):
+        if [(x.name, x.dtype, x.positional) for x in inputs] != [(x.name, x.dtype, x.positional) for x in first]:
+            raise ValueError(
+                f"also[{i - 1}] has the inputs {_listed(inputs)}, the example {_listed(first)}: "
+                "they may differ in their shapes alone"
+            )
+        if _listed(inputs) in shapes:
+            raise ValueError(f"also[{i - 1}] has the shapes of another example: {_listed(inputs)}")
+        shapes.add(_listed(inputs))
+    return found
+
+
+def _listed(inputs: Sequence[Input]) -> str:
+    return ", ".join(f"{i.name} {list(i.shape)} {i.dtype}" for i in inputs)
 
 
 def _module(model: Any, example: Any) -> torch.nn.Module:

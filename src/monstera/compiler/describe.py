@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monstera.compiler.build import code_flags, compiler_command, compiler_version
@@ -10,15 +10,17 @@ from monstera.compiler.emit import ABI, Unit
 from monstera.compiler.frontends import Imported
 from monstera.compiler.program import Step
 from monstera.compiler.targets import Target, platform_of
-from monstera.runtime import InputSpec, LayerSpec, Manifest
-from monstera.runtime.tensors import data_size
+from monstera.runtime import InputSpec, LayerSpec, Manifest, ProgramSpec
 
 
 def manifest_of(
-    imported: Imported, u: Unit, target: Target, threads: int, tuning: Mapping[str, Any] | None = None
+    imported: Sequence[Imported],
+    units: Sequence[Unit],
+    target: Target,
+    threads: int,
+    tuning: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Describe a placed program: what its caller passes and gets, what its library says of itself, how it was tuned."""
-    layers = tuple(_layer(step) for step in u.program.steps)
+    """Describe placed programs: what callers pass and get, what their library says of itself, how it was tuned."""
     return Manifest(
         target=target.name,
         platform=platform_of(target),
@@ -26,15 +28,22 @@ def manifest_of(
         flags=code_flags(target),
         threads=threads,
         abi=ABI,
-        arena_floats=u.arena.size,
-        best_floats=u.arena.best,
-        weight_bytes=data_size(u.program.tables),
+        weight_bytes=units[0].weight_bytes,
+        tap_bytes=units[0].tap_bytes,
         compiler=compiler_version(tuple(compiler_command(target))),
+        programs=tuple(_program(i, u) for i, u in zip(imported, units, strict=True)),
+        tuning=tuning or {},
+    )
+
+
+def _program(imported: Imported, u: Unit) -> ProgramSpec:
+    return ProgramSpec(
         inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional, i.limit) for i in imported.inputs),
         outputs=tuple(shape for _, shape in u.program.outputs),
         output=imported.output,
-        layers=layers,
-        tuning=tuning or {},
+        arena_floats=u.arena.size,
+        best_floats=u.arena.best,
+        layers=tuple(_layer(step) for step in u.program.steps),
     )
 
 

@@ -21,26 +21,51 @@ _INDENT = {"initial_indent": " " * 8, "subsequent_indent": " " * 8, "break_long_
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A program ready to print: its place in memory and the prefix of its symbols."""
+    """A program ready to print: its place in memory and the prefix of its symbols.
+
+    `weights` says at which byte of the weights file's data a table begins; `tap_bytes` of tables follow the file's
+    `weight_bytes` in memory.
+    """
 
     prefix: str
     program: Program
     arena: Arena
-    weights: Mapping[str, int]  # table -> byte offset in the weights file's data
+    weights: Mapping[str, int]
+    weight_bytes: int
+    tap_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TapTable:
+    """A table that is made when the weights are loaded: `count` places by the numbers of columns. Bytes of the data.
+
+    Columns are of two bytes each, or of four if `wide`.
+    """
+
+    to: int
+    columns: int
+    places: int
+    count: int
+    wide: bool
 
 
 def unit(program: Program, prefix: str = "net") -> Unit:
     """Place a program's buffers and tables."""
-    return Unit(prefix, program, place(program), offsets_of(program.tables))
+    return Unit(prefix, program, place(program), offsets_of(program.tables), data_size(program.tables))
 
 
-def emit(units: Sequence[Unit], target: Target, threads: int, seal: Seal | None = None) -> str:
+def emit(
+    units: Sequence[Unit], target: Target, threads: int, seal: Seal | None = None, taps: Sequence[TapTable] = ()
+) -> str:
     """Return the C source of a library that holds the given programs (usually one); with a seal if it will travel."""
     used = (step.kernel for u in units for step in u.program.steps)
     parts = [kernels.source(used, target), kernels.header("team.h")]
     for u in units:
         parts += [_step(u, i, s) for i, s in enumerate(u.program.steps)]
         parts.append(_run(u, threads, seal or Seal()))
+    if taps:
+        table = ",\n    ".join(f"{{{t.to}, {t.columns}, {t.places}, {t.count}, {int(t.wide)}}}" for t in taps)
+        parts.append(kernels.header("taps.h").replace("@prefix@", units[0].prefix).replace("@table@", table))
     return "\n".join(parts) + "\n"
 
 
@@ -74,7 +99,7 @@ def _run(u: Unit, threads: int, seal: Seal) -> str:
         "arena": u.arena.size,
         "inputs": len(u.program.inputs),
         "outputs": len(u.program.outputs),
-        "weights": data_size(u.program.tables),
+        "weights": u.weight_bytes,
     }
     text = kernels.header("run.h")
     for name, value in symbols.items():

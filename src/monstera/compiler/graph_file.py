@@ -1,13 +1,14 @@
-"""The optimised graph as two parts of an artifact: nodes as JSON, parameters as safetensors without their zeros.
+"""The optimised graphs as two parts of an artifact: nodes as JSON, parameters as safetensors without their zeros.
 
-It is what an artifact can be compiled from anew. Reading trusts nothing: fields are checked against the operators' own
-annotations, and the graph by the rules of `ir/check.py`.
+They are what an artifact can be compiled from anew: one for each program, with their parameters in common. Reading
+trusts nothing: fields are checked against the operators' own annotations, and the graphs by the rules of `ir/check.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -44,20 +45,21 @@ class InputRecord:
 
 @dataclass(frozen=True, slots=True)
 class ParamRecord:
-    """A parameter, the i-th of the file: the table `i` holds its elements, row by row.
+    """A parameter: the table that is called by the number `table` holds its elements, row by row.
 
-    Of a `sparse` one only those that are not zero (all bits); the table `i.bits` has a bit for each element, the lowest
-    bit of a byte first, which says whether it is there.
+    Of a `sparse` one only those that are not zero (all bits); the table `i.bits`, i being the number, has a bit for
+    each element, the lowest bit of a byte first, which says whether it is there. Equal parameters are stored once.
     """
 
     key: str
     shape: Shape
     sparse: bool
+    table: int
 
 
 @dataclass(frozen=True, slots=True)
 class GraphRecord:
-    """The whole of `graph.json`."""
+    """The graph of one program."""
 
     inputs: tuple[InputRecord, ...]
     nodes: tuple[NodeRecord, ...]
@@ -65,37 +67,75 @@ class GraphRecord:
     params: tuple[ParamRecord, ...]
 
 
-def pack_graph(graph: Graph) -> tuple[bytes, np.ndarray]:
-    """Return a graph as JSON and the parameters that its nodes name as a safetensors file (uint8)."""
-    records, tables = [], {}
-    for key in dict.fromkeys(key for node in graph.nodes for key in param_keys(node.op)):
-        record, own = _packed(key, np.asarray(graph.params[key], order="C"), str(len(records)))
-        records.append(record)
-        tables |= own
-    nodes = (NodeRecord(n.name, type(n.op).__name__, encoded(n.op), n.inputs, n.shape, n.layer) for n in graph.nodes)
-    inputs = tuple(InputRecord(name, shape) for name, shape in graph.inputs)
-    record = GraphRecord(inputs, tuple(nodes), graph.outputs, tuple(records))
+@dataclass(frozen=True, slots=True)
+class GraphsRecord:
+    """The whole of `graph.json`: a graph for each program."""
+
+    graphs: tuple[GraphRecord, ...]
+
+
+def pack_graphs(graphs: Sequence[Graph]) -> tuple[bytes, np.ndarray]:
+    """Return graphs as JSON, and the parameters that their nodes name as one safetensors file (uint8)."""
+    tables: dict[str, np.ndarray] = {}
+    known: dict[tuple[str, bytes], int] = {}
+    record = GraphsRecord(tuple(_record(graph, tables, known) for graph in graphs))
     return canonical_json(encoded(record)), pack_tensors(tables)
 
 
-def read_graph(text: bytes, params: np.ndarray) -> Graph:
-    """Return the graph that `pack_graph` packed, checked.
+def read_graphs(text: bytes, params: np.ndarray) -> tuple[Graph, ...]:
+    """Return the graphs that `pack_graphs` packed, checked.
 
     Raises:
-        GraphError: it is none, its parameters are not those it speaks of, or its shapes do not follow from each other.
+        GraphError: they are none, their parameters are not those they speak of, or shapes do not follow from each
+            other.
     """
     try:
-        record: GraphRecord = decoded(GraphRecord, parse_json(text), "graph")
+        record: GraphsRecord = decoded(GraphsRecord, parse_json(text), "graph")
         tables = tables_of(params)
-        arrays = {p.key: _unpacked(p, str(i), tables) for i, p in enumerate(record.params)}
-        if len(arrays) != len(record.params) or tables:
-            raise GraphError(f"the graph does not speak of each parameter once; left over: {sorted(tables)[:8]}")
-        inputs = tuple((i.name, i.shape) for i in record.inputs)
-        graph = Graph(inputs, tuple(map(_node, record.nodes)), record.outputs, arrays)
+        arrays = _arrays([p for graph in record.graphs for p in graph.params], tables)
+        graphs = tuple(_graph(each, arrays) for each in record.graphs)
     except (ValueError, TensorFileError) as error:
         raise GraphError(f"the graph is damaged: {error}") from error
-    check_graph(graph)
-    return graph
+    for graph in graphs:
+        check_graph(graph)
+    return graphs
+
+
+def _record(graph: Graph, tables: dict[str, np.ndarray], known: dict[tuple[str, bytes], int]) -> GraphRecord:
+    """The record of a graph; parameters that are not `known` by type and content are added to the tables."""
+    params = []
+    for key in dict.fromkeys(key for node in graph.nodes for key in param_keys(node.op)):
+        array = np.asarray(graph.params[key], order="C")
+        content = (array.dtype.name, hashlib.sha256(array.reshape(-1).data).digest())
+        number = known.setdefault(content, len(known))
+        sparse, own = _packed(array, str(number))
+        tables |= own
+        params.append(ParamRecord(key, array.shape, sparse, number))
+    nodes = (NodeRecord(n.name, type(n.op).__name__, encoded(n.op), n.inputs, n.shape, n.layer) for n in graph.nodes)
+    inputs = tuple(InputRecord(name, shape) for name, shape in graph.inputs)
+    return GraphRecord(inputs, tuple(nodes), graph.outputs, tuple(params))
+
+
+def _arrays(params: Sequence[ParamRecord], tables: dict[str, np.ndarray]) -> dict[int, np.ndarray]:
+    """What lies in the tables, each unpacked once and in one way: a small file must not ask for much memory."""
+    arrays: dict[int, np.ndarray] = {}
+    known: dict[int, tuple[int, bool]] = {}
+    for p in params:
+        if p.table not in arrays:
+            arrays[p.table] = _unpacked(p, tables)
+        if known.setdefault(p.table, (math.prod(p.shape), p.sparse)) != (math.prod(p.shape), p.sparse):
+            raise GraphError(f"{p.key!r:.60} and another parameter take the table {p.table} in two ways")
+    if tables:
+        raise GraphError(f"the graph does not speak of each parameter; left over: {sorted(tables)[:8]}")
+    return arrays
+
+
+def _graph(record: GraphRecord, arrays: Mapping[int, np.ndarray]) -> Graph:
+    params = {p.key: arrays[p.table].reshape(p.shape) for p in record.params}
+    if len(params) != len(record.params):
+        raise GraphError("the graph speaks of a parameter twice")
+    inputs = tuple((i.name, i.shape) for i in record.inputs)
+    return Graph(inputs, tuple(map(_node, record.nodes)), record.outputs, params)
 
 
 def _node(record: NodeRecord) -> Node:
@@ -105,18 +145,19 @@ def _node(record: NodeRecord) -> Node:
     return Node(record.name, op, record.inputs, record.shape, record.layer)
 
 
-def _packed(key: str, array: np.ndarray, name: str) -> tuple[ParamRecord, dict[str, np.ndarray]]:
+def _packed(array: np.ndarray, name: str) -> tuple[bool, dict[str, np.ndarray]]:
+    """Whether a parameter is stored without its zeros, and its tables."""
     flat = array.reshape(-1)
     there = flat.view(f"u{flat.itemsize}") != 0
     values = flat[there]
     sparse = values.nbytes + -(-flat.size // 8) < flat.nbytes
     tables = {name: values, f"{name}.bits": np.packbits(there, bitorder="little")} if sparse else {name: flat}
-    return ParamRecord(key, array.shape, sparse), tables
+    return sparse, tables
 
 
-def _unpacked(record: ParamRecord, name: str, tables: dict[str, np.ndarray]) -> np.ndarray:
-    """The parameter; its tables are taken out of `tables`."""
-    size = math.prod(record.shape)
+def _unpacked(record: ParamRecord, tables: dict[str, np.ndarray]) -> np.ndarray:
+    """The elements of a parameter; its tables are taken out of `tables`."""
+    size, name = math.prod(record.shape), str(record.table)
     try:
         values = tables.pop(name)
         bits = tables.pop(f"{name}.bits") if record.sparse else None
@@ -130,7 +171,7 @@ def _unpacked(record: ParamRecord, name: str, tables: dict[str, np.ndarray]) -> 
     if stored > values.size or (values.size - stored) * values.itemsize >= LINE:
         raise GraphError(f"{record.key!r:.60} has {values.size} elements stored, expected {stored}")
     if there is None:
-        return values[:size].reshape(record.shape)
+        return values[:size]
     array = np.zeros(size, values.dtype)
     array[there] = values[:stored]
-    return array.reshape(record.shape)
+    return array

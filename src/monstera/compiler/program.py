@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -109,6 +110,12 @@ class Turn:
     end: int | None = None
 
 
+def named(table: np.ndarray) -> tuple[str, np.ndarray]:
+    """A constant table and its name, which follows from its content."""
+    table = np.ascontiguousarray(table)
+    return f"{table.dtype.name}.{hashlib.sha256(table.data).hexdigest()[:16]}", table
+
+
 Field: TypeAlias = "int | float | Ref | GridArgs | Mapping[str, Field] | tuple[Field, ...] | None"
 """A number, a pointer, a struct of fields by name, or an array of fields."""
 
@@ -152,10 +159,19 @@ def _refs(field: Field) -> list[Ref]:
 
 
 @dataclass(frozen=True, slots=True)
+class Gathered:
+    """A table as what it is made of: `places[columns]`. The columns are the layer's, the places those of its planes."""
+
+    columns: np.ndarray
+    places: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A compiled graph before it is C: steps, buffers (floats each) and constant tables by name.
 
-    `turns` say in which order the steps are done, whole or in pieces.
+    `turns` say in which order the steps are done, whole or in pieces. `gathered` says of some tables what they are made
+    of.
     """
 
     inputs: tuple[tuple[str, Shape], ...]
@@ -164,3 +180,4 @@ class Program:
     buffers: Mapping[str, int]
     tables: Mapping[str, np.ndarray]
     turns: tuple[Turn, ...]
+    gathered: Mapping[str, Gathered] = field(default_factory=dict)

@@ -6,7 +6,15 @@ from monstera.runtime.engine import Engine, assemble, load, open_here
 from monstera.runtime.export import export_c
 from monstera.runtime.library import Seal
 from monstera.runtime.machine import architecture, cpu_features, here
-from monstera.runtime.manifest import DTYPES, ArtifactError, InputSpec, LayerSpec, Manifest, PackingSpec
+from monstera.runtime.manifest import (
+    DTYPES,
+    ArtifactError,
+    InputSpec,
+    LayerSpec,
+    Manifest,
+    PackingSpec,
+    ProgramSpec,
+)
 from monstera.runtime.packing import LayerPacking, PackingPlan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
 from monstera.runtime.session import Session
@@ -29,6 +37,7 @@ __all__ = [
     "PackingPlan",
     "PackingSpec",
     "Profile",
+    "ProgramSpec",
     "Record",
     "Seal",
     "Session",

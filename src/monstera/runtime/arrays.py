@@ -20,6 +20,23 @@ def as_array(value: Any, spec: InputSpec) -> np.ndarray:
         TypeError: not an array, or of another dtype than the engine was compiled for.
         ValueError: another shape, a whole number that is no row of its table, or one that fp32 cannot hold.
     """
+    value = numpy_of(value, spec)
+    if value.shape != spec.shape:
+        raise ValueError(
+            f"input {spec.name!r} has shape {list(value.shape)}; the engine was compiled for {list(spec.shape)}: "
+            "compile again with an example of this shape"
+        )
+    if spec.dtype != "float32":
+        _check_range(value, spec)
+    return np.ascontiguousarray(value, np.float32)
+
+
+def numpy_of(value: Any, spec: InputSpec) -> np.ndarray:
+    """A view of a torch tensor or numpy array as numpy, of any shape.
+
+    Raises:
+        TypeError: not an array, or of another dtype than the engine was compiled for.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         if value.device.type != "cpu":
@@ -32,14 +49,7 @@ def as_array(value: Any, spec: InputSpec) -> np.ndarray:
         raise TypeError(f"input {spec.name!r} is a {type(value).__name__}; expected a torch tensor or a numpy array")
     if value.dtype != spec.dtype:
         raise TypeError(f"input {spec.name!r} is {value.dtype}; expected {spec.dtype}")
-    if value.shape != spec.shape:
-        raise ValueError(
-            f"input {spec.name!r} has shape {list(value.shape)}; the engine was compiled for {list(spec.shape)}: "
-            "compile again with an example of this shape"
-        )
-    if spec.dtype != "float32":
-        _check_range(value, spec)
-    return np.ascontiguousarray(value, np.float32)
+    return value
 
 
 def _check_range(value: np.ndarray, spec: InputSpec) -> None:

@@ -7,27 +7,32 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
-from monstera.runtime.arrays import as_array, random_array
+from monstera.runtime.arrays import as_array, numpy_of, random_array
 from monstera.runtime.artifact import WEIGHTS, Artifact, Opened, artifact_of, open_artifact, write_artifact
 from monstera.runtime.export import export_c
 from monstera.runtime.library import Library, Seal
 from monstera.runtime.machine import shortfall
-from monstera.runtime.manifest import ArtifactError, Manifest
+from monstera.runtime.manifest import ArtifactError, Manifest, ProgramSpec
+from monstera.runtime.memory import aligned_empty
 from monstera.runtime.packing import PackingPlan, packing_plan
 from monstera.runtime.profile import LayerProfile, Memory, Profile
 from monstera.runtime.session import Session
 from monstera.runtime.structure import build_output
 from monstera.runtime.tensors import TensorFileError, data_of
 
+CompileAnew: TypeAlias = "Callable[[Sequence[np.ndarray]], Engine]"
+"""Gives the engine for arrays of any shapes, in the order of the inputs."""
+
 
 class Engine:
-    """A native program for one network at fixed input shapes.
+    """Native programs for one network, one for each set of input shapes that it was compiled for.
 
     Call it with the arguments of the model's forward, as torch tensors or numpy arrays of the compiled shapes and
     dtypes; the answer has the model's own structure and is torch if any argument was. Immutable, callable from many
@@ -37,9 +42,11 @@ class Engine:
     what it needs when it is called.
     """
 
-    def __init__(self, artifact: Artifact, library: Library | None) -> None:
+    def __init__(self, artifact: Artifact, library: Library | None, compile_anew: CompileAnew | None = None) -> None:
         self._artifact = artifact
         self._library = library
+        self._compile_anew = compile_anew
+        self._by_shapes = {program.shapes: i for i, program in enumerate(artifact.manifest.programs)}
 
     @property
     def manifest(self) -> Manifest:
@@ -61,9 +68,15 @@ class Engine:
 
     @property
     def memory(self) -> Memory:
-        """Bytes of the arena, of the best arena possible, and of the weights."""
+        """Bytes of an arena for any of the shapes, of the best arena possible, and of the weights."""
         manifest = self.manifest
-        return Memory(4 * manifest.arena_floats, 4 * manifest.best_floats, manifest.weight_bytes)
+        held = manifest.weight_bytes + manifest.tap_bytes
+        return Memory(4 * manifest.arena_floats, 4 * manifest.best_floats, held)
+
+    @property
+    def shapes(self) -> tuple[dict[str, tuple[int, ...]], ...]:
+        """The declared sets of shapes, each by the names of the inputs; the example's is the first."""
+        return tuple({i.name: i.shape for i in program.inputs} for program in self.manifest.programs)
 
     @property
     def runs_here(self) -> bool:
@@ -71,27 +84,34 @@ class Engine:
         return self._library is not None
 
     def __repr__(self) -> str:
-        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in self.manifest.inputs)
-        return f"Engine({inputs}; {self.manifest.target}, {self.manifest.threads} thread(s))"
+        programs = " or ".join(map(str, self.manifest.programs))
+        return f"Engine({programs}; {self.manifest.target}, {self.manifest.threads} thread(s))"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network.
 
         Raises:
             TypeError: an argument is missing, unknown, given twice, not an array, or of another dtype.
-            ValueError: an argument has another shape than the engine was compiled for, or holds the number of a row
+            ValueError: the arguments have other shapes than the engine was compiled for, or hold the number of a row
                 that a table of the network does not have.
             ArtifactError: the engine was compiled for another machine.
+            Whatever `monstera.compile` raises, where that is what undeclared shapes are for.
         """
+        return self._run(self._bind(args, kwargs))
+
+    def _run(self, given: Sequence[Any]) -> Any:
         library = self._loaded()
-        given = self._bind(args, kwargs)
-        arrays = [as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
-        outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
-        library.run(arrays, outputs)
+        which = self._which(given)
+        if which is None:
+            return self._anew(given)._run(given)
+        program = self.manifest.programs[which]
+        arrays = _arrays(given, program)
+        outputs = [np.empty(shape, np.float32) for shape in program.outputs]
+        library.run(arrays, outputs, program=which)
         torch = sys.modules.get("torch")
         if torch is not None and any(isinstance(value, torch.Tensor) for value in given):
-            return build_output(self.manifest.output, [torch.from_numpy(o) for o in outputs])
-        return build_output(self.manifest.output, outputs)
+            return build_output(program.output, [torch.from_numpy(o) for o in outputs])
+        return build_output(program.output, outputs)
 
     def session(
         self,
@@ -125,44 +145,52 @@ class Engine:
         """
         return Session(self, carry or {}, append or {}, count)
 
-    def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
+    def profile(self, *args: Any, rounds: int = 20, shape: int = 0, **kwargs: Any) -> Profile:
         """Time every step: medians over `rounds` runs, on the given arguments or on random ones.
 
+        Args:
+            shape: without arguments, which of `shapes` is run.
+
         Raises:
-            TypeError, ValueError, ArtifactError: as for a call.
+            TypeError, ValueError, ArtifactError: as for a call, or there is no such shape.
         """
         library = self._loaded()
         if args or kwargs:
             given = self._bind(args, kwargs)
+            found = self._which(given)
+            if found is None:
+                return self._anew(given).profile(*args, rounds=rounds, **kwargs)
+            shape, program = found, self.manifest.programs[found]
         else:
-            rng = np.random.default_rng(0)
-            given = [random_array(spec, rng) for spec in self.manifest.inputs]
-        arrays = [as_array(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
-        outputs = [np.empty(shape, np.float32) for shape in self.manifest.outputs]
-        seconds = np.zeros((rounds, max(1, len(self.manifest.layers))))
+            program, rng = self._declared(shape), np.random.default_rng(0)
+            given = [random_array(spec, rng) for spec in program.inputs]
+        arrays = _arrays(given, program)
+        outputs = [np.empty(size, np.float32) for size in program.outputs]
+        seconds = np.zeros((rounds, max(1, len(program.layers))))
         whole = np.zeros(rounds)
-        library.run(arrays, outputs)
+        library.run(arrays, outputs, program=shape)
         for i in range(rounds):
-            library.run(arrays, outputs, seconds[i])
+            library.run(arrays, outputs, seconds[i], program=shape)
             start = time.perf_counter()
-            library.run(arrays, outputs)
+            library.run(arrays, outputs, program=shape)
             whole[i] = time.perf_counter() - start
         medians = 1e3 * np.median(seconds, 0)
         rows = [
             LayerProfile(s.layer, s.title, s.kernel, float(ms), s.dense_macs, s.macs, s.bytes)
-            for s, ms in zip(self.manifest.layers, medians, strict=False)
+            for s, ms in zip(program.layers, medians, strict=False)
         ]
         return Profile(tuple(rows), float(1e3 * np.median(whole)))
 
-    def plan(self, profile: Profile | None = None, *, peak_gflops: float | None = None) -> PackingPlan:
+    def plan(self, profile: Profile | None = None, *, peak_gflops: float | None = None, shape: int = 0) -> PackingPlan:
         """Say how the weights lie: blocks, padding zeros, predicted and, given a profile, measured time of each layer.
 
         Args:
-            profile: what `profile()` of this engine returned.
+            profile: what `profile()` of this engine returned, for the same shape.
             peak_gflops: the FMA peak, in GFLOP/s of the cores used, that predictions assume; else 100 a core.
+            shape: which of `shapes` times are predicted for.
 
         Raises:
-            ValueError: the profile was taken of another engine, or the peak is not positive.
+            ValueError: the profile was taken of another engine, the peak is not positive, or there is no such shape.
 
         Example:
             >>> import torch, monstera as ms
@@ -170,7 +198,7 @@ class Engine:
             >>> engine.plan().layers[0].share
             1.0
         """
-        return packing_plan(self.manifest, profile, peak_gflops)
+        return packing_plan(self._declared(shape).layers, self.manifest.threads, profile, peak_gflops)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the engine as one file that `load` reads without torch and without a compiler.
@@ -190,6 +218,46 @@ class Engine:
         """
         export_c(self._artifact, folder)
 
+    def _declared(self, shape: int) -> ProgramSpec:
+        programs = self.manifest.programs
+        if not isinstance(shape, int) or not 0 <= shape < len(programs):
+            raise ValueError(f"shape is {shape!r}; this engine has the shapes 0 to {len(programs) - 1}: {self!r}")
+        return programs[shape]
+
+    def _which(self, given: Sequence[Any]) -> int | None:
+        """The program for arguments in the order of the inputs; None if their shapes are to be compiled for.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        found = self._by_shapes.get(tuple(tuple(getattr(value, "shape", ())) for value in given))
+        if found is not None:
+            return found
+        if self._compile_anew is not None:
+            return None
+        # One program alone says which input is wrong.
+        return 0 if len(self._by_shapes) == 1 else self._refused(given)
+
+    def _refused(self, given: Sequence[Any]) -> NoReturn:
+        arrays = [(spec.name, numpy_of(value, spec)) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+        came = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays)
+        declared = "; ".join(map(str, self.manifest.programs))
+        raise ValueError(
+            f"got {came}; the engine was compiled for these shapes: {declared}: "
+            "compile again with an example of this shape among them (also=[...])"
+        )
+
+    def _anew(self, given: Sequence[Any]) -> Engine:
+        """The engine for shapes that were not declared."""
+        assert self._compile_anew is not None
+        return self._compile_anew(
+            [numpy_of(value, spec) for value, spec in zip(given, self.manifest.inputs, strict=True)]
+        )
+
+    def with_undeclared(self, compile_anew: CompileAnew) -> Engine:
+        """The same engine, which hands calls of other shapes to the engines that it asks for. They are not saved."""
+        return Engine(self._artifact, self._library, compile_anew)
+
     def _loaded(self) -> Library:
         if self._library is None:
             manifest = self.manifest
@@ -201,7 +269,7 @@ class Engine:
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         specs = self.manifest.inputs
-        expected = ", ".join(f"{i.name} {list(i.shape)}" for i in specs)
+        expected = " or ".join(map(str, self.manifest.programs))
         positional = [i.name for i in specs if i.positional]
         if len(args) > len(positional):
             raise TypeError(f"expected at most {len(positional)} positional inputs ({expected}), got {len(args)}")
@@ -214,6 +282,10 @@ class Engine:
         if missing := [i.name for i in specs if i.name not in values]:
             raise TypeError(f"missing input {missing[0]!r}; the engine takes {expected}")
         return [values[i.name] for i in specs]
+
+
+def _arrays(given: Sequence[Any], program: ProgramSpec) -> list[np.ndarray]:
+    return [as_array(value, spec) for value, spec in zip(given, program.inputs, strict=True)]
 
 
 def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> Engine:
@@ -253,17 +325,25 @@ def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> En
     """
     if shortfall(artifact.manifest.platform, artifact.manifest.features):
         return Engine(artifact, None)
+    # Of an engine just compiled nothing is known but by construction.
+    sums = artifact.manifest.sha256
+    seal = Seal(artifact.manifest.description_sha256(), sums[WEIGHTS]) if sums else None
     try:
-        loaded = Library(library, artifact.manifest, data_of(artifact.weights))
+        artifact, weights = _in_memory(artifact)
+        return Engine(artifact, Library(library, artifact.manifest, weights, seal=seal))
     except (TensorFileError, ArtifactError) as error:
         raise ArtifactError(f"{where}: {error}") from error
-    # Of an engine just compiled nothing is known but by construction.
-    if sums := artifact.manifest.sha256:
-        expected = Seal(artifact.manifest.description_sha256(), sums[WEIGHTS])
-        if loaded.seal != expected:
-            other = "manifest" if loaded.seal.manifest != expected.manifest else "weights"
-            raise ArtifactError(
-                f"{where}: library, weights and manifest do not belong together: the library was built for other "
-                f"{other}; get the file again, or compile the model again"
-            )
-    return Engine(artifact, loaded)
+
+
+def _in_memory(artifact: Artifact) -> tuple[Artifact, np.ndarray]:
+    """The artifact and the data of its weights, with room behind for the tables that are made of them."""
+    size, room = artifact.weights.size, artifact.manifest.tap_bytes
+    begin = size - data_of(artifact.weights).size
+    if not room:
+        return artifact, artifact.weights[begin:]
+    try:
+        whole = aligned_empty(size + room)
+    except (MemoryError, OSError) as error:
+        raise ArtifactError(f"no memory for {room} bytes of tables that are made of others") from error
+    whole[:size] = artifact.weights
+    return replace(artifact, weights=whole[:size]), whole[begin:]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monstera.runtime.artifact import Artifact
-from monstera.runtime.manifest import InputSpec, Manifest
+from monstera.runtime.library import prefix_of
+from monstera.runtime.manifest import InputSpec, Manifest, ProgramSpec
 
 _HEADER = """\
 /* A network that Monstera compiled for {target}, generated together with net.c. README.md says how to use it. */
@@ -19,22 +20,42 @@ _HEADER = """\
 
 #define NET_ABI {abi}
 #define NET_THREADS {threads}
-#define NET_ARENA_FLOATS {arena}L
 #define NET_WEIGHT_BYTES {weights}L
-#define NET_STEPS {steps}
-
-/* fp32, C-contiguous; whole numbers as floats, too:{inputs} */
-#define NET_INPUTS {input_count}
-#define NET_INPUT_FLOATS {input_floats}
-
-/* likewise:{outputs} */
-#define NET_OUTPUTS {output_count}
-#define NET_OUTPUT_FLOATS {output_floats}
-
+{taps}{sizes}
 #ifdef __cplusplus
 extern "C" {{
 #endif
+{functions}
+#ifdef __cplusplus
+}}
+#endif
+#endif
+"""
 
+_TAPS = """\
+/* Room for tables behind the weights, which net_load_taps fills. */
+#define NET_TAP_BYTES {bytes}L
+"""
+
+_LOAD_TAPS = """
+/* Call it once, before the first run. weights: as below, with room for NET_TAP_BYTES more behind. */
+void net_load_taps(char *weights);
+"""
+
+_SIZES = """\
+#define {N}_ARENA_FLOATS {arena}L
+#define {N}_STEPS {steps}
+
+/* fp32, C-contiguous; whole numbers as floats, too:{inputs} */
+#define {N}_INPUTS {input_count}
+#define {N}_INPUT_FLOATS {input_floats}
+
+/* likewise:{outputs} */
+#define {N}_OUTPUTS {output_count}
+#define {N}_OUTPUT_FLOATS {output_floats}
+"""
+
+_FUNCTIONS = """
 /* As net.c has them: NET_ABI, NET_ARENA_FLOATS, NET_WEIGHT_BYTES, NET_INPUTS, NET_OUTPUTS, NET_STEPS, NET_THREADS. */
 void net_describe(int64_t fields[7]);
 
@@ -51,11 +72,16 @@ void net_team_free(void *team);
  * seconds: NULL, or NET_STEPS doubles that take the time of each step. */
 void net_run(void *team, const char *weights, float *arena, const float *const *inputs, float *const *outputs,
              double *seconds);
+"""
 
-#ifdef __cplusplus
-}}
-#endif
-#endif
+_FURTHER = """
+/* The same for the shapes of {N}_INPUTS. Teams serve all programs, and so does an arena that is large enough. */
+void {n}_describe(int64_t fields[7]);
+const char *{n}_seal(void);
+void *{n}_team_new(void);
+void {n}_team_free(void *team);
+void {n}_run(void *team, const char *weights, float *arena, const float *const *inputs, float *const *outputs,
+          {space}double *seconds);
 """
 
 _README = """\
@@ -97,15 +123,28 @@ def export_c(artifact: Artifact, folder: str | os.PathLike[str]) -> None:
 
 
 def _header(manifest: Manifest) -> str:
-    inputs, outputs = [i.shape for i in manifest.inputs], list(manifest.outputs)
+    prefixes = [prefix_of(i) for i in range(len(manifest.programs))]
+    taps = manifest.tap_bytes
+    functions = [_LOAD_TAPS] if taps else []
+    functions += [_FUNCTIONS, *(_FURTHER.format(n=n, N=n.upper(), space=" " * len(n)) for n in prefixes[1:])]
     return _HEADER.format(
         target=manifest.target,
         abi=manifest.abi,
         threads=manifest.threads,
-        arena=manifest.arena_floats,
         weights=manifest.weight_bytes,
-        steps=len(manifest.layers),
-        inputs=_listed([_named(i) for i in manifest.inputs], inputs),
+        taps=_TAPS.format(bytes=taps) if taps else "",
+        sizes="\n".join(_sizes(n.upper(), program) for n, program in zip(prefixes, manifest.programs, strict=True)),
+        functions="".join(functions),
+    )
+
+
+def _sizes(name: str, program: ProgramSpec) -> str:
+    inputs, outputs = list(program.shapes), list(program.outputs)
+    return _SIZES.format(
+        N=name,
+        arena=program.arena_floats,
+        steps=len(program.layers),
+        inputs=_listed([_named(i) for i in program.inputs], inputs),
         input_count=len(inputs),
         input_floats=_floats(inputs),
         outputs=_listed([f"output {i}" for i in range(len(outputs))], outputs),

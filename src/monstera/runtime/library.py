@@ -16,10 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from monstera.runtime.manifest import ArtifactError, Manifest
+from monstera.runtime.manifest import ArtifactError, Manifest, ProgramSpec
 from monstera.runtime.memory import aligned_empty
 
 _DESCRIPTOR = ("abi", "arena_floats", "weight_bytes", "inputs", "outputs", "layers", "threads")
+
+
+def prefix_of(index: int, first: str = "net") -> str:
+    """What the functions of a program in a library begin with: "net" for the first, then "net2" and so on."""
+    return f"{first}{index + 1}" if index else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,11 @@ class _Code:
         self._dll = ctypes.CDLL(str(path))
         # ctypes never unloads by itself; a server that changes its engines would grow for ever.
         _when_gone(self, _ctypes.dlclose, self._dll._handle)
-        self.run = self._function("run", prefix)
-        self.team_new = self._function("team_new", prefix)
-        self.team_free = self._function("team_free", prefix)
-        self._describe = self._function("describe", prefix)
-        self._seal = self._function("seal", prefix)
+        self.run = self.function(f"{prefix}_run")
+        self.team_new = self.function(f"{prefix}_team_new")
+        self.team_free = self.function(f"{prefix}_team_free")
+        self._describe = self.function(f"{prefix}_describe")
+        self._seal = self.function(f"{prefix}_seal")
         self.team_new.restype = ctypes.c_void_p
         self._seal.restype = ctypes.c_char_p
 
@@ -71,8 +76,13 @@ class _Code:
     def seal(self) -> str:
         return (self._seal() or b"").decode("ascii", "replace")
 
-    def _function(self, name: str, prefix: str) -> Any:
-        return getattr(self._dll, f"{prefix}_{name}")
+    def function(self, name: str) -> Any:
+        """A function of the library.
+
+        Raises:
+            AttributeError: it has none of this name.
+        """
+        return getattr(self._dll, name)
 
 
 class _Context:
@@ -101,41 +111,52 @@ def _free_team(code: _Code, team: int, pid: int) -> None:
 
 
 class Library:
-    """A loaded program with its weights. Immutable; calls from several threads each get a context of their own.
+    """A loaded library with its weights: a program for each set of shapes.
 
-    `seal` says what it was built for.
+    Immutable; calls from several threads each get a context of their own, which serves any program. `weights` is the
+    data of the weights file, and room behind for the tables that are made of it.
+
+    Args:
+        seal: what it must have been built for; None takes it as it is.
 
     Raises:
-        ArtifactError: the library cannot be loaded, or describes itself otherwise than the manifest.
+        ArtifactError: the library cannot be loaded, describes itself otherwise than the manifest, or has another seal.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, weights: np.ndarray, prefix: str = "net") -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, weights: np.ndarray, prefix: str = "net", seal: Seal | None = None
+    ) -> None:
         try:
-            self._code = _Code(path, prefix)
+            self._codes = [_Code(path, prefix_of(i, prefix)) for i in range(len(manifest.programs))]
+            load_taps = self._codes[0].function(f"{prefix}_load_taps") if manifest.tap_bytes else None
         except (OSError, AttributeError) as error:
             raise ArtifactError(f"the compiled library cannot be loaded: {error}") from error
-        expected = [getattr(manifest, name) for name in _DESCRIPTOR]
-        expected = [value if isinstance(value, int) else len(value) for value in expected]
-        names, described = [*_DESCRIPTOR, "bytes in the weights file"], [*self._code.describe(), weights.size]
-        found = zip(names, described, [*expected, manifest.weight_bytes], strict=True)
-        if differing := [f"{name} {is_}, the manifest says {says}" for name, is_, says in found if is_ != says]:
-            raise ArtifactError("library, weights and manifest do not belong together: " + "; ".join(differing))
-        self.seal = Seal.parse(self._code.seal())
+        for code, program in zip(self._codes, manifest.programs, strict=True):
+            _check_description(code.describe(), manifest, program, weights.size)
+        if seal:
+            for code in self._codes:
+                _check_seal(Seal.parse(code.seal()), seal)
         self._arena_floats = manifest.arena_floats
         self._weights = weights
+        if load_taps:
+            load_taps(ctypes.c_void_p(weights.ctypes.data))
         # Contexts at rest. A deque needs no lock of ours, which a fork might find taken.
         self._idle: deque[_Context] = deque()
 
     def run(
-        self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], seconds: np.ndarray | None = None
+        self,
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
+        seconds: np.ndarray | None = None,
+        program: int = 0,
     ) -> None:
-        """Run once: C-contiguous fp32 arrays in and out; `seconds` (float64) takes the time of each step.
+        """Run a program once: C-contiguous fp32 arrays in and out; `seconds` (float64) takes the time of each step.
 
         Raises:
             MemoryError: no memory for the arena or the threads.
         """
         context = self._context()
-        self._code.run(
+        self._codes[program].run(
             ctypes.c_void_p(context.team),
             ctypes.c_void_p(self._weights.ctypes.data),
             ctypes.c_void_p(context.arena.ctypes.data),
@@ -152,7 +173,27 @@ class Library:
                 context = self._idle.pop()
                 if context.pid == os.getpid():
                     return context
-        return _Context(self._code, self._arena_floats)
+        return _Context(self._codes[0], self._arena_floats)
+
+
+def _check_description(described: list[int], manifest: Manifest, program: ProgramSpec, weight_bytes: int) -> None:
+    counts = {"abi": manifest.abi, "weight_bytes": manifest.weight_bytes, "threads": manifest.threads}
+    counts |= {name: len(getattr(program, name)) for name in ("inputs", "outputs", "layers")}
+    counts |= {"arena_floats": program.arena_floats}
+    expected = [counts[name] for name in _DESCRIPTOR]
+    names, described = [*_DESCRIPTOR, "bytes in the weights file"], [*described, weight_bytes - manifest.tap_bytes]
+    found = zip(names, described, [*expected, manifest.weight_bytes], strict=True)
+    if differing := [f"{name} {is_}, the manifest says {says}" for name, is_, says in found if is_ != says]:
+        raise ArtifactError("library, weights and manifest do not belong together: " + "; ".join(differing))
+
+
+def _check_seal(found: Seal, expected: Seal) -> None:
+    if found != expected:
+        other = "manifest" if found.manifest != expected.manifest else "weights"
+        raise ArtifactError(
+            "library, weights and manifest do not belong together: the library was built for other "
+            f"{other}; get the file again, or compile the model again"
+        )
 
 
 def _pointers(arrays: Sequence[np.ndarray]) -> ctypes.Array[ctypes.c_void_p]:

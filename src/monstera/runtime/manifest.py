@@ -11,7 +11,7 @@ from typing import Any
 from monstera.runtime.strict_json import canonical_json, decoded, encoded, parse_json
 
 FORMAT = "monstera"
-VERSION = 3
+VERSION = 4
 DTYPES = ("float32", "int64", "int32", "bool")
 _DEEPEST = 64
 
@@ -69,13 +69,39 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """What is run for one declared set of input shapes: signature, memory, steps.
+
+    `output` is a tree (see the frontend); `outputs` are the shapes it indexes.
+    """
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    output: Mapping[str, Any]
+    arena_floats: int
+    best_floats: int
+    layers: tuple[LayerSpec, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the inputs, which tell programs apart."""
+        return tuple(i.shape for i in self.inputs)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{i.name} {list(i.shape)}" for i in self.inputs)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything about an engine but its weights and code.
 
     The library runs on `platform` ("linux-aarch64") where the processor has `features`; `flags` are the C compiler's,
-    as gcc spells them. `output` is a tree (see the frontend); `outputs` are the shapes it indexes; `sha256` covers the
-    artifact's other parts, and is empty as long as they are not written. `tuning` holds the choices of a tuned engine
-    by layer key; only the compiler reads it.
+    as gcc spells them. It holds one of the `programs` for each declared set of shapes, the example's first; in memory,
+    `tap_bytes` of tables that are made of others when it is loaded follow the weights. `sha256` covers the artifact's
+    other parts, and is empty as long as they are not written. `tuning` holds the choices of a tuned engine by layer
+    key; only the compiler reads it.
+
+    What only a program has (`inputs`, `layers` and so on) is that of the first.
     """
 
     target: str
@@ -84,16 +110,42 @@ class Manifest:
     flags: tuple[str, ...]
     threads: int
     abi: int
-    arena_floats: int
-    best_floats: int
     weight_bytes: int
+    tap_bytes: int
     compiler: str
-    inputs: tuple[InputSpec, ...]
-    outputs: tuple[tuple[int, ...], ...]
-    output: Mapping[str, Any]
-    layers: tuple[LayerSpec, ...]
+    programs: tuple[ProgramSpec, ...]
     sha256: Mapping[str, str] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What the first program takes."""
+        return self.programs[0].inputs
+
+    @property
+    def outputs(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes that the first program gives."""
+        return self.programs[0].outputs
+
+    @property
+    def output(self) -> Mapping[str, Any]:
+        """The structure around the first program's outputs."""
+        return self.programs[0].output
+
+    @property
+    def layers(self) -> tuple[LayerSpec, ...]:
+        """The steps of the first program."""
+        return self.programs[0].layers
+
+    @property
+    def arena_floats(self) -> int:
+        """Floats of an arena that all programs can run in."""
+        return max(program.arena_floats for program in self.programs)
+
+    @property
+    def best_floats(self) -> int:
+        """The least that any placement of all programs could do with."""
+        return max(program.best_floats for program in self.programs)
 
     def to_json(self) -> bytes:
         """Return the manifest as JSON with sorted keys: the same manifest, the same bytes."""
@@ -139,30 +191,51 @@ def _check(manifest: Manifest) -> None:
     """Check what the types do not say.
 
     Raises:
-        ValueError: a negative count, a name twice, an output tree that names outputs there are not.
+        ValueError: a negative count, a name twice, an output tree that names outputs there are not, programs that are
+            not told apart by the shapes of their inputs, and by nothing else of them.
     """
-    counts = {name: getattr(manifest, name) for name in ("abi", "arena_floats", "best_floats", "weight_bytes")}
-    for layer in manifest.layers:
-        counts |= {f"{layer.title} {name}": getattr(layer, name) for name in ("dense_macs", "macs", "bytes")}
-    if wrong := [f"{name} is {value}" for name, value in counts.items() if value < 0]:
-        raise ValueError(f"{wrong[0]}, expected a count")
+    _check_counts({name: getattr(manifest, name) for name in ("abi", "weight_bytes", "tap_bytes")})
     if not 1 <= manifest.threads <= 64:
         raise ValueError(f"threads is {manifest.threads}, expected 1 to 64")
     # They stand in errors, and a terminal must not take them for orders.
     for word in (manifest.target, manifest.platform, *manifest.features):
         if not word.isprintable():
             raise ValueError(f"{word!r:.40} is not the name of a target, a platform or a feature")
-    shapes = [*(i.shape for i in manifest.inputs), *manifest.outputs]
+    if not manifest.programs:
+        raise ValueError("it has no program")
+    for program in manifest.programs:
+        _check_program(program)
+    if len({_signature(program) for program in manifest.programs}) > 1:
+        raise ValueError("its programs take inputs that differ in more than their shapes")
+    if len({program.shapes for program in manifest.programs}) < len(manifest.programs):
+        raise ValueError("two of its programs take inputs of the same shapes")
+
+
+def _signature(program: ProgramSpec) -> tuple[tuple[str, str, bool], ...]:
+    return tuple((i.name, i.dtype, i.positional) for i in program.inputs)
+
+
+def _check_counts(counts: Mapping[str, int]) -> None:
+    if wrong := [f"{name} is {value}" for name, value in counts.items() if value < 0]:
+        raise ValueError(f"{wrong[0]}, expected a count")
+
+
+def _check_program(program: ProgramSpec) -> None:
+    counts = {name: getattr(program, name) for name in ("arena_floats", "best_floats")}
+    for layer in program.layers:
+        counts |= {f"{layer.title} {name}": getattr(layer, name) for name in ("dense_macs", "macs", "bytes")}
+    _check_counts(counts)
+    shapes = [*program.shapes, *program.outputs]
     if wrong := [shape for shape in shapes if min(shape, default=0) < 0]:
         raise ValueError(f"{list(wrong[0])} is not a shape")
-    if wrong := [i.dtype for i in manifest.inputs if i.dtype not in DTYPES]:
+    if wrong := [i.dtype for i in program.inputs if i.dtype not in DTYPES]:
         raise ValueError(f"{wrong[0]!r:.40} is no dtype of an input; expected one of {', '.join(DTYPES)}")
-    if wrong := [i.limit for i in manifest.inputs if i.limit is not None and i.limit < 1]:
+    if wrong := [i.limit for i in program.inputs if i.limit is not None and i.limit < 1]:
         raise ValueError(f"{wrong[0]} is no number of rows")
-    names = [i.name for i in manifest.inputs]
+    names = [i.name for i in program.inputs]
     if len(set(names)) != len(names):
         raise ValueError(f"two inputs have the same name among {names[:20]}")
-    _check_tree(manifest.output, len(manifest.outputs), 0)
+    _check_tree(program.output, len(program.outputs), 0)
 
 
 def _check_tree(tree: Any, outputs: int, depth: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from monstera.runtime.manifest import LayerSpec, Manifest, PackingSpec
+from monstera.runtime.manifest import LayerSpec, PackingSpec
 from monstera.runtime.profile import Profile
 
 # The FMA peak, in GFLOP/s a core, that predictions assume unless told: of the order of a server's core of the 2020s.
@@ -90,16 +90,17 @@ class PackingPlan:
         return "\n".join([*lines, f"predicted for a peak of {self.peak_gflops:g} GFLOP/s"])
 
 
-def packing_plan(manifest: Manifest, profile: Profile | None, peak_gflops: float | None) -> PackingPlan:
-    """Gather the plan from an engine's manifest; the kernel calls of one layer become one row.
+def packing_plan(
+    steps: Sequence[LayerSpec], threads: int, profile: Profile | None, peak_gflops: float | None
+) -> PackingPlan:
+    """Gather the plan from a program's steps; the kernel calls of one layer become one row.
 
     Raises:
         ValueError: the profile was taken of another engine, or the peak is not positive.
     """
-    peak = PEAK_GFLOPS * manifest.threads if peak_gflops is None else peak_gflops
+    peak = PEAK_GFLOPS * threads if peak_gflops is None else peak_gflops
     if not peak > 0:
         raise ValueError(f"peak_gflops must be positive, got {peak_gflops!r}")
-    steps = manifest.layers
     if profile is not None and [p.title for p in profile.layers] != [s.title for s in steps]:
         raise ValueError(
             f"the profile has {len(profile.layers)} steps that are not the {len(steps)} of this engine: "

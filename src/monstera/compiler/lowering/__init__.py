@@ -39,7 +39,7 @@ from monstera.compiler.ir import (
     Where,
 )
 from monstera.compiler.layout import Flat
-from monstera.compiler.lowering.choice import Case, Choice
+from monstera.compiler.lowering.choice import Case, Choice, Cut
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.convolution import lower_conv, lower_linear
 from monstera.compiler.lowering.pointwise import (
@@ -109,11 +109,12 @@ _RULES: dict[type, Callable[[Lowering, Node], None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A program, what could be chosen for each of its layers, and the steps that each choice made."""
+    """A program, what could be chosen for each of its layers, the steps that each choice made, how rows were cut."""
 
     program: Program
     cases: Mapping[str, Case]
     steps: Mapping[str, Mapping[Choice, list[int]]]
+    cuts: Mapping[str, Cut]
 
 
 def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
@@ -126,18 +127,26 @@ def lower(graph: Graph, target: Target, threads: int = 1) -> Program:
 
 
 def lower_with(
-    graph: Graph, target: Target, threads: int, choices: Mapping[str, Sequence[Choice]], *, stripes: bool = True
+    graph: Graph,
+    target: Target,
+    threads: int,
+    choices: Mapping[str, Sequence[Choice]],
+    *,
+    cuts: Mapping[str, Cut] | None = None,
+    stripes: bool = True,
 ) -> Lowered:
     """Turn an optimised graph into a program for a target.
 
     Args:
         choices: by layer key, how the layer is run. Several choices are run one after another, to be timed.
+        cuts: how rows are cut by programs of other shapes that lie in the same library: where they have a layer of the
+            same holes, so has this one.
         stripes: let layers share stripes (see `stripes.py`).
 
     Raises:
         UnsupportedError: a tensor has a form that no kernel takes (six dimensions where it must be copied).
     """
-    low = Lowering(graph, choose_layouts(graph), target, threads, choices)
+    low = Lowering(graph, choose_layouts(graph), target, threads, choices, cuts or {})
     for node in graph.nodes:
         try:
             _RULES[type(node.op)](low, node)
@@ -149,5 +158,5 @@ def lower_with(
         low.copy(f"{value} to output {i}", value, layout, Ref("out", name), layer=low.layer(value))
         outputs.append((name, layout.shape))
     turns = tuple(Turn(i) for i in range(len(low.steps)))
-    program = Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables, turns)
-    return Lowered(in_stripes(program, threads) if stripes else program, low.cases, low.chosen)
+    program = Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables, turns, low.places)
+    return Lowered(in_stripes(program, threads) if stripes else program, low.cases, low.chosen, low.cuts)

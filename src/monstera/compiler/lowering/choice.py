@@ -93,7 +93,27 @@ class Case:
         return Choice(self.candidates[0].order, self.candidates[0].sizes)
 
 
-def spmm_candidates(holes: np.ndarray, groups: int, vectors: int, target: Target) -> tuple[Candidate, ...]:
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How an earlier program of the same library cuts the rows of a layer, so that both read the same weights."""
+
+    order: Order
+    rows: tuple[np.ndarray, ...]
+
+    def priced(self, holes: np.ndarray, price: Price) -> Candidate:
+        """The cut as a candidate, at the prices of other shapes."""
+        blocks = [(part.shape[1], part, np.count_nonzero(~holes[part].all(1), axis=1)) for part in self.rows]
+        return _priced(self.order, blocks, price)
+
+
+def cut_of(candidate: Candidate) -> Cut:
+    """The cut that a candidate is."""
+    return Cut(candidate.order, tuple(part.rows for part in candidate.parts))
+
+
+def spmm_candidates(
+    holes: np.ndarray, groups: int, vectors: int, target: Target, given: Cut | None = None
+) -> tuple[Candidate, ...]:
     """Ways to cut a matrix for the offset-SpMM kernel, best first.
 
     Args:
@@ -101,14 +121,19 @@ def spmm_candidates(holes: np.ndarray, groups: int, vectors: int, target: Target
         groups: convolution groups, which share no block.
         vectors: vectors of a plane.
         target: the instruction set; its tiles say which block sizes have a kernel.
+        given: the only way, if there is one already.
     """
-    return _candidates(holes, groups, tuple(target.tiles), spmm_price(vectors, target))
+    price = spmm_price(vectors, target)
+    return (given.priced(holes, price),) if given else _candidates(holes, groups, tuple(target.tiles), price)
 
 
-def spmv_candidates(holes: np.ndarray, groups: int, images: int, target: Target) -> tuple[Candidate, ...]:
+def spmv_candidates(
+    holes: np.ndarray, groups: int, images: int, target: Target, given: Cut | None = None
+) -> tuple[Candidate, ...]:
     """Ways to cut a matrix for the SpMV kernel, best first; arguments as for `spmm_candidates`."""
     weights = holes.size - int(np.count_nonzero(holes))
-    return _candidates(holes, groups, (16, 8, 4, 1), spmv_price(images, weights, target))
+    price = spmv_price(images, weights, target)
+    return (given.priced(holes, price),) if given else _candidates(holes, groups, (16, 8, 4, 1), price)
 
 
 def _candidates(holes: np.ndarray, groups: int, sizes: Sequence[int], price: Price) -> tuple[Candidate, ...]:

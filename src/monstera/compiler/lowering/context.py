@@ -12,9 +12,9 @@ import numpy as np
 from monstera.compiler.grids import Layouts
 from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape, Slice
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
-from monstera.compiler.lowering.choice import Candidate, Case, Choice
+from monstera.compiler.lowering.choice import Candidate, Case, Choice, Cut, cut_of
 from monstera.compiler.lowering.windows import as_five, grid_args, windows
-from monstera.compiler.program import Field, GridArgs, Kernel, Read, Ref, Step, Sweep, Work
+from monstera.compiler.program import Field, Gathered, GridArgs, Kernel, Read, Ref, Step, Sweep, Work, named
 from monstera.compiler.targets import Target
 
 COPY = Kernel("copy", "copy.h")
@@ -31,11 +31,14 @@ class Lowering:
     target: Target
     threads: int
     choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
+    given: Mapping[str, Cut] = field(default_factory=dict)
+    cuts: dict[str, Cut] = field(default_factory=dict)
     cases: dict[str, Case] = field(default_factory=dict)
     chosen: dict[str, dict[Choice, list[int]]] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     buffers: dict[str, int] = field(default_factory=dict)
     tables: dict[str, np.ndarray] = field(default_factory=dict)
+    places: dict[str, Gathered] = field(default_factory=dict)
     _nodes: dict[str, Node] = field(default_factory=dict)
     _shapes: Mapping[str, Shape] = field(default_factory=dict)
     _slots: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -146,10 +149,15 @@ class Lowering:
 
     def table(self, array: np.ndarray) -> Ref:
         """A constant table, stored once per content."""
-        array = np.ascontiguousarray(array)
-        name = f"{array.dtype.name}.{hashlib.sha256(array.data).hexdigest()[:16]}"
+        name, array = named(array)
         self.tables.setdefault(name, array)
         return Ref("weights", name)
+
+    def gathered(self, columns: np.ndarray, places: np.ndarray) -> Ref:
+        """The table of where columns read; what it is made of is kept, as other shapes have other places."""
+        ref = self.table(places[columns])
+        self.places.setdefault(ref.name, Gathered(columns, places))
+        return ref
 
     def bias(self, op: Conv | Linear | Recurrent) -> np.ndarray:
         """What is added to each row: `[rows]`, zeros if the operator has none."""
@@ -163,19 +171,26 @@ class Lowering:
 
     # Choices --------------------------------------------------------------------------------------------------------
 
-    def key(self, *parts: object) -> str:
-        """The key of a layer: all that its code depends on beside what `parts` say."""
+    def key(self, *parts: object, given: Cut | None = None) -> str:
+        """The key of a layer: all that its code depends on beside what `parts` say; a given cut is a part, too."""
+        parts = (*parts, given.order, *given.rows) if given else parts
         digest = hashlib.sha256(f"{self.target.name} {self.threads}".encode())
         for part in parts:
             digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else repr(part).encode())
         return digest.hexdigest()[:24]
 
-    def each_choice(self, key: str, case: Case) -> Iterator[tuple[Choice, Candidate]]:
+    def matrix(self, kernel: str, holes: np.ndarray, groups: int = 1) -> str:
+        """The name by which programs of one library know the rows of a layer: what its blocks depend on."""
+        return self.key(kernel, np.packbits(holes), (holes.shape, groups))
+
+    def each_choice(self, key: str, case: Case, matrix: str) -> Iterator[tuple[Choice, Candidate]]:
         """What to run a layer by: normally one choice. Steps made before the next is asked for are put down to it."""
         self.cases[key] = case
         for choice in self.choices.get(key) or (case.default,):
             first = len(self.steps)
-            yield choice, choice.among(case.candidates)
+            candidate = choice.among(case.candidates)
+            yield choice, candidate
+            self.cuts.setdefault(matrix, cut_of(candidate))
             self.chosen.setdefault(key, {}).setdefault(choice, []).extend(range(first, len(self.steps)))
 
     # Steps ----------------------------------------------------------------------------------------------------------

@@ -98,7 +98,9 @@ def _over_planes(low: Lowering, node: Node) -> None:
         "abreast": int(abreast),
         "far": int(4 * layout.size > LAST_LEVEL_BYTES),
     }
-    case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target), vectors)
+    rows = low.matrix("spmm", matrix.holes, op.groups)
+    given = low.given.get(rows)
+    case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target, given), vectors)
     shape = (
         common["half"],
         abreast,
@@ -109,8 +111,8 @@ def _over_planes(low: Lowering, node: Node) -> None:
         vectors,
         *stretches[1:],
     )
-    key = low.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape)
-    for choice, candidate in low.each_choice(key, case):
+    key = low.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape, given=given)
+    for choice, candidate in low.each_choice(key, case, rows):
         for part in candidate.parts:
             _spmm(low, node, matrix, part, choice, common, over, stretches)
 
@@ -224,12 +226,16 @@ def _one_pixel(low: Lowering, node: Node) -> None:
 
 def _product(low: Lowering, node: Node, matrix: Matrix, images: tuple[int, int], activation: Activation | None) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
-    candidates = spmv_candidates(matrix.holes, matrix.groups, images[0], low.target)
+    rows = low.matrix("spmv", matrix.holes, matrix.groups)
+    given = low.given.get(rows)
+    candidates = spmv_candidates(matrix.holes, matrix.groups, images[0], low.target, given)
     if near(matrix.offsets):
         candidates = unified_candidates(candidates, matrix.values, matrix.holes, images[0], low.target)
     unified = [candidate.sizes for candidate in candidates if any(part.unified for part in candidate.parts)]
-    key = low.key("spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation), *unified)
-    for _, candidate in low.each_choice(key, Case(candidates, 0)):
+    key = low.key(
+        "spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation), *unified, given=given
+    )
+    for _, candidate in low.each_choice(key, Case(candidates, 0), rows):
         for part in candidate.parts:
             _spmv(low, node, matrix, part, images, activation)
 

@@ -35,7 +35,7 @@ class Matrix:
 
 def column_tables(low: Lowering, matrix: Matrix, blocks: Blocks) -> dict[str, Field]:
     """What the columns of blocks read and by what they multiply, for either kernel."""
-    return {"offset": low.table(matrix.offsets[blocks.columns]), "weight": low.table(blocks.values)}
+    return {"offset": low.gathered(blocks.columns, matrix.offsets), "weight": low.table(blocks.values)}
 
 
 def block_table(low: Lowering, matrix: Matrix, blocks: Blocks) -> Ref:

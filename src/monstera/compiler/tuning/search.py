@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from monstera.compiler.frontends import Imported
 from monstera.compiler.lowering import lower_with
-from monstera.compiler.lowering.choice import Case, Choice
+from monstera.compiler.lowering.choice import Case, Choice, Cut
 from monstera.compiler.targets import Target, platform_of
 from monstera.compiler.tuning.table import Table, cached_table, keep
 from monstera.compiler.tuning.trial import time_choices
@@ -34,8 +34,17 @@ _UNROLLS = (1, 2, 4)
 _WORTHWHILE = 0.98
 
 
-def tune_layers(imported: Imported, target: Target, threads: int, effort: Effort, known: Table) -> Table:
+def tune_layers(
+    imported: Imported,
+    target: Target,
+    threads: int,
+    effort: Effort,
+    known: Table,
+    cuts: Mapping[str, Cut] | None = None,
+) -> Table:
     """The best choice found for every layer of an optimised graph; what is known is not timed again.
+
+    `cuts` say how programs of other shapes cut rows, as for `lower_with`.
 
     Raises:
         ValueError: a target that this machine cannot run and so cannot time.
@@ -44,12 +53,12 @@ def tune_layers(imported: Imported, target: Target, threads: int, effort: Effort
     if effort == "none":
         return known
     _check_runs(target)
-    cases = lower_with(imported.graph, target, threads, {}).cases
+    cases = lower_with(imported.graph, target, threads, {}, cuts=cuts).cases
     table = cached_table(set(cases), target, effort).joined(known)
     missing = {key: case for key, case in cases.items() if key not in table.choices}
     if not missing:
         return table
-    found = _search(imported, target, threads, effort, missing)
+    found = _search(imported, target, threads, effort, missing, cuts)
     keep(found, target, effort)
     return table.joined(found)
 
@@ -62,7 +71,14 @@ def _check_runs(target: Target) -> None:
         )
 
 
-def _search(imported: Imported, target: Target, threads: int, effort: Effort, cases: Mapping[str, Case]) -> Table:
+def _search(
+    imported: Imported,
+    target: Target,
+    threads: int,
+    effort: Effort,
+    cases: Mapping[str, Case],
+    cuts: Mapping[str, Cut] | None,
+) -> Table:
     rng = random.Random(0)
     generations = 1 if effort == "fast" else GENERATIONS
     times: dict[str, dict[Choice, float]] = {key: {} for key in cases}
@@ -70,7 +86,7 @@ def _search(imported: Imported, target: Target, threads: int, effort: Effort, ca
         task = progress.add_task(f"tuning {len(cases)} layers", total=generations)
         for _ in range(generations):
             trial = {key: [case.default, *_next_choices(case, times[key], target, rng)] for key, case in cases.items()}
-            for key, measured in time_choices(imported, target, threads, trial).items():
+            for key, measured in time_choices(imported, target, threads, trial, cuts).items():
                 # Timings of different builds are compared by what the same default took in each.
                 if key in cases:
                     times[key] |= _relative(measured, cases[key].default, times[key])

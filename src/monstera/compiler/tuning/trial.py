@@ -12,7 +12,7 @@ from monstera.compiler.describe import manifest_of
 from monstera.compiler.emit import emit, unit
 from monstera.compiler.frontends import Imported
 from monstera.compiler.lowering import lower_with
-from monstera.compiler.lowering.choice import Choice
+from monstera.compiler.lowering.choice import Choice, Cut
 from monstera.compiler.targets import Target
 from monstera.runtime import Manifest, as_array, pack_tensors, random_array
 from monstera.runtime.library import Library
@@ -23,17 +23,21 @@ ROUNDS = 9
 
 
 def time_choices(
-    imported: Imported, target: Target, threads: int, choices: Mapping[str, Sequence[Choice]]
+    imported: Imported,
+    target: Target,
+    threads: int,
+    choices: Mapping[str, Sequence[Choice]],
+    cuts: Mapping[str, Cut] | None = None,
 ) -> dict[str, dict[Choice, float]]:
     """Milliseconds of every choice of every layer, layers of one key added up.
 
     Raises:
         BuildError: the C compiler is missing or failed.
     """
-    lowered = lower_with(imported.graph, target, threads, choices, stripes=False)
+    lowered = lower_with(imported.graph, target, threads, choices, cuts=cuts, stripes=False)
     program = unit(lowered.program)
     path = build(emit([program], target, threads), target)
-    manifest = manifest_of(imported, program, target, threads)
+    manifest = manifest_of([imported], [program], target, threads)
     library = Library(path, manifest, data_of(pack_tensors(lowered.program.tables)))
     ms = _medians(library, manifest, len(lowered.program.steps))
     return {
