@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from monstera.compiler.ir import Concat, DepthToSpace, Mul, Pad, Shape, Slice
 # Every piece costs a copy of its own.
 _MOST_PIECES = 128
 # What numpy calls the modes in which padding repeats what is there.
-_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+Mode: TypeAlias = Literal["reflect", "edge", "wrap"]
+_MODES: Mapping[str, Mode] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 def _same(_build: Builder, call: Call) -> Value:
@@ -175,7 +177,7 @@ def _pieces(places: Sequence[int]) -> list[range]:
     return pieces
 
 
-def padded(build: Builder, x: Value, pads: Mapping[int, Sequence[int]], mode: str) -> Value:
+def padded(build: Builder, x: Value, pads: Mapping[int, Sequence[int]], mode: Mode) -> Value:
     """Padding before and after dimensions by what is there, in one of numpy's modes, which says which place goes where.
 
     Raises:
