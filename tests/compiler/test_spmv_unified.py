@@ -12,42 +12,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 import monstera as ms
+from compiler.spmv_calls import HERE, UNIFIED_POINTERS, Args, UnifiedArgs, library_of, run_kernel
 from monstera.compiler import kernels, price
-from monstera.compiler.build import build
 from monstera.compiler.ir import Activation
 from monstera.compiler.lowering.choice import spmv_candidates
 from monstera.compiler.lowering.unified import SIZES, UnifiedColumns, near, unified_candidates, unified_columns
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.price import spmv_price
 from monstera.compiler.targets import TARGETS
-from monstera.runtime import architecture, cpu_features
 
 RELU = Activation("relu")
-HERE = [t for t in TARGETS.values() if t.architecture == architecture() and cpu_features().issuperset(t.features)]
-POINTERS = ("offset", "magnitude", "sign", "weight", "block", "bias", "row")
-
-
-class Args(ctypes.Structure):
-    """`spmv_unified_args`."""
-
-    _fields_ = [
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("x_image", ctypes.c_long),
-        ("y_image", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in POINTERS),
-        *((name, ctypes.c_int) for name in ("blocks", "images", "first_row")),
-    ]
-
-
-class PlainArgs(ctypes.Structure):
-    """`spmv_args`."""
-
-    _fields_ = [
-        *Args._fields_[:4],
-        *((name, ctypes.c_void_p) for name in ("offset", "weight", "block", "bias", "row")),
-        *((name, ctypes.c_int) for name in ("blocks", "groups", "images", "first_row")),
-    ]
 
 
 @pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
@@ -62,12 +36,7 @@ def library(request) -> ctypes.CDLL:
             (kernels.spmv_kernel(size, activation), "spmv_args"),
         )
     }
-    exports = "".join(
-        f"EXPORT void run_{k.name}(const {args} *a, int id, int count) "
-        f"{{ {k.name}(a, (part){{id, count, {{0, 1 << 30}}}}); }}\n"
-        for k, args in calls.items()
-    )
-    return ctypes.CDLL(str(build(kernels.source(calls, request.param) + exports, request.param)))
+    return library_of(calls, request.param)
 
 
 def matrix_of(rng: np.random.Generator, size: int, blocks: int, columns: int, unified: float) -> np.ndarray:
@@ -81,15 +50,13 @@ def matrix_of(rng: np.random.Generator, size: int, blocks: int, columns: int, un
 def run(library: ctypes.CDLL, blocks: Blocks, bias: np.ndarray, x: np.ndarray, y: np.ndarray, **how) -> None:
     """y[image, row] of the rows in `blocks`, by `threads` threads one after the other."""
     columns = unified_columns(blocks, np.arange(x.shape[1]), 0 * blocks.start)
-    held = {name: getattr(columns, name) for name in POINTERS[:5]}
+    held = {name: getattr(columns, name) for name in UNIFIED_POINTERS[:5]}
     held |= {"bias": bias[blocks.row].astype(np.float32), "row": np.ascontiguousarray(blocks.row)}
     pointers = {name: array.ctypes.data for name, array in held.items()}
     pointers["row"] = pointers["row"] if how["scattered"] else None
-    args = Args(x.ctypes.data, y.ctypes.data, x.shape[1], y.shape[1], **pointers)
+    args = UnifiedArgs(x.ctypes.data, y.ctypes.data, x.shape[1], y.shape[1], **pointers)
     args.blocks, args.images, args.first_row = blocks.count, len(x), int(blocks.row[0, 0])
-    name = kernels.spmv_unified_kernel(blocks.rows, how["activation"]).name
-    for thread in range(how["threads"]):
-        library[f"run_{name}"](ctypes.byref(args), thread, how["threads"])
+    run_kernel(library, kernels.spmv_unified_kernel(blocks.rows, how["activation"]), args, how["threads"])
 
 
 def whole(columns: UnifiedColumns, blocks: Blocks, shape: tuple[int, int]) -> np.ndarray:
@@ -158,8 +125,8 @@ def test_unified_columns_give_the_very_sums_of_the_plain_kernel(library, size, i
     table = np.stack([blocks.start, blocks.first, blocks.length, 0 * blocks.start], 1).astype(np.int32)
     held = [x, plain, blocks.columns, blocks.values, table, bias]
     x_, y_, *tables = (array.ctypes.data for array in held)
-    args = PlainArgs(x_, y_, x.shape[1], len(matrix), *tables, None, blocks.count, 1, images, 0)
-    library[f"run_{kernels.spmv_kernel(size, None).name}"](ctypes.byref(args), 0, 1)
+    args = Args(x_, y_, x.shape[1], len(matrix), *tables, None, blocks.count, 1, images, 0)
+    run_kernel(library, kernels.spmv_kernel(size, None), args, threads=1)
     np.testing.assert_array_equal(y, plain)
 
 
