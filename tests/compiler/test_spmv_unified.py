@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import monstera as ms
 from compiler.spmv_calls import HERE, UNIFIED_POINTERS, Args, UnifiedArgs, library_of, run_kernel
 from monstera.compiler import kernels, price
 from monstera.compiler.ir import Activation
-from monstera.compiler.lowering.choice import spmv_candidates
+from monstera.compiler.lowering.choice import Candidate, spmv_candidates
 from monstera.compiler.lowering.unified import SIZES, UnifiedColumns, near, unified_candidates, unified_columns
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.price import spmv_price
@@ -161,8 +162,20 @@ def test_candidates_are_left_as_they_are_unless_magnitudes_repeat(monkeypatch):
         found = spmv_candidates(matrix == 0, 1, 1, TARGETS["avx512"])
         marked = unified_candidates(found, matrix, matrix == 0, 1, TARGETS["avx512"])
         assert any(part.unified for part in marked[0].parts) == bool(unified)
-        assert list(marked) == sorted(marked, key=lambda candidate: candidate.flop)
         assert unified or all(a is b for a, b in zip(marked, found, strict=True))
+
+
+def test_of_marked_candidates_that_cost_about_the_same_the_plainest_comes_first(monkeypatch):
+    monkeypatch.setattr(price, "_CACHE_BYTES", 0)
+    matrix = matrix_of(np.random.default_rng(0), 16, 4, 100, 1.0)
+    plain, *_ = spmv_candidates(matrix == 0, 1, 1, TARGETS["avx512"])
+    (part,) = plain.parts
+    halves = [replace(part, rows=rows, flop=0.4995 * part.flop) for rows in (part.rows[:2], part.rows[2:])]
+    cheaper = Candidate(plain.order, tuple(halves))
+    assert cheaper.flop < plain.flop
+    marked = unified_candidates((cheaper, plain), matrix, matrix == 0, 1, TARGETS["avx512"])
+    assert [len(candidate.parts) for candidate in marked] == [1, 2]
+    assert marked[0].flop > marked[1].flop
 
 
 def model_of(rows: int, unified: float) -> nn.Sequential:
