@@ -7,43 +7,22 @@ import ctypes
 import numpy as np
 import pytest
 
+from compiler.spmv_calls import HERE, Args, library_of, run_kernel
 from monstera.compiler import kernels
-from monstera.compiler.build import build
 from monstera.compiler.ir import Activation
 from monstera.compiler.lowering import single_rows
 from monstera.compiler.lowering.single_rows import in_column_groups
 from monstera.compiler.packing import Blocks, pack
-from monstera.compiler.targets import TARGETS
-from monstera.runtime import architecture, cpu_features
 
 SIZES = (1, 4, 8, 16)
 RELU = Activation("relu")
-HERE = [t for t in TARGETS.values() if t.architecture == architecture() and cpu_features().issuperset(t.features)]
-
-
-class Args(ctypes.Structure):
-    """`spmv_args`."""
-
-    _fields_ = [
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("x_image", ctypes.c_long),
-        ("y_image", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in ("offset", "weight", "block", "bias", "row")),
-        ("blocks", ctypes.c_int),
-        ("groups", ctypes.c_int),
-        ("images", ctypes.c_int),
-        ("first_row", ctypes.c_int),
-    ]
 
 
 @pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
 def library(request) -> ctypes.CDLL:
     """All block sizes with and without an activation, built for one instruction set."""
     used = [kernels.spmv_kernel(size, activation) for size in SIZES for activation in (None, RELU)]
-    call = "{{ {0}(a, (part){{id, count, {{0, 1 << 30}}}}); }}\n"
-    exports = (f"EXPORT void run_{k.name}(const spmv_args *a, int id, int count) {call.format(k.name)}" for k in used)
-    return ctypes.CDLL(str(build(kernels.source(used, request.param) + "".join(exports), request.param)))
+    return library_of(dict.fromkeys(used, "spmv_args"), request.param)
 
 
 def _run(library: ctypes.CDLL, blocks: Blocks, bias: np.ndarray, x: np.ndarray, y: np.ndarray, **how) -> None:
@@ -60,9 +39,7 @@ def _run(library: ctypes.CDLL, blocks: Blocks, bias: np.ndarray, x: np.ndarray, 
     scattered = row_ if how["scattered"] else None
     sizes = (blocks.count, groups, len(x), int(row[0, 0]))
     args = Args(x_, y_, x.shape[1], y.shape[1], offset_, weight_, block, bias_, scattered, *sizes)
-    name = kernels.spmv_kernel(blocks.rows, how["activation"]).name
-    for thread in range(how["threads"]):
-        library[f"run_{name}"](ctypes.byref(args), thread, how["threads"])
+    run_kernel(library, kernels.spmv_kernel(blocks.rows, how["activation"]), args, how["threads"])
 
 
 @pytest.mark.parametrize("size", SIZES)

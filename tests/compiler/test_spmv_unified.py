@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,42 +13,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 import monstera as ms
+from compiler.spmv_calls import HERE, UNIFIED_POINTERS, Args, UnifiedArgs, library_of, run_kernel
 from monstera.compiler import kernels, price
-from monstera.compiler.build import build
 from monstera.compiler.ir import Activation
-from monstera.compiler.lowering.choice import spmv_candidates
+from monstera.compiler.lowering.choice import Candidate, spmv_candidates
 from monstera.compiler.lowering.unified import SIZES, UnifiedColumns, near, unified_candidates, unified_columns
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.price import spmv_price
 from monstera.compiler.targets import TARGETS
-from monstera.runtime import architecture, cpu_features
 
 RELU = Activation("relu")
-HERE = [t for t in TARGETS.values() if t.architecture == architecture() and cpu_features().issuperset(t.features)]
-POINTERS = ("offset", "magnitude", "sign", "weight", "block", "bias", "row")
-
-
-class Args(ctypes.Structure):
-    """`spmv_unified_args`."""
-
-    _fields_ = [
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("x_image", ctypes.c_long),
-        ("y_image", ctypes.c_long),
-        *((name, ctypes.c_void_p) for name in POINTERS),
-        *((name, ctypes.c_int) for name in ("blocks", "images", "first_row")),
-    ]
-
-
-class PlainArgs(ctypes.Structure):
-    """`spmv_args`."""
-
-    _fields_ = [
-        *Args._fields_[:4],
-        *((name, ctypes.c_void_p) for name in ("offset", "weight", "block", "bias", "row")),
-        *((name, ctypes.c_int) for name in ("blocks", "groups", "images", "first_row")),
-    ]
 
 
 @pytest.fixture(scope="module", params=HERE, ids=lambda target: target.name)
@@ -62,12 +37,7 @@ def library(request) -> ctypes.CDLL:
             (kernels.spmv_kernel(size, activation), "spmv_args"),
         )
     }
-    exports = "".join(
-        f"EXPORT void run_{k.name}(const {args} *a, int id, int count) "
-        f"{{ {k.name}(a, (part){{id, count, {{0, 1 << 30}}}}); }}\n"
-        for k, args in calls.items()
-    )
-    return ctypes.CDLL(str(build(kernels.source(calls, request.param) + exports, request.param)))
+    return library_of(calls, request.param)
 
 
 def matrix_of(rng: np.random.Generator, size: int, blocks: int, columns: int, unified: float) -> np.ndarray:
@@ -81,15 +51,13 @@ def matrix_of(rng: np.random.Generator, size: int, blocks: int, columns: int, un
 def run(library: ctypes.CDLL, blocks: Blocks, bias: np.ndarray, x: np.ndarray, y: np.ndarray, **how) -> None:
     """y[image, row] of the rows in `blocks`, by `threads` threads one after the other."""
     columns = unified_columns(blocks, np.arange(x.shape[1]), 0 * blocks.start)
-    held = {name: getattr(columns, name) for name in POINTERS[:5]}
+    held = {name: getattr(columns, name) for name in UNIFIED_POINTERS[:5]}
     held |= {"bias": bias[blocks.row].astype(np.float32), "row": np.ascontiguousarray(blocks.row)}
     pointers = {name: array.ctypes.data for name, array in held.items()}
     pointers["row"] = pointers["row"] if how["scattered"] else None
-    args = Args(x.ctypes.data, y.ctypes.data, x.shape[1], y.shape[1], **pointers)
+    args = UnifiedArgs(x.ctypes.data, y.ctypes.data, x.shape[1], y.shape[1], **pointers)
     args.blocks, args.images, args.first_row = blocks.count, len(x), int(blocks.row[0, 0])
-    name = kernels.spmv_unified_kernel(blocks.rows, how["activation"]).name
-    for thread in range(how["threads"]):
-        library[f"run_{name}"](ctypes.byref(args), thread, how["threads"])
+    run_kernel(library, kernels.spmv_unified_kernel(blocks.rows, how["activation"]), args, how["threads"])
 
 
 def whole(columns: UnifiedColumns, blocks: Blocks, shape: tuple[int, int]) -> np.ndarray:
@@ -158,8 +126,8 @@ def test_unified_columns_give_the_very_sums_of_the_plain_kernel(library, size, i
     table = np.stack([blocks.start, blocks.first, blocks.length, 0 * blocks.start], 1).astype(np.int32)
     held = [x, plain, blocks.columns, blocks.values, table, bias]
     x_, y_, *tables = (array.ctypes.data for array in held)
-    args = PlainArgs(x_, y_, x.shape[1], len(matrix), *tables, None, blocks.count, 1, images, 0)
-    library[f"run_{kernels.spmv_kernel(size, None).name}"](ctypes.byref(args), 0, 1)
+    args = Args(x_, y_, x.shape[1], len(matrix), *tables, None, blocks.count, 1, images, 0)
+    run_kernel(library, kernels.spmv_kernel(size, None), args, threads=1)
     np.testing.assert_array_equal(y, plain)
 
 
@@ -194,8 +162,20 @@ def test_candidates_are_left_as_they_are_unless_magnitudes_repeat(monkeypatch):
         found = spmv_candidates(matrix == 0, 1, 1, TARGETS["avx512"])
         marked = unified_candidates(found, matrix, matrix == 0, 1, TARGETS["avx512"])
         assert any(part.unified for part in marked[0].parts) == bool(unified)
-        assert list(marked) == sorted(marked, key=lambda candidate: candidate.flop)
         assert unified or all(a is b for a, b in zip(marked, found, strict=True))
+
+
+def test_of_marked_candidates_that_cost_about_the_same_the_plainest_comes_first(monkeypatch):
+    monkeypatch.setattr(price, "_CACHE_BYTES", 0)
+    matrix = matrix_of(np.random.default_rng(0), 16, 4, 100, 1.0)
+    plain, *_ = spmv_candidates(matrix == 0, 1, 1, TARGETS["avx512"])
+    (part,) = plain.parts
+    halves = [replace(part, rows=rows, flop=0.4995 * part.flop) for rows in (part.rows[:2], part.rows[2:])]
+    cheaper = Candidate(plain.order, tuple(halves))
+    assert cheaper.flop < plain.flop
+    marked = unified_candidates((cheaper, plain), matrix, matrix == 0, 1, TARGETS["avx512"])
+    assert [len(candidate.parts) for candidate in marked] == [1, 2]
+    assert marked[0].flop > marked[1].flop
 
 
 def model_of(rows: int, unified: float) -> nn.Sequential:

@@ -137,14 +137,19 @@ def spmv_candidates(
 
 
 def _candidates(holes: np.ndarray, groups: int, sizes: Sequence[int], price: Price) -> tuple[Candidate, ...]:
-    """The best first: the plainest of those that are nearly the cheapest; the rest by price. No two are the same."""
+    """The ways to cut a matrix, best first; no two are the same."""
     fitting = [size for size in sizes if size <= max(1, len(holes) // groups)]
     found = _cuts(natural(holes, groups, max(fitting)), "natural", fitting, price)
     weights = holes.size - int(np.count_nonzero(holes))
     bound = price.flop * price.bound(len(holes), weights, fitting)
     if _WORTHWHILE * min(c.flop for c in found) > bound:
         found += _cuts(clustered(holes, groups, max(fitting), price), "clustered", fitting, price)
-    found.sort(key=lambda candidate: candidate.flop)
+    return best_first(found)
+
+
+def best_first(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The best first: the plainest of those that are nearly the cheapest; the rest by price."""
+    found = sorted(candidates, key=lambda candidate: candidate.flop)
     near = [candidate for candidate in found if _WORTHWHILE * candidate.flop <= found[0].flop]
     best = min(near, key=lambda candidate: (candidate.order == "clustered", len(candidate.parts)))
     return best, *(candidate for candidate in found if candidate is not best)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from monstera.compiler.lowering.choice import Candidate, Part
+from monstera.compiler.lowering.choice import Candidate, Part, best_first
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.price import Price, in_cache, spmv_price
@@ -74,7 +74,7 @@ def unified_candidates(
     ]
     if not any(part.unified for candidate in marked for part in candidate.parts):
         return tuple(candidates)
-    return tuple(sorted(marked, key=lambda candidate: candidate.flop))
+    return best_first(marked)
 
 
 def unified_columns(blocks: Blocks, offsets: np.ndarray, base: np.ndarray) -> UnifiedColumns:
