@@ -11,8 +11,6 @@ The pictures are the thousand of `imagenet_sample`, mostly from ImageNet's train
 
 from __future__ import annotations
 
-import tempfile
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,20 +71,11 @@ NETWORKS = {
 }
 
 
-def exported(model: nn.Module, x: Tensor, path: Path) -> Path:
-    """The ONNX file that torch's exporter writes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(model, (x,), str(path), dynamo=True, opset_version=18, verbose=False)
-    return path
-
-
 def evaluate(name: str, pictures: Pictures, threads: int = 1) -> dict[str, Any]:
     """Count right answers of torch and of the engine from ONNX, and how far their logits lie apart."""
     network = NETWORKS[name]
     model = network.load()
-    with tempfile.TemporaryDirectory() as folder:
-        path = exported(model, network.prepare(pictures.images[:1]), Path(folder) / "net.onnx")
+    with measure.onnx_file(model, network.prepare(pictures.images[:1])) as path:
         engine = ms.compile(path, threads=threads)
     right = dict.fromkeys(("torch_top1", "torch_top5", "engine_top1", "engine_top5"), 0)
     error = scale = 0.0

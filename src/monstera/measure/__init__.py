@@ -21,6 +21,7 @@ from monstera.measure.peers import (
     PEERS,
     Peer,
     monstera,
+    onnx_file,
     peer,
 )
 from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write, write_json
@@ -90,6 +91,7 @@ __all__ = [
     "make_study",
     "max_error",
     "monstera",
+    "onnx_file",
     "peer",
     "pin",
     "profile_cases",

@@ -7,7 +7,7 @@ says is fastest for one request at a time: in fp32, but for "openvino default", 
 from __future__ import annotations
 
 from monstera.measure.peers.ncnn_engine import NCNN
-from monstera.measure.peers.onnx_engines import ONNX_RUNTIME, OPENVINO, OPENVINO_DEFAULT
+from monstera.measure.peers.onnx_engines import ONNX_RUNTIME, OPENVINO, OPENVINO_DEFAULT, onnx_file
 from monstera.measure.peers.ours import MONSTERA, monstera
 from monstera.measure.peers.peer import FP32, FP32_TOLERANCE, Call, Peer, torch_threads
 from monstera.measure.peers.torch_engines import EAGER, INDUCTOR
@@ -26,6 +26,7 @@ __all__ = [
     "Call",
     "Peer",
     "monstera",
+    "onnx_file",
     "peer",
     "torch_threads",
 ]

@@ -29,7 +29,7 @@ def _onnxruntime(model: nn.Module, example: Inputs, threads: int) -> Call:
     options.inter_op_num_threads = 1
     # Its idle threads would otherwise spin on into the turn of the next engine.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    with _onnx_file(model, example) as path:
+    with onnx_file(model, example) as path:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     feed = _feed([entry.name for entry in session.get_inputs()], example)
     return lambda: session.run(None, feed)
@@ -49,7 +49,7 @@ def _openvino(model: nn.Module, example: Inputs, threads: int, hints: Mapping[st
 
     core = openvino.Core()
     settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": threads, **hints}
-    with _onnx_file(model, example) as path:
+    with onnx_file(model, example) as path:
         compiled = core.compile_model(core.read_model(path), "CPU", settings)
     request = compiled.create_infer_request()
     feed = _feed([entry.get_any_name() for entry in compiled.inputs], example)
@@ -65,8 +65,8 @@ def _openvino_chooses() -> str:
 
 
 @contextmanager
-def _onnx_file(model: nn.Module, example: Inputs) -> Iterator[Path]:
-    """Export `model` to an ONNX file that is gone afterwards (weights beside it, so that any size goes)."""
+def onnx_file(model: nn.Module, example: Inputs) -> Iterator[Path]:
+    """Export `model` by torch's exporter to an ONNX file that is gone afterwards (weights may lie beside it)."""
     args, kwargs = arguments(example)
     log = logging.getLogger("torch.onnx")
     level = log.level
