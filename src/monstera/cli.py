@@ -66,8 +66,9 @@ def demo(
 
         outcome = show.run(settings, folder, progress)
     console.print(terminal(_demo_table(outcome)))
-    console.print(circumstances(outcome.comparison), style="dim")
-    console.print(f"The programs are in {folder}. Next: monstera profile {folder / 'digits-sparse.monstera'}")
+    console.print(circumstances(outcome.comparison), style="dim", markup=False)
+    program = folder / "digits-sparse.monstera"
+    console.print(f"The programs are in {folder}. Next: monstera profile {program}", markup=False)
 
 
 @app.command()
@@ -108,7 +109,7 @@ def profile(
 
     engine = load(program)
     console = Console()
-    console.print(str(engine), highlight=False)
+    console.print(str(engine), highlight=False, markup=False)
     console.print(str(engine.memory), highlight=False)
     times = engine.profile(rounds=rounds, shape=shape)
     console.print(str(times), highlight=False, soft_wrap=True, markup=False)
@@ -160,7 +161,8 @@ def export_c(
     from monstera.runtime import export_c, read_artifact
 
     export_c(read_artifact(program), folder)
-    Console().print(f"{folder}: net.c, net.h, net.mk, weights.safetensors, README.md", highlight=False, soft_wrap=True)
+    files = "net.c, net.h, net.mk, weights.safetensors, README.md"
+    Console().print(f"{folder}: {files}", highlight=False, soft_wrap=True, markup=False)
 
 
 def main() -> None:

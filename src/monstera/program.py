@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from monstera.runtime import ArtifactError, Manifest, ProgramSpec, open_artifact
-from monstera.runtime.artifact import GRAPH, PARAMS, Opened
+from monstera.runtime.artifact import GRAPH, Opened
 from monstera.runtime.verify import facts, verified
 
 
@@ -24,7 +24,7 @@ def checks(path: str | os.PathLike[str], sha256: str | None = None) -> Iterator[
     """
     opened = open_artifact(path, sha256)
     yield f"digest {opened.digest}" + (", as expected" if sha256 else "")
-    yield from verified(opened)
+    text, params = yield from verified(opened)
     try:
         from monstera.compiler.graph_file import read_graphs
         from monstera.compiler.ir.check import GraphError
@@ -32,9 +32,12 @@ def checks(path: str | os.PathLike[str], sha256: str | None = None) -> Iterator[
         yield f"{GRAPH}: not checked against the rules of the operators: that takes the compiler ({error})"
         return
     try:
-        graphs = read_graphs(opened.read(GRAPH).tobytes(), opened.read(PARAMS))
+        graphs = read_graphs(text, params)
     except GraphError as error:
         raise ArtifactError(f"{opened.where}: {error}") from error
+    programs = opened.manifest.programs
+    if [tuple(shape for _, shape in graph.inputs) for graph in graphs] != [program.shapes for program in programs]:
+        raise ArtifactError(f"{opened.where}: {GRAPH} holds graphs of other inputs than the manifest's programs")
     for graph in graphs:
         yield f"{GRAPH}: {len(graph.nodes)} nodes whose shapes follow from each other, {len(graph.params)} parameters"
 

@@ -92,6 +92,19 @@ def test_brackets_in_a_message_are_shown_as_they_are(tmp_path: Path):
     assert "'[bold]epochs'" in monstera("run", "any.yaml", "--set", "[bold]epochs").stderr
 
 
+def test_brackets_in_names_of_files_and_inputs_are_shown_as_they_are(tmp_path: Path):
+    onnx = pytest.importorskip("onnx")
+    shape = [1, 3, 8, 8]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("[bold]x[/red]", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["[bold]x[/red]"], ["y"])], "g", ends[:1], ends[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    program = tmp_path / "net.monstera"
+    ms.compile(model).save(program)
+    assert "Engine([bold]x[/red] [1, 3, 8, 8]" in CliRunner().invoke(app, ["profile", str(program)]).stdout
+    shown = CliRunner().invoke(app, ["export-c", str(program), str(tmp_path / "[red]out")])
+    assert shown.stdout.endswith("[red]out: net.c, net.h, net.mk, weights.safetensors, README.md\n")
+
+
 def test_the_help_lists_the_commands_and_does_not_import_torch():
     code = "import sys, monstera.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import monstera as ms
 from monstera.cli import app
+from monstera.runtime.artifact import PARTS, Opened
 from runtime.forging import forged, joined, parts_of
 
 
@@ -40,6 +41,18 @@ def test_a_sound_program_passes_every_check(program, engine):
     assert all(line.startswith("ok  ") for line in lines)
     for words in ("net.so: made for this manifest", "net.c: made for", "graph.json: 3 nodes"):
         assert any(words in line for line in lines)
+
+
+def test_verifying_reads_every_part_once(program, monkeypatch):
+    read, names = Opened.read, []
+
+    def counted(opened: Opened, name: str) -> object:
+        names.append(name)
+        return read(opened, name)
+
+    monkeypatch.setattr(Opened, "read", counted)
+    assert run("verify", program).exit_code == 0
+    assert names == [name for name in PARTS if name != "manifest.json"]
 
 
 def test_another_digest_fails(program):
@@ -125,3 +138,15 @@ def test_names_from_a_file_give_the_terminal_no_orders(program):
     assert shown.exit_code == 0
     assert "\x1b" not in shown.stdout
     assert "[bold]" in shown.stdout
+
+
+def test_graphs_of_other_shapes_than_the_manifest_says_fail(program, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
+    ms.compile(model, torch.zeros(2, 3, 8, 8)).save(tmp_path / "other.monstera")
+    theirs = parts_of((tmp_path / "other.monstera").read_bytes())
+    parts = {name.replace(".", "_"): theirs[name] for name in ("graph.json", "graph.safetensors")}
+    program.write_bytes(forged(program.read_bytes(), **parts))
+    shown = run("verify", program)
+    assert shown.exit_code == 1
+    assert "holds graphs of other inputs" in shown.stderr

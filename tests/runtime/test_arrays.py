@@ -78,6 +78,16 @@ def test_a_record_is_a_dict_with_attributes_that_can_be_counted_through():
         _ = record.logits
 
 
+def test_named_tuples_of_two_answers_are_of_one_class():
+    items = [{"kind": "value", "index": 0}]
+    tree = {"kind": "namedtuple", "name": "Pair", "keys": ["left"], "items": items}
+    first, second = build_output(tree, ["a"]), build_output(tree, ["b"])
+    assert type(first) is type(second)
+    assert (first.left, repr(second)) == ("a", "Pair(left='b')")
+    other = build_output({**tree, "keys": ["right"]}, ["a"])
+    assert other.right == "a"
+
+
 @pytest.mark.parametrize(("change", "words"), [({"dtype": "int8"}, "no dtype"), ({"limit": 0}, "no number of rows")])
 def test_a_manifest_with_an_input_that_cannot_be_is_refused(engine, change, words):
     manifest = json.loads(engine.manifest.to_json())

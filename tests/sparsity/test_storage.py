@@ -198,6 +198,37 @@ def test_arrays_that_do_not_belong_together_are_refused(form):
                 replace(stored, **{name: np.full_like(array, 2**8 * array.dtype.itemsize - 1)})
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_arrays_of_other_types_and_of_the_other_byte_order_are_refused(form):
+    weight = np.zeros((9, 7, 3, 3), np.float32)
+    weight[:8, 0, 0, 0], weight[4, 1, 1] = (0.5, 0.25) * 4, (1, 2, 3)
+    stored = FORMS[form](weight, (4, 1, 1))
+    for name, array in stored.arrays.items():
+        if array.dtype.kind == "f":
+            others = [array.astype(np.longdouble), array.astype(">f4")]
+        elif name in ("alive", "unified", "sign", "patterns"):
+            others = [array.astype(np.uint16), array.astype(bool)]
+        else:
+            others = [array.astype(np.int64), array.astype(">u4")]
+        for other in others:
+            with pytest.raises(FormatError, match=rf"{name} .*got {other.dtype}"):
+                replace(stored, **{name: other})
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("CSR", "column"), ("BSR", "column"), ("BCRC", "compact_column"), ("FKW", "index")]
+)
+def test_a_place_that_is_stored_twice_is_refused(form, name):
+    weight = np.zeros((8, 3, 2, 2), np.float32)
+    weight[:4, 1:] = weight[4:, :2] = 1
+    stored = FORMS[form](weight, (4, 1, 1))
+    numbers = stored.arrays[name].copy()
+    assert numbers[0] != numbers[1]
+    numbers[1] = numbers[0]
+    with pytest.raises(FormatError, match=f"{name} of a (row|group|filter) names {numbers[0]} twice"):
+        replace(stored, **{name: numbers})
+
+
 def test_a_row_that_is_stored_twice_is_refused():
     weight = np.ones((3, 2, 3, 3), np.float32)
     for stored in (BCRC.encode(weight), FKW.encode(weight)):

@@ -23,8 +23,9 @@ class HybridEngine:
     """Native programs for parts of one network at fixed input shapes, and torch for what is between them.
 
     Call it as an `Engine`: with the arguments of the model's forward, as torch tensors or numpy arrays of the example's
-    shapes and types; the answer has the model's own structure and is torch if any argument was. Callable from many
-    threads. It lives in this process only. Torch runs its operators with as many threads as torch is set to.
+    shapes and types; the answer has the model's own structure and is numpy if all arguments were, but for tensors of
+    types that numpy lacks (bfloat16), and torch where there are no arguments. Callable from many threads. It lives in
+    this process only. Torch runs its operators with as many threads as torch is set to.
 
     Example:
         >>> import torch, monstera as ms
@@ -69,8 +70,8 @@ class HybridEngine:
         given = self._bind(args, kwargs)
         with torch.no_grad():
             leaves = self._module(*[_tensor(value, i) for value, i in zip(given, self._inputs, strict=True)])
-        if not any(isinstance(value, torch.Tensor) for value in given):
-            leaves = [leaf.numpy() if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
+        if given and not any(isinstance(value, torch.Tensor) for value in given):
+            leaves = [_array(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         return pytree.tree_unflatten(leaves, self._output)
 
     def profile(self, *args: Any, rounds: int = 20, **kwargs: Any) -> Profile:
@@ -178,6 +179,14 @@ def _tensor(value: Any, i: Input) -> torch.Tensor:
             "compile again with an example of this shape"
         )
     return value
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray | torch.Tensor:
+    """The tensor as numpy, or as it is if numpy has no such type."""
+    try:
+        return tensor.resolve_conj().resolve_neg().numpy()
+    except TypeError:
+        return tensor
 
 
 def _random(i: Input, generator: torch.Generator) -> torch.Tensor:

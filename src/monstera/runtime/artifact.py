@@ -138,13 +138,13 @@ def open_artifact(path: str | os.PathLike[str], sha256: str | None = None) -> Op
     return Opened(where, file, index, manifest, digest)
 
 
-def read_artifact(path: str | os.PathLike[str], sha256: str | None = None) -> Artifact:
+def read_artifact(path: str | os.PathLike[str]) -> Artifact:
     """Read an artifact, for whatever machine it was made, and check what is read: all but the graph's parameters.
 
     Raises:
-        FileNotFoundError, ArtifactError, ValueError: as for `open_artifact`.
+        FileNotFoundError, ArtifactError: as for `open_artifact`.
     """
-    return artifact_of(open_artifact(path, sha256))
+    return artifact_of(open_artifact(path))
 
 
 def artifact_of(opened: Opened) -> Artifact:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 
@@ -44,5 +45,11 @@ def build_output(tree: Mapping[str, Any], outputs: Sequence[Any]) -> Any:
         case "record":
             return Record(zip(tree["keys"], items, strict=True))
         case "namedtuple":
-            return namedtuple(tree["name"], tree["keys"])(*items)
+            return _named_tuple(tree["name"], tuple(tree["keys"]))(*items)
     raise AssertionError(f"the manifest was checked, yet it has {tree['kind']!r}")
+
+
+@cache
+def _named_tuple(name: str, keys: tuple[str, ...]) -> type[tuple[Any, ...]]:
+    """One class for the answers of all runs, so that they are of one type and none waits for its making."""
+    return namedtuple(name, keys)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
-from monstera.runtime.artifact import LIBRARY, PARAMS, PARTS, SOURCE, WEIGHTS, Opened
+import numpy as np
+
+from monstera.runtime.artifact import GRAPH, LIBRARY, PARAMS, PARTS, SOURCE, WEIGHTS, Opened
 from monstera.runtime.library import Seal
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import VERSION, ArtifactError
@@ -13,15 +15,17 @@ from monstera.runtime.strict_json import encoded
 from monstera.runtime.tensors import TensorFileError, tables_of
 
 
-def verified(opened: Opened) -> Iterator[str]:
-    """Yield a sentence for each check that an opened artifact passes.
+def verified(opened: Opened) -> Generator[str, None, tuple[bytes, np.ndarray]]:
+    """Yield a sentence for each check that an opened artifact passes, and return its graph and the graph's parameters.
 
     The library is looked at and not loaded, as loading it would run it. Whether the graph is one is for the compiler.
+    Every part is read once.
 
     Raises:
         ArtifactError: at the first check that it does not pass.
     """
-    manifest, where = opened.manifest, opened.where
+    manifest, where, graph = opened.manifest, opened.where, {}
+    seal = str(Seal(manifest.description_sha256(), manifest.sha256[WEIGHTS])).encode()
     yield f"container and manifest: format version {VERSION}, every byte as Monstera writes it"
     for name in PARTS[1:]:
         part = opened.read(name)
@@ -35,11 +39,13 @@ def verified(opened: Opened) -> Iterator[str]:
             if name == WEIGHTS and size != manifest.weight_bytes:
                 raise ArtifactError(f"{where}: {name} holds {size} bytes, the manifest says {manifest.weight_bytes}")
             yield f"{name}: {len(tables)} tables that cover {size} bytes exactly"
-    seal = str(Seal(manifest.description_sha256(), manifest.sha256[WEIGHTS])).encode()
-    for name in (SOURCE, LIBRARY):
-        if seal not in opened.read(name).tobytes():
-            raise ArtifactError(f"{where}: {name} was made for another manifest or other weights")
-        yield f"{name}: made for this manifest and these weights"
+        if name in (SOURCE, LIBRARY):
+            if seal not in part.tobytes():
+                raise ArtifactError(f"{where}: {name} was made for another manifest or other weights")
+            yield f"{name}: made for this manifest and these weights"
+        if name in (GRAPH, PARAMS):
+            graph[name] = part
+    return graph[GRAPH].tobytes(), graph[PARAMS]
 
 
 def facts(opened: Opened) -> dict[str, Any]:

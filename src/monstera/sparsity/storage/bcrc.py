@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,9 +12,11 @@ from monstera.sparsity.storage.form import (
     Shape,
     as_values,
     bits_of,
+    check_distinct,
     check_indices,
     check_shape,
     check_starts,
+    lengths,
     positions_of,
     smallest,
     starts,
@@ -42,7 +43,6 @@ class BCRC(Form):
     here as we understand them from accounts of it, and the order of groups and of empty rows is ours.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     reorder: np.ndarray
     row_offset: np.ndarray
@@ -60,10 +60,11 @@ class BCRC(Form):
         check_starts("BCRC.occurrence", self.occurrence, groups, rows)
         check_starts("BCRC.column_stride", self.column_stride, groups, self.compact_column.size)
         check_indices("BCRC.compact_column", self.compact_column, self.compact_column.size, in_ * positions)
+        check_distinct("BCRC.compact_column of a group", self.compact_column, self.column_stride)
         if np.unique(self.reorder).size != rows:
             raise FormatError("BCRC.reorder names a row twice: every row is stored once")
-        columns = np.repeat(_lengths(self.column_stride), _lengths(self.occurrence))
-        if not np.array_equal(_lengths(self.row_offset), columns):
+        columns = np.repeat(lengths(self.column_stride), lengths(self.occurrence))
+        if not np.array_equal(lengths(self.row_offset), columns):
             raise FormatError("BCRC.row_offset gives a row another number of weights than its group has columns")
 
     @classmethod
@@ -110,7 +111,3 @@ def _equal_rows(alive: np.ndarray) -> list[list[int]]:
     for row in np.flatnonzero(alive.any(1)):
         groups.setdefault(packed[row].tobytes(), []).append(int(row))
     return list(groups.values())
-
-
-def _lengths(offsets: np.ndarray) -> np.ndarray:
-    return np.diff(offsets.astype(np.int64))

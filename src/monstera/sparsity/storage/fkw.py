@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -13,9 +12,11 @@ from monstera.sparsity.storage.form import (
     Shape,
     as_values,
     bits_of,
+    check_distinct,
     check_indices,
     check_shape,
     check_starts,
+    lengths,
     positions_of,
     smallest,
     starts,
@@ -46,7 +47,6 @@ class FKW(Form):
     number of patterns of any size, where that code has four positions in every kernel.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     patterns: np.ndarray
     reorder: np.ndarray
@@ -59,10 +59,11 @@ class FKW(Form):
         out, in_, positions = positions_of(self.shape)
         count, kernels = len(self.patterns), self.index.size
         check_shape("FKW.weights", self.weights, (self.weights.size,), "f")
-        check_shape("FKW.patterns", self.patterns, (count, -(-positions // 8)), "u")
+        check_shape("FKW.patterns", self.patterns, (count, -(-positions // 8)), "bits")
         check_indices("FKW.reorder", self.reorder, out, out)
         check_starts("FKW.offset", self.offset, out, kernels)
         check_indices("FKW.index", self.index, kernels, in_)
+        check_distinct("FKW.index of a filter", self.index, self.offset)
         check_shape("FKW.stride", self.stride, (out, count + 1), "u")
         if np.unique(self.reorder).size != out:
             raise FormatError("FKW.reorder names a filter twice: every filter is stored once")
@@ -105,7 +106,7 @@ class FKW(Form):
         masks = self._masks()[self._pattern_of_kernels()]
         kernels = np.zeros(masks.shape, bits.dtype)
         kernels[masks] = stored_bits(self.weights)
-        out = np.repeat(self.reorder, np.diff(self.offset.astype(np.int64)))
+        out = np.repeat(self.reorder, lengths(self.offset))
         bits[out, self.index] = kernels
         return as_values(bits, self.weights).reshape(self.shape)
 

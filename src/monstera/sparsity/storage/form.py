@@ -10,13 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import fields
 from math import prod
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from monstera.sparsity.errors import FormatError
 
 Shape: TypeAlias = tuple[int, ...]
+Kind: TypeAlias = Literal["f", "u", "bits"]
+
+# fp16, fp32, fp64.
+_FLOAT_BYTES = (2, 4, 8)
 
 
 class Form(ABC):
@@ -27,7 +31,7 @@ class Form(ABC):
     """
 
     __slots__ = ()
-    VALUES: ClassVar[tuple[str, ...]]
+    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
 
     @abstractmethod
@@ -80,7 +84,7 @@ def bits_of(weight: np.ndarray) -> np.ndarray:
             f"a weight to store is a numpy array, got {type(weight).__name__}; "
             "of a torch parameter take weight.detach().cpu().numpy()"
         )
-    if weight.dtype.kind != "f" or weight.dtype.itemsize not in (2, 4, 8):
+    if weight.dtype.kind != "f" or weight.dtype.itemsize not in _FLOAT_BYTES:
         raise FormatError(f"a weight to store is fp16, fp32 or fp64, got {weight.dtype}; convert it first")
     native = np.ascontiguousarray(weight, weight.dtype.newbyteorder("="))
     return _as_bits(native).reshape(positions_of(weight.shape))
@@ -110,6 +114,11 @@ def smallest(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 
+def lengths(starts: np.ndarray) -> np.ndarray:
+    """How long the runs are that begin at `starts`, the last number of which is an end."""
+    return np.diff(starts.astype(np.int64))
+
+
 def starts(lengths: np.ndarray) -> np.ndarray:
     """Where runs of these lengths begin, and behind the last one where it ends."""
     return smallest(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
@@ -121,7 +130,7 @@ def check_starts(name: str, array: np.ndarray, count: int, end: int) -> None:
     Raises:
         FormatError: it does not.
     """
-    rising = array.ndim == 1 and array.dtype.kind == "u" and array.size == count + 1
+    rising = array.ndim == 1 and _is(array, "u") and array.size == count + 1
     if not rising or array[0] != 0 or array[-1] != end or (array[1:] < array[:-1]).any():
         raise FormatError(
             f"{name} has {count + 1} unsigned numbers that rise from 0 to {end}; got {_shown(array)}: "
@@ -135,21 +144,45 @@ def check_indices(name: str, array: np.ndarray, count: int, bound: int) -> None:
     Raises:
         FormatError: it does not.
     """
-    if array.shape != (count,) or array.dtype.kind != "u" or (array >= bound).any():
+    if array.shape != (count,) or not _is(array, "u") or (array >= bound).any():
         raise FormatError(
             f"{name} has {count} unsigned numbers below {bound}; got {_shown(array)}: the arrays do not belong together"
         )
 
 
-def check_shape(name: str, array: np.ndarray, shape: Shape, kind: str) -> None:
-    """Check the shape of an array, and that it is of a numpy kind: "f" for floats, "u" for unsigned numbers.
+def check_distinct(name: str, array: np.ndarray, starts: np.ndarray) -> None:
+    """Check that no number comes twice in any of the runs that begin at `starts`.
+
+    Raises:
+        FormatError: one does, so that of two weights at one place one would be lost.
+    """
+    run = np.repeat(np.arange(starts.size - 1), lengths(starts))
+    order = np.lexsort((array, run))
+    twice = (array[order][1:] == array[order][:-1]) & (run[order][1:] == run[order][:-1])
+    if twice.any():
+        number = array[order][1:][twice][0]
+        raise FormatError(f"{name} names {number} twice: every place is stored once")
+
+
+def check_shape(name: str, array: np.ndarray, shape: Shape, kind: Kind) -> None:
+    """Check the shape of an array and what it holds, in the byte order of this machine.
+
+    Args:
+        kind: "f" for fp16, fp32 or fp64, "u" for unsigned numbers, "bits" for bits in bytes.
 
     Raises:
         FormatError: it is another.
     """
-    if array.shape != shape or array.dtype.kind != kind:
-        wanted = {"f": "floats", "u": "unsigned numbers"}[kind]
+    if array.shape != shape or not _is(array, kind):
+        wanted = {"f": "fp16, fp32 or fp64", "u": "unsigned numbers", "bits": "uint8"}[kind]
         raise FormatError(f"{name} has {wanted} {list(shape)}; got {_shown(array)}: the arrays do not belong together")
+
+
+def _is(array: np.ndarray, kind: Kind) -> bool:
+    dtype = array.dtype
+    if kind == "bits":
+        return dtype == np.uint8
+    return dtype.kind == kind and dtype.isnative and (kind == "u" or dtype.itemsize in _FLOAT_BYTES)
 
 
 def _shown(array: np.ndarray) -> str:

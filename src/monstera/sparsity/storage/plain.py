@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
@@ -13,9 +13,11 @@ from monstera.sparsity.storage.form import (
     Shape,
     as_values,
     bits_of,
+    check_distinct,
     check_indices,
     check_shape,
     check_starts,
+    lengths,
     positions_of,
     smallest,
     starts,
@@ -30,7 +32,6 @@ BlockShape: TypeAlias = tuple[int, int, int]
 class Dense(Form):
     """Every weight, holes included: `weights` is the weight itself, in row-major order."""
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     weights: np.ndarray
 
@@ -58,7 +59,6 @@ class CSR(Form):
         weights: the stored weights, row by row.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     row_offset: np.ndarray
     column: np.ndarray
@@ -69,6 +69,7 @@ class CSR(Form):
         check_shape("CSR.weights", self.weights, (self.weights.size,), "f")
         check_starts("CSR.row_offset", self.row_offset, out, self.weights.size)
         check_indices("CSR.column", self.column, self.weights.size, in_ * positions)
+        check_distinct("CSR.column of a row", self.column, self.row_offset)
 
     @classmethod
     def encode(cls, weight: np.ndarray) -> CSR:
@@ -82,7 +83,7 @@ class CSR(Form):
     def decode(self) -> np.ndarray:
         """The weight, the same bits."""
         bits = zero_bits(self.shape, self.weights)
-        row = np.repeat(np.arange(len(bits)), np.diff(self.row_offset.astype(np.int64)))
+        row = np.repeat(np.arange(len(bits)), lengths(self.row_offset))
         bits.reshape(len(bits), -1)[row, self.column] = stored_bits(self.weights)
         return as_values(bits, self.weights).reshape(self.shape)
 
@@ -99,7 +100,6 @@ class BSR(Form):
         weights: `[blocks, out, in, positions]`.
     """
 
-    VALUES: ClassVar[tuple[str, ...]] = ("weights",)
     shape: Shape
     block: BlockShape
     row_offset: np.ndarray
@@ -112,6 +112,7 @@ class BSR(Form):
         check_shape("BSR.weights", self.weights, (count, *self.block), "f")
         check_starts("BSR.row_offset", self.row_offset, rows, count)
         check_indices("BSR.column", self.column, count, columns[0] * columns[1])
+        check_distinct("BSR.column of a row", self.column, self.row_offset)
 
     @classmethod
     def encode(cls, weight: np.ndarray, block: BlockShape) -> BSR:
@@ -134,7 +135,7 @@ class BSR(Form):
         counts = block_counts(self.shape, self.block)
         kept = stored_bits(self.weights)
         blocks = np.zeros((counts[0], counts[1] * counts[2], *self.block), kept.dtype)
-        row = np.repeat(np.arange(counts[0]), np.diff(self.row_offset.astype(np.int64)))
+        row = np.repeat(np.arange(counts[0]), lengths(self.row_offset))
         blocks[row, self.column] = kept
         whole = blocks.reshape(*counts, *self.block).transpose(0, 3, 1, 4, 2, 5)
         whole = whole.reshape([n * b for n, b in zip(counts, self.block, strict=True)])

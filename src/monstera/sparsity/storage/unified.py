@@ -51,13 +51,13 @@ class UnifiedBlocks(Form):
 
     def __post_init__(self) -> None:
         blocks = int(np.prod(block_counts(self.shape, self.block)))
-        check_shape("UnifiedBlocks.alive", self.alive, (-(-blocks // 8),), "u")
+        check_shape("UnifiedBlocks.alive", self.alive, (-(-blocks // 8),), "bits")
         living = int(np.unpackbits(self.alive, count=blocks).sum())
-        check_shape("UnifiedBlocks.unified", self.unified, (-(-living // 8),), "u")
+        check_shape("UnifiedBlocks.unified", self.unified, (-(-living // 8),), "bits")
         _, sizes = _by_block(self.shape, self.block)
         alive, unified = self._kinds(blocks)
         check_shape("UnifiedBlocks.magnitude", self.magnitude, (int(unified.sum()),), "f")
-        check_shape("UnifiedBlocks.sign", self.sign, (-(-int(sizes[unified].sum()) // 8),), "u")
+        check_shape("UnifiedBlocks.sign", self.sign, (-(-int(sizes[unified].sum()) // 8),), "bits")
         check_shape("UnifiedBlocks.weights", self.weights, (int(sizes[alive & ~unified].sum()),), "f")
         if self.weights.dtype != self.magnitude.dtype:
             raise FormatError(
