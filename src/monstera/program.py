@@ -35,6 +35,9 @@ def checks(path: str | os.PathLike[str], sha256: str | None = None) -> Iterator[
         graphs = read_graphs(text, params)
     except GraphError as error:
         raise ArtifactError(f"{opened.where}: {error}") from error
+    programs = opened.manifest.programs
+    if [tuple(shape for _, shape in graph.inputs) for graph in graphs] != [program.shapes for program in programs]:
+        raise ArtifactError(f"{opened.where}: {GRAPH} holds graphs of other inputs than the manifest's programs")
     for graph in graphs:
         yield f"{GRAPH}: {len(graph.nodes)} nodes whose shapes follow from each other, {len(graph.params)} parameters"
 

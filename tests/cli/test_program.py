@@ -138,3 +138,15 @@ def test_names_from_a_file_give_the_terminal_no_orders(program):
     assert shown.exit_code == 0
     assert "\x1b" not in shown.stdout
     assert "[bold]" in shown.stdout
+
+
+def test_graphs_of_other_shapes_than_the_manifest_says_fail(program, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
+    ms.compile(model, torch.zeros(2, 3, 8, 8)).save(tmp_path / "other.monstera")
+    theirs = parts_of((tmp_path / "other.monstera").read_bytes())
+    parts = {name.replace(".", "_"): theirs[name] for name in ("graph.json", "graph.safetensors")}
+    program.write_bytes(forged(program.read_bytes(), **parts))
+    shown = run("verify", program)
+    assert shown.exit_code == 1
+    assert "holds graphs of other inputs" in shown.stderr

@@ -17,6 +17,11 @@ import torch
 from torch import nn
 
 import monstera as ms
+from monstera.compiler.frontends import from_torch
+from monstera.compiler.lowering import lower_with
+from monstera.compiler.passes import optimize
+from monstera.compiler.program import Program
+from monstera.compiler.targets import TARGETS
 from monstera.compiler.undeclared import CompiledAnew
 from monstera.runtime import ArtifactError
 from monstera.zoo.bert import BertEncoder
@@ -123,6 +128,26 @@ def test_an_onnx_model_runs_at_every_declared_shape(tmp_path):
     engine = ms.compile(tmp_path / "n.onnx", a, also=[b], undeclared="compile")
     for x in (a, b, torch.randn(1, 3, 20)):
         torch.testing.assert_close(engine(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+def test_a_later_shape_cuts_rows_as_the_first_though_it_would_choose_otherwise(target):
+    torch.manual_seed(0)
+    layer = pruned(nn.Conv2d(16, 36, 3))
+    with torch.no_grad():
+        layer.weight[30:] = torch.randn(6, 16, 3, 3) * (torch.rand(6, 16, 3, 3) < 0.1)
+    graphs = [optimize(from_torch(layer, (torch.zeros(1, 16, n, n),)).graph) for n in (4, 40)]
+    first, alone = (lower_with(graph, TARGETS[target], 1, {}) for graph in graphs)
+    later = lower_with(graphs[1], TARGETS[target], 1, {}, cuts=first.cuts)
+    assert blocks_of(alone.program) != blocks_of(first.program)
+    assert blocks_of(later.program) == blocks_of(first.program)
+    assert not later.cases.keys() & alone.cases.keys(), "tuning would take one for the other"
+    weights = {name for name, table in first.program.tables.items() if table.dtype == np.float32}
+    assert weights == {name for name, table in later.program.tables.items() if table.dtype == np.float32}
+
+
+def blocks_of(program: Program) -> list[tuple[int, int]]:
+    return [(part.size, part.blocks) for step in program.steps for part in step.work.packing]
 
 
 @pytest.mark.parametrize("pattern", ["4x1", "unstructured"])
