@@ -139,7 +139,8 @@ def example(name: str, size: tuple[int, ...], batch: int = 1) -> Tensor | tuple[
     with torch.device("meta"):
         step = zoo.network(name)
     assert isinstance(step, zoo.GPT2Step)
-    return step.example(*size, batch)
+    (context,) = size
+    return step.example(context, batch)
 
 
 def dense_network(name: str, pictures: Tensor | tuple[Tensor, ...]) -> nn.Module:
