@@ -86,7 +86,7 @@ def _never(*_: object) -> None:
 
 @pytest.mark.usefixtures("_own_cache")
 def test_the_fastest_choice_is_taken_if_it_is_clearly_faster(monkeypatch):
-    def pretend(_imported, _target, _threads, choices):
+    def pretend(_imported, _target, _threads, choices, _cuts):
         return {key: {c: 1.0 if c.tile == 4 else 2.0 for c in options} for key, options in choices.items()}
 
     monkeypatch.setattr(search, "time_choices", pretend)
@@ -97,7 +97,7 @@ def test_the_fastest_choice_is_taken_if_it_is_clearly_faster(monkeypatch):
 
 @pytest.mark.usefixtures("_own_cache")
 def test_a_choice_that_is_hardly_faster_is_left(monkeypatch):
-    def pretend(_imported, _target, _threads, choices):
+    def pretend(_imported, _target, _threads, choices, _cuts):
         return {key: {c: 0.99 if c.tile == 4 else 1.0 for c in options} for key, options in choices.items()}
 
     monkeypatch.setattr(search, "time_choices", pretend)
