@@ -15,7 +15,7 @@ import monstera as ms
 hf = pytest.importorskip("transformers")
 
 from monstera.compiler.frontends import from_torch  # noqa: E402
-from monstera.compiler.ir import Attention, CachedAttention, Conv  # noqa: E402
+from monstera.compiler.ir import Attention, CachedAttention, Conv, interpret  # noqa: E402
 from monstera.compiler.passes import optimize  # noqa: E402
 from monstera.integrations.transformers import decoder  # noqa: E402
 
@@ -200,3 +200,40 @@ class NoPositions(torch.nn.Module):
 def test_a_step_that_would_compute_something_else_is_refused(model, options, message):
     with pytest.raises(ValueError, match=message):
         decoder(model(), **options)
+
+
+OTHERS = {
+    "OPT": {"ffn_dim": 96, "word_embed_proj_dim": 48},
+    "GPTNeoX": {},
+    "Mistral": {"num_key_value_heads": 2},
+    "Qwen2": {"num_key_value_heads": 2},
+    "Qwen3": {"num_key_value_heads": 2, "head_dim": 16},
+    "Phi": {"num_key_value_heads": 2},
+    "Phi3": {"num_key_value_heads": 2},
+    "Gemma": {"num_key_value_heads": 2, "head_dim": 16},
+    "Falcon": {},
+    "StableLm": {"num_attention_heads": 3, "num_key_value_heads": 3},
+    "Olmo": {"num_key_value_heads": 2},
+    "Starcoder2": {"num_key_value_heads": 2},
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_decoders_mean_the_same_token_by_token(name):
+    torch.manual_seed(0)
+    config = getattr(hf, f"{name}Config")(**{**TEXT, **DEEP, **OTHERS[name]})
+    model = getattr(hf, f"{name}ForCausalLM")(config).eval()
+    step = decoder(model, 8)
+    graph = optimize(from_torch(step, (), step.example).graph)
+    assert sum(isinstance(node.op, CachedAttention) for node in graph.nodes) == 2
+    ids, kept = torch.randint(3, 100, (1, 6)), [step.example[name].numpy().copy() for name in ("keys", "values")]
+    with torch.no_grad():
+        expected = model(ids).logits.numpy()
+    for place in range(6):
+        inputs = {"input_ids": ids[:, place : place + 1].numpy(), "position": np.array([place])}
+        values = interpret(graph, {**inputs, "keys": kept[0], "values": kept[1]})
+        logits, *new = (values[output] for output in graph.outputs)
+        for cache, rows in zip(kept, new, strict=True):
+            cache[:, :, :, place] = rows[:, :, :, 0]
+        np.testing.assert_allclose(logits[:, 0], expected[:, place], atol=1e-5 * np.abs(expected).max())
