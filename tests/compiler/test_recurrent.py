@@ -326,3 +326,15 @@ def test_dropout_in_training_mode_is_refused():
 
     with pytest.raises(UnsupportedError, match="dropout between layers in training mode"):
         ms.compile(Function(trains, gru=gru).eval(), torch.zeros(5, 2, 3))
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_the_bound_on_rounding_stays_finite_however_long_the_sequence(kind):
+    model = getattr(nn, kind.upper())(3, 8).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(20)
+    graph = from_torch(model, (torch.zeros(200, 1, 3),)).graph
+    inputs = {name: np.random.default_rng(0).standard_normal(shape) for name, shape in graph.inputs}
+    for bound in error_bound(graph, inputs).values():
+        assert np.isfinite(bound).all()

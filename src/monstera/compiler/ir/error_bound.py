@@ -65,6 +65,8 @@ TINY = 2.0**-126
 # Roundings beside the sum itself: scale (twice if it went into the weights), bias, residual, store.
 FEW = 6
 
+# A little more than the functions' ends are apart, as these are rounded.
+_RANGE = {"sigmoid": 1.001, "hardsigmoid": 1.001, "tanh": 2.002}
 # The largest slope of each activation; clamps and ReLU have slope 1, leaky ReLU at least its own.
 _SLOPE = {
     "silu": 1.1,
@@ -153,7 +155,8 @@ def _activation_error(activation: Activation, before: Array, error: Array) -> Ar
         own = np.full_like(before, _FUNCTION_UNITS)
     else:
         own = np.abs(activate(activation, before)) + error
-    return slope * error + UNIT * own
+    # No error is larger than the function's range.
+    return np.minimum(slope * error + UNIT * own, _RANGE.get(kind, np.inf))
 
 
 def _monotone_error(activation: Activation, before: Array, error: Array) -> Array:
@@ -202,10 +205,16 @@ def _(op: Linear, shape: Shape, params: Params, x: Bounded) -> Array:
 def _(op: Recurrent, shape: Shape, params: Params, x: Bounded, h: Bounded, c: Bounded | None = None) -> Array:
     error = np.empty((len(x.value) + op.cell, *shape[1:]))
     hidden = Linear(op.weight, op.bias)
+    # Else products of errors grow beyond all bounds. A state stays between -1 and 1 once it is there, and a cell grows
+    # by at most 1 in a step.
+    most_h = np.full_like(h.value, np.inf) if op.kind == "rnn_relu" else 2.002 * np.maximum(1, h.size)
+    most_c = None if c is None else 2.002 * (c.size + len(x.value))
     for t in range(len(x.value))[:: -1 if op.reverse else 1]:
         u = meaning(hidden, (), params, h.value)
         spread = linear_error(hidden, (), params, h)
         h, c = _next_state(op, Bounded(x.value[t], x.error[t]), Bounded(u, spread), h, c)
+        h = Bounded(h.value, np.minimum(h.error, most_h))
+        c = None if c is None or most_c is None else Bounded(c.value, np.minimum(c.error, most_c))
         error[t] = h.error
     if c is not None and op.cell:
         error[-1] = c.error
