@@ -55,7 +55,8 @@ fuzz: setup     ## ten thousand changed artifacts, or MUTANTS=1000: refused or r
 SANITIZED := tests/sanitize tests/runtime/test_engine.py tests/runtime/test_threads.py tests/compiler/test_random_graphs.py \
 	tests/compiler/test_spatial_engine.py tests/compiler/test_depthwise.py tests/compiler/test_spmv.py \
 	tests/compiler/test_spmv_unified.py tests/compiler/test_recurrent.py tests/compiler/test_sequences.py \
-	tests/compiler/test_token_graphs.py tests/compiler/test_stripes.py tests/compiler/test_networks.py
+	tests/compiler/test_cached_attention.py tests/compiler/test_token_graphs.py tests/compiler/test_stripes.py \
+	tests/compiler/test_networks.py
 
 test-sanitize: setup  ## C under the address, undefined-behaviour and thread sanitizers (gcc and its libasan); long
 	MONSTERA_SANITIZE=address,undefined MONSTERA_CACHE=$(CURDIR)/$(VENV)/sanitized ASAN_OPTIONS=detect_leaks=0 \

@@ -36,7 +36,7 @@ RESULTS = Path(__file__).parent / "results"
 SPMV_SHAPE = (3072, 1024)
 
 # Sweep, line, network and input.
-Subject: TypeAlias = tuple[str, str, nn.Module, Tensor]
+Subject: TypeAlias = tuple[str, str, nn.Module, Tensor | tuple[Tensor, ...]]
 
 
 def csr(_: Layer) -> Choice:

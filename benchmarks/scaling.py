@@ -115,7 +115,7 @@ class Subject:
         (way,) = measure.holes([self.pattern], [density])
         return measure.sparse_copy(dense, way, self.pictures())
 
-    def pictures(self) -> Tensor:
+    def pictures(self) -> Tensor | tuple[Tensor, ...]:
         return measure.example(self.name, self.size, 2)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +84,14 @@ def test_a_session_generates_what_the_package_generates(name, density, batch):
     for place in range(ids.shape[1]):
         ours = session(ids[:, place : place + 1])["logits"]
         torch.testing.assert_close(ours, logits[:, place : place + 1], rtol=0, atol=1e-4)
+
+
+def test_the_example_writes_on(tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / "generate.py")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\[\[1, 2, 3(, \d+){20}\]\]\n", done.stdout)
+    assert (tmp_path / "gpt2.monstera").exists()
 
 
 @pytest.fixture(scope="module")

@@ -139,8 +139,7 @@ def example(name: str, size: tuple[int, ...], batch: int = 1) -> Tensor | tuple[
     with torch.device("meta"):
         step = zoo.network(name)
     assert isinstance(step, zoo.GPT2Step)
-    (context,) = size
-    return step.example(context, batch)
+    return step.example(size[0], batch)
 
 
 def dense_network(name: str, pictures: Tensor | tuple[Tensor, ...]) -> nn.Module:

@@ -116,7 +116,7 @@ def lower_cached_attention(low: Lowering, node: Node) -> None:
         "v": (low.flat(v), low.flat(own_v)),
         "mask": mask,
         "y": low.result(node)[0],
-        "scratch": low.buffer(f"{node.name}:scores", Flat((low.threads * scratch,))),
+        "scratch": low.scratch(f"{node.name}:scores", Flat((low.threads * scratch,))),
         "mask_image": strides[0],
         "mask_head": strides[1],
         "mask_key": strides[3],
