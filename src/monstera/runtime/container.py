@@ -122,7 +122,7 @@ def read_part(file: File, place: Stored) -> np.ndarray:
         ContainerError: the file ends before, or the part's CRC-32 is not that of its bytes.
     """
     data = file.read(place.begin, place.size)
-    if zlib.crc32(data) != place.crc:
+    if zlib.crc32(data.data) != place.crc:
         raise ContainerError(
             f"the CRC-32 of the {place.size} bytes from {place.begin} on is not what their header says"
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, is_dataclass
 from typing import Any, TypeAlias
 
-from monstera.compiler.ir import Graph, Shape
+from monstera.compiler.ir import Graph
+from monstera.runtime import InputSpec as Input
 
 OutputTree: TypeAlias = dict[str, Any]
 """Plain JSON. {"kind": "value", "index": i} is `graph.outputs[i]`; {"kind": "constant", "value": v} a None, bool,
@@ -15,20 +16,6 @@ as well. A record is a dict whose values are attributes, too, and can be counted
 
 class UnsupportedError(ValueError):
     """The model computes something that the IR cannot say; the message lists all of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One tensor a caller passes: name in the model's signature, shape, dtype; keyword-only if not `positional`.
-
-    With a `limit`, its whole numbers lie from 0 up to the limit, which is left out: they are rows of a table.
-    """
-
-    name: str
-    shape: Shape
-    dtype: str = "float32"
-    positional: bool = True
-    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
