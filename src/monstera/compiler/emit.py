@@ -13,7 +13,7 @@ from monstera.compiler.memory import Arena, place
 from monstera.compiler.program import Field, GridArgs, Program, Ref, Step, Turn
 from monstera.compiler.targets import Target
 from monstera.runtime.library import Seal
-from monstera.runtime.tensors import data_bytes, offsets_of
+from monstera.runtime.tensors import data_size, offsets_of
 
 ABI = 2
 _INDENT = {"initial_indent": " " * 8, "subsequent_indent": " " * 8, "break_long_words": False}
@@ -51,7 +51,7 @@ class TapTable:
 
 def unit(program: Program, prefix: str = "net") -> Unit:
     """Place a program's buffers and tables."""
-    return Unit(prefix, program, place(program), offsets_of(program.tables), data_bytes(program.tables))
+    return Unit(prefix, program, place(program), offsets_of(program.tables), data_size(program.tables))
 
 
 def emit(

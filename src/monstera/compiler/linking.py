@@ -17,7 +17,7 @@ from monstera.compiler.emit import TapTable, Unit, unit
 from monstera.compiler.memory import place
 from monstera.compiler.program import Gathered, Program, named
 from monstera.runtime.library import prefix_of
-from monstera.runtime.tensors import data_bytes, offsets_of
+from monstera.runtime.tensors import data_size, offsets_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ def link(programs: Sequence[Program]) -> Linked:
     parts = {name: (named(_narrow(table.columns)), named(table.places)) for name, table in made.items()}
     tables = {name: table for p in programs for name, table in p.tables.items() if name not in made}
     tables |= dict(part for pair in parts.values() for part in pair)
-    stored, size = offsets_of(tables), data_bytes(tables)
+    stored, size = offsets_of(tables), data_size(tables)
     room = {name: np.empty(len(table.columns), np.int32) for name, table in made.items()}
     behind = {name: size + offset for name, offset in offsets_of(room).items()}
     taps = tuple(
         TapTable(behind[name], stored[columns], stored[places], len(table), table.itemsize > 2)
         for name, ((columns, table), (places, _)) in parts.items()
     )
-    units = (Unit(prefix_of(i), p, place(p), stored | behind, size, data_bytes(room)) for i, p in enumerate(programs))
+    units = (Unit(prefix_of(i), p, place(p), stored | behind, size, data_size(room)) for i, p in enumerate(programs))
     return Linked(tuple(units), tables, taps)
 
 

@@ -46,8 +46,8 @@ def offsets_of(tables: Mapping[str, np.ndarray]) -> dict[str, int]:
     return offsets
 
 
-def data_bytes(tables: Mapping[str, np.ndarray]) -> int:
-    """How long the data of so many tables is."""
+def data_size(tables: Mapping[str, np.ndarray]) -> int:
+    """Bytes of the data: all tables, each padded to whole lines."""
     return sum(_padded(table.nbytes) for table in tables.values())
 
 
@@ -58,7 +58,7 @@ def pack_tensors(tables: Mapping[str, np.ndarray]) -> np.ndarray:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (_padded(8 + len(text)) - 8 - len(text))
     start = 8 + len(text)
-    blob = aligned_empty(start + data_bytes(tables))
+    blob = aligned_empty(start + data_size(tables))
     blob[:start] = np.frombuffer(struct.pack("<Q", len(text)) + text, np.uint8)
     for name, table in tables.items():
         little = np.ascontiguousarray(table, table.dtype.newbyteorder("<"))
