@@ -10,7 +10,7 @@ from monstera.compiler.emit import ABI, Unit
 from monstera.compiler.frontends import Imported
 from monstera.compiler.program import Step
 from monstera.compiler.targets import Target, platform_of
-from monstera.runtime import InputSpec, LayerSpec, Manifest, ProgramSpec
+from monstera.runtime import LayerSpec, Manifest, ProgramSpec
 
 
 def manifest_of(
@@ -38,7 +38,7 @@ def manifest_of(
 
 def _program(imported: Imported, u: Unit) -> ProgramSpec:
     return ProgramSpec(
-        inputs=tuple(InputSpec(i.name, i.shape, i.dtype, i.positional, i.limit) for i in imported.inputs),
+        inputs=imported.inputs,
         outputs=tuple(shape for _, shape in u.program.outputs),
         output=imported.output,
         arena_floats=u.arena.size,

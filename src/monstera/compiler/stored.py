@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from monstera.compiler.assembly import compile_graphs
-from monstera.compiler.frontends import Imported, Input, UnsupportedError
+from monstera.compiler.frontends import Imported, UnsupportedError
 from monstera.compiler.graph_file import read_graphs
 from monstera.compiler.ir import Graph
 from monstera.compiler.ir.check import GraphError
@@ -50,9 +50,8 @@ def _of(program: ProgramSpec, graph: Graph) -> Imported:
     shapes = graph.shapes()
     if tuple(shapes[name] for name in graph.outputs) != program.outputs:
         raise GraphError("the graph's outputs have other shapes than the manifest says")
-    inputs = tuple(Input(i.name, i.shape, i.dtype, i.positional, i.limit) for i in program.inputs)
     try:
-        return Imported(graph, inputs, dict(program.output))
+        return Imported(graph, program.inputs, dict(program.output))
     except ValueError as error:
         raise GraphError(f"graph and manifest do not belong together: {error}") from error
 
