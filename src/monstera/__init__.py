@@ -18,6 +18,7 @@ _EXPORTS = {
     "Gradual": "pruning",
     "GroupLasso": "pruning",
     "HybridEngine": "compiler",
+    "KernelPattern": "sparsity",
     "Plan": "sparsity",
     "PlanError": "sparsity",
     "Reweighted": "pruning",
@@ -47,6 +48,7 @@ __all__ = [
     "Gradual",
     "GroupLasso",
     "HybridEngine",
+    "KernelPattern",
     "Plan",
     "PlanError",
     "Reweighted",
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
     from monstera.loading import load
     from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
-    from monstera.sparsity import Block, BlockColumnRow, Plan, PlanError, load_masks, pattern, save_masks
+    from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
 
 
 def __getattr__(name: str) -> Any:

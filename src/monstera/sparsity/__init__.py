@@ -5,6 +5,7 @@ from monstera.sparsity.block import Block, NOfM
 from monstera.sparsity.block_column_row import BlockColumnRow
 from monstera.sparsity.entry import Entry, EntryLike
 from monstera.sparsity.errors import FormatError, MaskFileError, PatternError, PlanError, ViewError
+from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.masks import load_masks, save_masks
 from monstera.sparsity.pattern import ALL, Pattern
 from monstera.sparsity.pattern_names import PatternLike, pattern
@@ -36,6 +37,7 @@ __all__ = [
     "Entry",
     "EntryLike",
     "FormatError",
+    "KernelPattern",
     "Layout",
     "Linear",
     "MaskFileError",

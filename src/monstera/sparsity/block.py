@@ -6,6 +6,7 @@ forgiven a relative float error of 1e-9 (see `kept_groups`). Equal scores are de
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -164,6 +165,22 @@ class Block(Pattern):
         """
         kept = self.select(self.group_scores(widened(score), layout), density)
         return self.expand(kept, score.shape, layout)
+
+    def masks_together(self, scores: Iterable[Tensor], density: float, layouts: Sequence[Layout]) -> list[Tensor]:
+        """The masks of weights whose groups all compete, whatever weight they are in."""
+        # One score after the other: a whole network's, in the widest float, need not exist at once.
+        made = [(s.shape, self.group_scores(widened(s), layout)) for s, layout in zip(scores, layouts, strict=True)]
+        flat = torch.cat([group.flatten().to(made[0][1].device) for _, group in made])
+        kept = top(flat, kept_groups(density, flat.numel())).split([group.numel() for _, group in made])
+        return [
+            self.expand(part.view(group.shape).to(group.device), shape, layout)
+            for part, (shape, group), layout in zip(kept, made, layouts, strict=True)
+        ]
+
+    def hold_together(self, weights: Sequence[WeightView], density: float) -> bool:
+        """Whether no more groups live in all weights together than the density allows."""
+        alive = [self.alive(weight) for weight in weights]
+        return sum(int(groups.sum()) for groups in alive) <= kept_groups(density, sum(g.numel() for g in alive))
 
     # ---- checking ---------------------------------------------------------------------------------------------------
 

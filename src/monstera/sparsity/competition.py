@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from monstera.sparsity.block import Block
 from monstera.sparsity.entry import Entry
 from monstera.sparsity.errors import PatternError, PlanError, suggestion
-from monstera.sparsity.scores import magnitude, widened
-from monstera.sparsity.selection import kept_groups, top
+from monstera.sparsity.scores import magnitude
 from monstera.sparsity.view import PLAIN, Layout
 
 Entries = Mapping[str, Entry]
@@ -53,24 +50,13 @@ def _masks_or_problem(
 
 
 def _pool_masks(entry: Entry, pool: Sequence[str], scores: Tensors, layouts: Layouts) -> dict[str, Tensor]:
-    block = entry.pattern
     if len(pool) == 1:
         (name,) = pool
-        return {name: block.mask(scores[name], entry.density, layouts.get(name, PLAIN))}
-    assert isinstance(block, Block), "no other pattern competes over a network"
-    shapes: dict[str, torch.Size] = {}
-    groups: dict[str, Tensor] = {}
-    for name in pool:
-        score = scores[name]
-        shapes[name] = score.shape
-        groups[name] = block.group_scores(widened(score), layouts.get(name, PLAIN))
-    device = groups[pool[0]].device
-    flat = torch.cat([group.flatten().to(device) for group in groups.values()])
-    kept = top(flat, kept_groups(entry.density, flat.numel())).split([group.numel() for group in groups.values()])
-    return {
-        name: block.expand(part.view(group.shape), shapes[name], layouts.get(name, PLAIN))
-        for part, (name, group) in zip(kept, groups.items(), strict=True)
-    }
+        return {name: entry.pattern.mask(scores[name], entry.density, layouts.get(name, PLAIN))}
+    found = entry.pattern.masks_together(
+        (scores[name] for name in pool), entry.density, [layouts.get(name, PLAIN) for name in pool]
+    )
+    return dict(zip(pool, found, strict=True))
 
 
 def _check(entries: Entries, weights: Tensors, scores: Tensors | None, layouts: Layouts) -> None:

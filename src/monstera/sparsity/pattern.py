@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -49,6 +50,18 @@ class Pattern(ABC):
         Raises:
             PatternError: the density does not fit the pattern, or a score is NaN.
         """
+
+    def masks_together(self, scores: Iterable[Tensor], density: float, layouts: Sequence[Layout]) -> list[Tensor]:
+        """The masks of several weights that compete, which those of scope "network" do; each on its score's device.
+
+        Raises:
+            PatternError: as for `mask`.
+        """
+        raise NotImplementedError(f"{self}: every weight is pruned by itself")
+
+    def hold_together(self, weights: Sequence[WeightView], density: float) -> bool:
+        """Whether several weights that compete have the holes that the pattern asks for; see `holds`."""
+        raise NotImplementedError(f"{self}: every weight is pruned by itself")
 
     @abstractmethod
     def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:

@@ -8,15 +8,18 @@ from typing import TypeAlias
 from monstera.sparsity.block import NAMED, Block, NOfM
 from monstera.sparsity.block_column_row import BlockColumnRow
 from monstera.sparsity.errors import PatternError
+from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.pattern import ALL, Extent, Pattern
 
 PatternLike: TypeAlias = str | Pattern
 
 _EXTENTS = re.compile(r"(all|\d+)x(all|\d+)(?:x(all|\d+))?")
 _N_OF_M = re.compile(r"(\d+):(\d+)")
+_KERNEL_PATTERN = re.compile(r"patterns(\d+)of(\d+)(anywhere)?(?:@(layer|network))?")
 _BLOCK_COLUMN_ROW = re.compile(r"bcr(all|\d+)x(all|\d+)(?:r(\d\.?\d*(?:e-\d+)?))?(?:@(layer|block))?")
 _GRAMMAR = (
-    f'{", ".join(NAMED)}, "4x1", "8x4", "8x4xall" (out x in x positions), "2:4", "4x1@2:4", "4x1@network", "bcr16x64"'
+    f'{", ".join(NAMED)}, "4x1", "8x4", "8x4xall" (out x in x positions), "2:4", "4x1@2:4", "4x1@network", "bcr16x64", '
+    '"patterns4of8"'
 )
 
 
@@ -25,7 +28,8 @@ def pattern(name: PatternLike) -> Pattern:
 
     Names: those of the table (unstructured, filter, channel, column, kernel, layer), `OxI` or `OxIxP` for blocks (each
     a number or `all`), `N:M`; a block may be followed by `@layer`, `@network` or `@N:M`. `bcrOxI` for columns and rows
-    of blocks, followed by `rS` for another share of the rows, then by `@layer` or `@block`.
+    of blocks, followed by `rS` for another share of the rows, then by `@layer` or `@block`. `patternsEofL` for kernels
+    that keep E positions in one of L patterns, followed by `anywhere` where the middle one may go, then by a scope.
 
     Raises:
         PatternError: not such a name.
@@ -46,6 +50,10 @@ def pattern(name: PatternLike) -> Pattern:
         return BlockColumnRow(
             _extent(out), _extent(in_), float(share or 0.25), "block" if among == "block" else "layer"
         )
+    if match := _KERNEL_PATTERN.fullmatch(text):
+        entries, library, anywhere, among = match.groups()
+        shared = "network" if among == "network" else "layer"
+        return KernelPattern(int(entries), int(library), not anywhere, shared)
     head, at, scope = text.partition("@")
     if _N_OF_M.fullmatch(head):
         head, at, scope = "unstructured", "@", head if not at else ""

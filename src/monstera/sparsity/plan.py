@@ -18,7 +18,6 @@ from monstera.sparsity.files import write_atomically
 from monstera.sparsity.pattern_names import PatternLike
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.rules import SKIPPED, Rule, candidates, matched
-from monstera.sparsity.selection import kept_groups
 from monstera.sparsity.view import Layout, WeightView, find_view
 
 Weights: TypeAlias = Mapping[str, Tensor]
@@ -200,8 +199,7 @@ class Plan(Mapping[str, Entry]):
         views = {name: find_view(model, name) for name in pool}
         alive = {name: entry.pattern.alive(view) for name, view in views.items()}
         if entry.pattern.scope == "network":
-            total = sum(groups.numel() for groups in alive.values())
-            holds = sum(int(groups.sum()) for groups in alive.values()) <= kept_groups(entry.density, total)
+            holds = entry.pattern.hold_together([*views.values()], entry.density)
         else:
             holds = entry.pattern.holds(views[pool[0]], entry.density)
         for name, view in views.items():
