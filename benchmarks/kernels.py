@@ -38,14 +38,10 @@ SPMV_SHAPE, SPMV_ROWS = (3072, 1024), (16, 8, 4, 1)
 SWEEPS = ["spmm", "spmv", "patterns"]
 
 # 8x4 is KGS, 8x4xall a kernel group. N:M patterns know their density.
-PATTERNS = ["4x1", "8x1", "16x1", "8x4", "8x4xall", "kernel", "filter", "channel", "unstructured"]
+PATTERNS = ["4x1", "8x1", "16x1", "8x4", "8x4xall", "bcr16x64", "kernel", "filter", "channel", "unstructured"]
 N_OF_M = {0.5: ["2:4", "4x1@2:4"], 0.25: ["1:4", "4x1@1:4"]}
-# Kernel patterns keep four of nine positions: the centre with three of its edge neighbours, or a 2x2 square with the
-# centre in it. Below 4/9 whole kernels go as well. Source: Niu et al., "PatDNN" (2020), section 4.
-FOUR_OF_NINE = (
-    *((1, 3, 4, 5), (1, 4, 5, 7), (3, 4, 5, 7), (1, 3, 4, 7)),
-    *((0, 1, 3, 4), (1, 2, 4, 5), (3, 4, 6, 7), (4, 5, 7, 8)),
-)
+# Four of nine positions: at a density of 4/9 all kernels are left, and whole kernels go below.
+KERNEL_PATTERN = "patterns4of8"
 
 
 def main(
@@ -122,7 +118,7 @@ def pattern_cases(target: Target, tune: Effort) -> Iterator[measure.Case]:
     for density, fixed in N_OF_M.items():
         masks = {name: pattern_mask(name, dense.weight, density) for name in (*PATTERNS, *fixed)}
         if density <= 4 / 9:
-            masks["kernel pattern"] = kernel_pattern_mask(dense.weight, density)
+            masks["kernel pattern"] = pattern_mask(KERNEL_PATTERN, dense.weight, density)
         for name, mask in masks.items():
             conv = nn.Conv2d(256, 256, 3, padding=1).eval()
             conv.load_state_dict(dense.state_dict())
@@ -141,18 +137,6 @@ def pattern_mask(name: str, weight: Tensor, density: float) -> Tensor:
     """Return the mask of the largest groups of a pattern."""
     block = pattern(name)
     return block.mask(weight.detach().square(), None if isinstance(block.scope, NOfM) else density)
-
-
-def kernel_pattern_mask(weight: Tensor, density: float) -> Tensor:
-    """Return the mask of the best four positions of every 3x3 kernel, in the strongest kernels, at `density`."""
-    squares = weight.detach().square().flatten(2)
-    library = torch.zeros(len(FOUR_OF_NINE), 9)
-    library.scatter_(1, torch.tensor(FOUR_OF_NINE), 1.0)
-    energy, best = (squares @ library.T).max(2)
-    kept = round(density * 9 / 4 * energy.numel())
-    alive = torch.zeros(energy.numel(), dtype=torch.bool)
-    alive[energy.flatten().topk(kept).indices] = True
-    return (library[best].bool() & alive.view(*energy.shape, 1)).view_as(weight)
 
 
 @torch.no_grad()

@@ -58,19 +58,6 @@ def test_rows_of_a_block_share_their_columns_and_blocks_do_not(script: dict[str,
     assert not torch.equal(rows[0], rows[4])
 
 
-def test_a_kernel_pattern_keeps_four_positions_with_the_centre_and_the_strongest_kernels(script: dict[str, Any]):
-    torch.manual_seed(0)
-    weight = torch.randn(16, 8, 3, 3)
-    weight[0, 0] = 10
-    mask = script["kernel_pattern_mask"](weight, 0.25)
-    assert mask.sum() == round(0.25 * weight.numel())
-    kept = mask.flatten(2).sum(2)
-    assert set(kept.flatten().tolist()) == {0, 4}
-    assert kept[0, 0] == 4
-    assert mask[kept == 4][:, 1, 1].all()
-    assert script["kernel_pattern_mask"](weight, 4 / 9).flatten(2).sum(2).eq(4).all()
-
-
 @pytest.mark.parametrize("density", [0.5, 0.25])
 def test_all_patterns_of_one_table_have_the_same_density(script: dict[str, Any], density: float):
     weight = torch.randn(64, 64, 3, 3)
