@@ -18,10 +18,20 @@ def test_only_comparisons_on_that_many_threads_are_in_it():
 
 
 def test_a_kind_of_weights_that_a_network_was_not_measured_with_leaves_its_cell_empty():
+    dense = replace(COMPARISON, network="vgg16", rows=ROWS[:4])
+    table = summary_table([COMPARISON, replace(COMPARISON, network="c3d"), dense], 1)
+    assert table.columns[3:] == ("dense", "4x1 at density 0.1")
+    assert [line[4:] for line in table.lines] == [("8.00x (40%)",), ("8.00x (40%)",), ("",)]
+
+
+def test_kinds_of_weights_that_one_network_alone_has_share_a_column_and_are_named():
     other = replace(COMPARISON, network="vgg16", rows=(*ROWS[:4], replace(ROWS[4], weights="8x1 at density 0.1")))
     table = summary_table([COMPARISON, other], 1)
-    assert table.columns[3:] == ("dense", "4x1 at density 0.1", "8x1 at density 0.1")
-    assert [line[4:] for line in table.lines] == [("8.00x (40%)", ""), ("", "8.00x (40%)")]
+    assert table.columns[3:] == ("dense", "others")
+    assert [line[4:] for line in table.lines] == [
+        ("4x1 at density 0.1: 8.00x (40%)",),
+        ("8x1 at density 0.1: 8.00x (40%)",),
+    ]
 
 
 def test_openvino_as_it_chooses_is_compared_with_but_is_not_the_fp32_guest():

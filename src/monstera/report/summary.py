@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from monstera.measure import MONSTERA, Comparison, Row, fastest, ratio
@@ -11,18 +12,20 @@ from monstera.report.tables import Table, fastest_dense_guest, milliseconds, ope
 def summary_table(comparisons: Iterable[Comparison], threads: int) -> Table:
     """Return one line for each comparison on that many threads, and one column for each kind of weights.
 
-    A cell says how many times faster than the fastest dense fp32 guest Monstera is with these weights, and which part
-    of the FMA peak went into weights that survive. The last column is our fastest row against OpenVINO's default.
+    Kinds that one network alone was measured with share a last column, in which they are named. A cell says how many
+    times faster than the fastest dense fp32 guest Monstera is with these weights, and which part of the FMA peak went
+    into weights that survive. The last column is our fastest row against OpenVINO's default.
     """
     chosen = [comparison for comparison in comparisons if comparison.threads == threads]
-    weights = list(dict.fromkeys(row.weights for c in chosen for row in _ours(c)))
-    free = any(openvino_default(c) for c in chosen)
-    named = ("network", "fastest dense guest", "ms", *weights)
+    kinds = Counter(row.weights for c in chosen for row in _ours(c))
+    weights = [kind for kind, networks in kinds.items() if networks > 1 or len(chosen) == 1]
+    free, rare = any(openvino_default(c) for c in chosen), len(weights) < len(kinds)
+    named = ("network", "fastest dense guest", "ms", *weights, *(["others"] if rare else []))
     columns = (*named, "fastest, against openvino default") if free else named
-    return Table(threads_of(threads), columns, tuple(_line(c, weights, free) for c in chosen))
+    return Table(threads_of(threads), columns, tuple(_line(c, weights, free, rare) for c in chosen))
 
 
-def _line(comparison: Comparison, weights: list[str], free: bool) -> tuple[str, ...]:
+def _line(comparison: Comparison, weights: list[str], free: bool, rare: bool) -> tuple[str, ...]:
     guest = fastest_dense_guest(comparison)
     ours = {row.weights: row for row in _ours(comparison)}
     size = ", ".join("x".join(map(str, shape)) for shape in comparison.inputs)
@@ -31,8 +34,13 @@ def _line(comparison: Comparison, weights: list[str], free: bool) -> tuple[str, 
         guest.engine if guest else "",
         milliseconds(guest.timing.median_ms) if guest and guest.timing else "",
         *(_cell(comparison, guest, ours.get(kind)) for kind in weights),
+        *([_others(comparison, guest, [row for kind, row in ours.items() if kind not in weights])] if rare else []),
         *([_against_default(comparison)] if free else []),
     )
+
+
+def _others(comparison: Comparison, guest: Row | None, rows: Iterable[Row]) -> str:
+    return "; ".join(f"{row.weights}: {_cell(comparison, guest, row)}" for row in rows)
 
 
 def _cell(comparison: Comparison, guest: Row | None, row: Row | None) -> str:
