@@ -40,10 +40,10 @@ def check(batch: list[int], threads: int = 1, target: Target | None = None, spat
 pytestmark = pytest.mark.usefixtures("nan_before_first_use")
 
 
-@settings(max_examples=8, derandomize=True, **COMMON)
-@given(seeds)
-def test_two_hundred_random_networks_agree_with_the_interpreter_and_with_torch(batch):
-    check(batch)
+# One test for each batch, so that several processes share them.
+@pytest.mark.parametrize("first", range(0, 200, BATCH))
+def test_two_hundred_random_networks_agree_with_the_interpreter_and_with_torch(first):
+    check([*range(first, first + BATCH)])
 
 
 @settings(max_examples=1, derandomize=True, **COMMON)
