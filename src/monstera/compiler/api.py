@@ -124,6 +124,10 @@ def compile(  # noqa: A001
     _check_fallback(fallback, settings)
     if also or undeclared != "refuse":
         raise ValueError('fallback="torch" takes one shape; compile an engine for each of several')
+    return _beside_torch(model, example, settings)
+
+
+def _beside_torch(model: torch.nn.Module | OnnxModel, example: Any, settings: Settings) -> Engine | HybridEngine:
     if is_onnx(model):
         raise ValueError("an ONNX model has no torch to fall back on; compile it without a fallback")
     split = split_torch(_module(model, example), *_call(example))

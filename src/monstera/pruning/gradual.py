@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner
-from monstera.sparsity import Cubic, Entry, NOfM, Plan, Schedule
+from monstera.sparsity import Cubic, Entry, Plan, Schedule
 
 RAMP = 0.7
 
@@ -79,10 +79,6 @@ class Gradual(Pruner):
 
 
 def _plan_at(plan: Plan, way: float) -> Plan:
-    return Plan({name: _entry_at(entry, way) for name, entry in plan.items()})
-
-
-def _entry_at(entry: Entry, way: float) -> Entry:
-    if way == 1 or isinstance(entry.pattern.scope, NOfM):
-        return entry
-    return Entry(entry.pattern, 1 - (1 - entry.density) * way)
+    if way == 1:  # to the last bit
+        return plan
+    return Plan({n: Entry(e.pattern, e.pattern.partway(e.density, way)) for n, e in plan.items()})

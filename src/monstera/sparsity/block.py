@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monstera.sparsity.errors import PatternError, ViewError
-from monstera.sparsity.pattern import ALL, Extent, Pattern, Shape, check_extents, kept_fraction, opened
+from monstera.sparsity.errors import PatternError
+from monstera.sparsity.pattern import ALL, Extent, Pattern, Shape, check_extents, opened
 from monstera.sparsity.scores import widened
 from monstera.sparsity.selection import kept_groups, most_of_m, top, top_n_of_m
 from monstera.sparsity.view import PLAIN, Layout, WeightView
@@ -198,18 +198,12 @@ class Block(Pattern):
                     f"leave the density out or choose another N:M"
                 )
             return own
-        return kept_fraction(asked, self.name)
+        # `slots=True` makes the class anew, so that a bare super() is of the one before.
+        return Pattern.density(self, asked)
 
-    def refusal(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> str:
-        """Why this density (of a weight of this shape) makes no sense, or the empty string."""
-        try:
-            density = self.density(density)
-            if shape is None:
-                return ""
-            extents = layout.extents(shape)
-        except (PatternError, ViewError) as error:
-            return str(error)
-        return self._misfit(density, extents)
+    def partway(self, density: float, way: float) -> float:
+        """As for all patterns; N:M know one density, and have it from the start."""
+        return density if isinstance(self.scope, NOfM) else Pattern.partway(self, density, way)
 
     def _misfit(self, density: float, extents: tuple[int, int, int, int]) -> str:
         out, in_, positions = self._extents(extents)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monstera.sparsity.errors import PatternError, ViewError
-from monstera.sparsity.pattern import ALL, Extent, Pattern, Shape, check_extents, kept_fraction, opened
+from monstera.sparsity.errors import PatternError
+from monstera.sparsity.pattern import ALL, Extent, Pattern, Shape, check_extents, opened
 from monstera.sparsity.scores import widened
 from monstera.sparsity.selection import affordable, kept_groups, top_of_each
 from monstera.sparsity.view import PLAIN, Layout, WeightView
@@ -124,24 +124,6 @@ class BlockColumnRow(Pattern):
         return layout.from_canonical(self._joined(crossing, canonical.shape), weight.shape)
 
     # ---- checking ---------------------------------------------------------------------------------------------------
-
-    def density(self, asked: float | None = None) -> float:
-        """The density asked for: the kept fraction of weights.
-
-        Raises:
-            PatternError: left out, or outside (0, 1].
-        """
-        return kept_fraction(asked, self.name)
-
-    def refusal(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> str:
-        """Why this density (of a weight of this shape) makes no sense, or the empty string."""
-        try:
-            self.density(density)
-            if shape is not None:
-                layout.extents(shape)
-        except (PatternError, ViewError) as error:
-            return str(error)
-        return ""
 
     def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
         """Whether living rows and columns meet in no more weights than the density allows.

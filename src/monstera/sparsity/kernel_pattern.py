@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from monstera.sparsity.errors import PatternError, ViewError
-from monstera.sparsity.pattern import Pattern, Shape, kept_fraction, opened
+from monstera.sparsity.errors import PatternError
+from monstera.sparsity.pattern import Pattern, opened
 from monstera.sparsity.scores import widened
 from monstera.sparsity.selection import kept_groups, top
 from monstera.sparsity.view import PLAIN, Layout, WeightView
@@ -147,23 +147,8 @@ class KernelPattern(Pattern):
 
     # ---- checking ---------------------------------------------------------------------------------------------------
 
-    def density(self, asked: float | None = None) -> float:
-        """The density asked for: the kept fraction of weights.
-
-        Raises:
-            PatternError: left out, or outside (0, 1].
-        """
-        return kept_fraction(asked, self.name)
-
-    def refusal(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> str:
-        """Why this density (of a weight of this shape) makes no sense, or the empty string."""
-        try:
-            self.density(density)
-            if shape is None:
-                return ""
-            positions = layout.extents(shape)[3]
-        except (PatternError, ViewError) as error:
-            return str(error)
+    def _misfit(self, density: float, extents: tuple[int, int, int, int]) -> str:  # noqa: ARG002
+        positions = extents[3]
         if not self.entries < positions <= MOST_POSITIONS:
             return (
                 f"{self.name} needs kernels of {self.entries + 1} to {MOST_POSITIONS} positions, and these have "

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from monstera.sparsity.errors import PatternError
+from monstera.sparsity.errors import PatternError, ViewError
 from monstera.sparsity.scores import magnitude
 from monstera.sparsity.view import PLAIN, Layout, WeightView
 
@@ -52,16 +52,16 @@ class Pattern(ABC):
         """
 
     def masks_together(self, scores: Iterable[Tensor], density: float, layouts: Sequence[Layout]) -> list[Tensor]:
-        """The masks of several weights that compete, which those of scope "network" do; each on its score's device.
+        """The masks of several weights with one entry: each by itself, unless the pattern lets them compete.
 
         Raises:
             PatternError: as for `mask`.
         """
-        raise NotImplementedError(f"{self}: every weight is pruned by itself")
+        return [self.mask(score, density, layout) for score, layout in zip(scores, layouts, strict=True)]
 
     def hold_together(self, weights: Sequence[WeightView], density: float) -> bool:
-        """Whether several weights that compete have the holes that the pattern asks for; see `holds`."""
-        raise NotImplementedError(f"{self}: every weight is pruned by itself")
+        """Whether several weights with one entry have the holes that the pattern asks for; see `holds`."""
+        return all(self.holds(weight, density) for weight in weights)
 
     @abstractmethod
     def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
@@ -75,23 +75,39 @@ class Pattern(ABC):
         """
 
     @abstractmethod
+    def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
+        """Whether the weight has the holes that the pattern asks for. Further zeros are no violation."""
+
+    def __str__(self) -> str:
+        return self.name
+
     def density(self, asked: float | None = None) -> float:
         """The density meant by what was asked for.
 
         Raises:
             PatternError: outside (0, 1], left out where it is needed, or one the pattern cannot have.
         """
+        if asked is None:
+            raise PatternError(f"pattern {self} needs a density in (0, 1]")
+        if not 0 < asked <= 1:
+            raise PatternError(f"density is the kept fraction, in (0, 1]; got {asked}")
+        return asked
 
-    @abstractmethod
+    def partway(self, density: float, way: float) -> float:
+        """The density when `way`, from 0 to 1, of the way from dense to `density` is gone."""
+        return 1 - (1 - density) * way
+
     def refusal(self, density: float | None, shape: Shape | None = None, layout: Layout = PLAIN) -> str:
         """Why this density (of a weight of this shape) makes no sense, or the empty string."""
+        try:
+            density = self.density(density)
+            return "" if shape is None else self._misfit(density, layout.extents(shape))
+        except (PatternError, ViewError) as error:
+            return str(error)
 
-    @abstractmethod
-    def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
-        """Whether the weight has the holes that the pattern asks for. Further zeros are no violation."""
-
-    def __str__(self) -> str:
-        return self.name
+    def _misfit(self, density: float, extents: tuple[int, int, int, int]) -> str:  # noqa: ARG002
+        """Why the pattern does not fit slices of these extents, `(slices, out, in, positions)`, or the empty string."""
+        return ""
 
     def project(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> Tensor:
         """The weight with exact zeros where the mask of its squares has holes; the nearest such tensor if `exact`.
@@ -122,19 +138,6 @@ def check_extents(kind: str, extents: dict[str, Any]) -> None:
     for name, size in extents.items():
         if size != ALL and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise PatternError(f'{kind}.{name} is a whole number >= 1 or "all", got {size!r}')
-
-
-def kept_fraction(asked: float | None, name: str) -> float:
-    """A density that was asked for.
-
-    Raises:
-        PatternError: left out, or outside (0, 1].
-    """
-    if asked is None:
-        raise PatternError(f"pattern {name} needs a density in (0, 1]")
-    if not 0 < asked <= 1:
-        raise PatternError(f"density is the kept fraction, in (0, 1]; got {asked}")
-    return asked
 
 
 def opened(weight: Tensor | WeightView, layout: Layout) -> tuple[Tensor, Layout]:
