@@ -78,6 +78,11 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None
     optimizer.step()
 
 
+def _anneal(optimizer: torch.optim.Optimizer, step: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1 * 0.9**step
+
+
 def _stored(state: object) -> object:
     """Through a file that is loaded without unpickling code."""
     buffer = io.BytesIO()
@@ -95,6 +100,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make
     pruner = make(model, optimizer, plan)
     saved = None
     for step in range(STEPS + 3):
+        _anneal(optimizer, step)
         if step == cut:
             saved = _stored([model.state_dict(), optimizer.state_dict(), pruner.state_dict()])
         _step(model, optimizer, step)
@@ -108,6 +114,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make
     again.load_state_dict(saved[1])
     later.load_state_dict(saved[2])
     for step in range(cut, STEPS + 3):
+        _anneal(again, step)
         _step(resumed, again, step)
     later.finish()
     assert all(

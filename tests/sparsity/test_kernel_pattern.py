@@ -34,7 +34,7 @@ def weights(draw: st.DrawFn) -> Tensor:
 def slow_mask(holes: KernelPattern, weight: Tensor, density: float) -> Tensor:
     """By the definition, kernel by kernel."""
     energy = weight.square().flatten(0, 1).flatten(1).tolist()
-    entries = min(9, max(holes.entries, kept_groups(density, 9)))
+    entries = max(holes.entries, int(density * 9 + 1e-8))
 
     def natural(kernel: list[float]) -> tuple[int, ...]:
         middle = [4] if holes.centre else []
@@ -62,11 +62,17 @@ def test_the_mask_agrees_with_the_definition(holes: KernelPattern, weight: Tenso
 def test_a_projection_obeys_its_pattern_and_its_budget(holes: KernelPattern, weight: Tensor, density: float) -> None:
     projected = holes.project(weight, density)
     assert holes.holds(projected, density)
-    entries = min(9, max(holes.entries, kept_groups(density, 9)))
+    entries = max(holes.entries, int(density * 9 + 1e-8))
     mask = holes.mask(weight.square(), density).flatten(2)
     assert set(mask.sum(2).flatten().tolist()) <= {0, entries}
     assert int(mask.sum()) < kept_groups(density, weight.numel()) + entries
     assert len({tuple(row) for row in mask.flatten(0, 1).tolist() if any(row)}) <= holes.library
+
+
+@given(PATTERNS, weights(), st.floats(4 / 9, 1))
+def test_above_what_its_entries_keep_no_living_kernel_goes(holes: KernelPattern, weight: Tensor, density: float):
+    kept = holes.mask(weight.square(), density).flatten(2).any(2)
+    assert kept[weight.flatten(2).any(2)].all()
 
 
 @given(weights())

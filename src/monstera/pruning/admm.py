@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.base import Pruner
+from monstera.pruning.base import Pruner, step_at
 from monstera.pruning.report import Progress, Residuals
 from monstera.sparsity import Plan
 
@@ -60,9 +60,7 @@ def timeline(steps: int, rho: Sequence[float], update_every: int | None, harden_
     Raises:
         ValueError: `harden_at` is outside (0, 1); see also `Timeline`.
     """
-    if not 0 < harden_at < 1:
-        raise ValueError(f"harden_at: expected a fraction of the steps between 0 and 1, got {harden_at}")
-    harden = round(harden_at * steps)
+    harden = step_at(harden_at, steps, "harden_at")
     stages = max(1, len(rho))
     bounds = tuple(round(i * harden / stages) for i in range(stages + 1))
     return Timeline(tuple(rho), bounds, max(1, harden // stages // 5) if update_every is None else update_every)

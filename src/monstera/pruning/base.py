@@ -187,6 +187,17 @@ class Pruner(ABC):
             clear_state_(self._optimizer, self.weights, self.masks)
 
 
+def step_at(part: float, steps: int, name: str) -> int:
+    """The optimizer step, at least the first, after which a part of `steps` is done.
+
+    Raises:
+        ValueError: the part is not between 0 and 1.
+    """
+    if not 0 < part < 1:
+        raise ValueError(f"{name}: expected a fraction of the steps between 0 and 1, got {part}")
+    return max(1, round(part * steps))
+
+
 def _need_weights(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if missing := [name for name, weight in weights.items() if id(weight) not in held]:

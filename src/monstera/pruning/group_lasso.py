@@ -62,8 +62,6 @@ class GroupLasso(GroupPenalty):
             raise ValueError(f"l1 and threshold: expected 0 or more, got {l1} and {threshold}")
         self.l1, self.proximal, self.threshold = l1, proximal, threshold
         super().__init__(model, optimizer, plan, steps, strength, harden_at, groups)
-        held = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        self._held = {name: held[id(weight)] for name, weight in self.weights.items()}
 
     def pull(self, name: str, norms: Sequence[Tensor]) -> Tensor:
         weight = self.weights[name].detach()
@@ -79,9 +77,11 @@ class GroupLasso(GroupPenalty):
 
     def after_step(self) -> None:
         if self.step <= self.harden_step:
+            # Looked up anew, as an optimizer that loads a state replaces its groups.
+            rates = {id(p): float(group["lr"]) for group in self._optimizer.param_groups for p in group["params"]}
             for name, weight in self.weights.items():
                 if self.proximal:
-                    self._shrink(name, float(self._held[name]["lr"]))
+                    self._shrink(name, rates[id(weight)])
                 else:
                     weight.masked_fill_(weight.abs() < self.threshold, 0)
         super().after_step()

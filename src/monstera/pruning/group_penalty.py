@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.base import Pruner
+from monstera.pruning.base import Pruner, step_at
 from monstera.sparsity import Pattern, PatternLike, Plan, magnitude, pattern
 
 # A group of norm 0 has no direction to be pulled in.
@@ -37,9 +37,7 @@ class GroupPenalty(Pruner):
     ) -> None:
         if not strength >= 0:
             raise ValueError(f"strength: expected 0 or more, got {strength}")
-        if not 0 < harden_at < 1:
-            raise ValueError(f"harden_at: expected a fraction of the steps between 0 and 1, got {harden_at}")
-        self.strength, self.harden_step = strength, max(1, round(harden_at * steps))
+        self.strength, self.harden_step = strength, step_at(harden_at, steps, "harden_at")
         self._groups = None if groups is None else tuple(pattern(like) for like in groups)
         super().__init__(model, optimizer, plan, steps)
 

@@ -36,7 +36,7 @@ class Reweighted(GroupPenalty):
         groups: patterns whose groups are penalised; default those of the plan.
 
     Raises:
-        ValueError: a strength or eps that is not positive, an unknown form, fractions outside (0, 1); see `Pruner`.
+        ValueError: a negative strength, an eps that is not positive, an unknown form, or fractions outside (0, 1).
 
     Source: E. Candes, M. Wakin, S. Boyd 2008, "Enhancing Sparsity by Reweighted l1 Minimization"; groups as in B. Li et
     al., "Efficient Transformer-based Large Scale Language Representations using Hardware-friendly Block Structured

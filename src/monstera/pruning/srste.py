@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.base import Pruner
+from monstera.pruning.base import Pruner, step_at
 from monstera.pruning.report import Divergence, Progress
 from monstera.sparsity import Plan
 
@@ -53,9 +53,8 @@ class SRSTE(Pruner):
     ) -> None:
         if not decay >= 0:
             raise ValueError(f"decay: expected 0 or more, got {decay}")
-        if not 0 < harden_at <= 1:
-            raise ValueError(f"harden_at: expected a fraction of the steps in (0, 1], got {harden_at}")
-        self.decay, self.harden_step = decay, max(1, round(harden_at * steps))
+        self.decay = decay
+        self.harden_step = steps if harden_at == 1 else step_at(harden_at, steps, "harden_at")
         self.history: list[Divergence] = []
         super().__init__(model, optimizer, plan, steps)
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}

@@ -11,6 +11,7 @@ from torch import nn
 
 from monstera.sparsity.block import Block, NOfM
 from monstera.sparsity.errors import PlanError
+from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.pattern import ALL, Pattern
 from monstera.sparsity.pattern_names import PatternLike
 from monstera.sparsity.pattern_names import pattern as pattern_of
@@ -62,7 +63,7 @@ def erk(
         PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed.
     """
     holes = _allocatable(pattern)
-    if isinstance(holes, Block):
+    if isinstance(holes, Block | KernelPattern):
         holes = replace(holes, scope="layer")
     shapes = {name: find_view(model, name).weight.shape for name in candidates(model, skip)}
     plan = Plan({name: (holes, share) for name, share in erk_densities(shapes, density, power).items()})
@@ -79,12 +80,11 @@ def global_magnitude(
     all its groups gets one back, since no density is zero.
 
     Raises:
-        PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed, and for columns and rows of
-            blocks, which do not compete with those of other weights.
+        PlanError: see `Plan.uniform`; also for N:M patterns, whose density is fixed, and for what is no `Block`.
     """
     block = _allocatable(pattern)
     if not isinstance(block, Block):
-        raise PlanError([f"{block} has no groups that compete over the network; use erk or Plan.uniform"])
+        raise PlanError([f"only groups of blocks are shared out, and {block} has others; use erk or Plan.uniform"])
     block = replace(block, scope="network")
     together = Plan.uniform(model, block, density, skip=skip)
     densities: dict[str, float] = {}

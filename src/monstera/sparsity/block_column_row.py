@@ -30,9 +30,9 @@ class BlockColumnRow(Pattern):
     Attributes:
         out: filters (rows) in a block, or "all".
         in_: input channels in a block, all kernel positions of each, or "all".
-        row_share: which part of the holes rows make, in [0, 1]: with 0 whole columns go, as in `Block(out, 1, 1)`, with
-            1 whole rows, as in `Block(1, in_, ALL)`. Rows that differ in their blocks share fewer columns, which is
-            what speed comes from, so columns make most of the holes by default.
+        row_share: the share of the density's exponent that falls to rows, in [0, 1]: with 0 whole columns go, as in
+            `Block(out, 1, 1)`, with 1 whole rows, as in `Block(1, in_, ALL)`. Rows that differ in their blocks share
+            fewer columns, which is what speed comes from, so columns make most of the holes by default.
         scope: "layer" (columns, then rows, compete in all of a weight, by energy for each weight they keep) or "block"
             (each block keeps as many as every other: even work, less choice).
 
@@ -77,7 +77,7 @@ class BlockColumnRow(Pattern):
         """One line for people."""
         return (
             f"columns and rows of blocks of {self.out} x {self.in_} (out x in), "
-            f"the strongest of each {self.scope} kept, {self.row_share:g} of the holes by rows"
+            f"the strongest of each {self.scope} kept, rows keep density ** {self.row_share:g}"
         )
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
@@ -134,9 +134,12 @@ class BlockColumnRow(Pattern):
         if density is None:
             return True
         weight, layout = opened(weight, layout)
-        if self.scope == "layer":
-            return int(self.alive(weight, layout).sum()) <= kept_groups(density, weight.numel())
         canonical = layout.to_canonical(weight != 0)
+        if self.scope == "layer":
+            living = self._blocks(canonical)
+            # One line is kept whatever it costs.
+            lines = min(int(living.any(along).sum()) for along in (1, 2))
+            return lines <= 1 or int(self.alive(weight, layout).sum()) <= kept_groups(density, weight.numel())
         blocks, real = self._blocks(canonical), self._blocks(torch.ones_like(canonical))
         return all(
             int(living) <= kept_groups(share, n)

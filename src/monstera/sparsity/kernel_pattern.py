@@ -13,7 +13,7 @@ from torch import Tensor
 from monstera.sparsity.errors import PatternError
 from monstera.sparsity.pattern import Pattern, opened
 from monstera.sparsity.scores import widened
-from monstera.sparsity.selection import kept_groups, top
+from monstera.sparsity.selection import kept_groups, kept_whole, top
 from monstera.sparsity.view import PLAIN, Layout, WeightView
 
 Scope: TypeAlias = Literal["layer", "network"]
@@ -28,7 +28,7 @@ class KernelPattern(Pattern):
     The library is mined from the scores: the strongest `entries` positions of every kernel are its natural pattern, and
     the most frequent of these are the library; then each kernel gets the pattern that keeps most of it, and the
     strongest kernels stay. Density is the kept fraction of weights: of kernels with p positions `density * p / entries`
-    stay. Above `entries / p` all stay, with as many more positions each as that needs.
+    stay. Above `entries / p` all stay, with as many more positions each as that allows.
 
     Attributes:
         entries: positions that a kernel keeps.
@@ -101,8 +101,6 @@ class KernelPattern(Pattern):
         if len({c.shape[3] for c in canonical}) > 1:
             raise PatternError(f"{self}: kernels of different sizes share no patterns; give each size an entry")
         kernels = torch.cat([c.flatten(0, 2) for c in canonical])
-        if kernels.isnan().any():
-            raise PatternError(f"{int(kernels.isnan().sum())} weights have a NaN score; check the weights")
         positions = kernels.shape[1]
         library = self._mined(kernels, self._kept_positions(density, positions))
         value, best = (kernels @ library.T.to(kernels.dtype)).max(1)
@@ -130,9 +128,10 @@ class KernelPattern(Pattern):
         return patterns.flip(0)[order]
 
     def _kept_positions(self, density: float, positions: int) -> int:
-        return min(positions, max(self.entries, kept_groups(density, positions)))
+        return max(self.entries, kept_whole(density, positions))
 
     def _kept_kernels(self, density: float, kernels: int, positions: int) -> int:
+        # All of them where rounding down leaves room for more.
         return min(kernels, -(-kept_groups(density, kernels * positions) // self._kept_positions(density, positions)))
 
     def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:

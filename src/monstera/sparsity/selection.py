@@ -28,6 +28,11 @@ def kept_groups(density: float, groups: int) -> int:
     return max(1, math.ceil(density * groups * (1 - _SLACK)))
 
 
+def kept_whole(density: float, groups: int) -> int:
+    """How many of `groups` fit into a density: density * groups rounded down, with the same forgiveness."""
+    return min(groups, math.floor(density * groups * (1 + _SLACK)))
+
+
 def top(scores: Tensor, k: int) -> Tensor:
     """True at the k largest scores, of any shape; among equals the first in row-major order win.
 
@@ -70,8 +75,7 @@ def top_of_each(scores: Tensor, able: Tensor, k: Sequence[int]) -> Tensor:
         PatternError: a score is NaN.
     """
     ranked = torch.where(able, _without_nan(scores), -math.inf)
-    rank = ranked.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return able & (rank < torch.tensor(k, device=scores.device).unsqueeze(1))
+    return able & (_ranks(ranked, 1) < torch.tensor(k, device=scores.device).unsqueeze(1))
 
 
 def top_n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
@@ -83,14 +87,18 @@ def top_n_of_m(scores: Tensor, n: int, m: int) -> Tensor:
         PatternError: a score is NaN.
     """
     runs = _runs(_without_nan(scores), m, fill=-math.inf)
-    # Two stable sorts: the rank of a score is how many come before it; padding stands last and so loses every tie.
-    rank = runs.argsort(dim=3, descending=True, stable=True).argsort(dim=3)
-    return (rank < n).flatten(2, 3)[:, :, : scores.shape[2]]
+    # Padding stands last and so loses every tie.
+    return (_ranks(runs, 3) < n).flatten(2, 3)[:, :, : scores.shape[2]]
 
 
 def most_of_m(alive: Tensor, m: int) -> int:
     """The largest number of live groups among m neighbours along dimension 2; `alive` is bool, as in `top_n_of_m`."""
     return int(_runs(alive, m, fill=0).sum(3).max())
+
+
+def _ranks(scores: Tensor, dim: int) -> Tensor:
+    """How many scores along a dimension come before each: two stable sorts."""
+    return scores.argsort(dim=dim, descending=True, stable=True).argsort(dim=dim)
 
 
 def _runs(values: Tensor, m: int, fill: float) -> Tensor:
