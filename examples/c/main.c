@@ -42,8 +42,8 @@ static FILE *opened(const char *path) {
     return file;
 }
 
-static void *bytes_of(FILE *file, size_t bytes, const char *path) {
-    void *p = memory(bytes);
+static void *bytes_of(FILE *file, size_t bytes, size_t room, const char *path) {
+    void *p = memory(bytes + room);
     if (fread(p, 1, bytes, file) != bytes) fail("too short for this network: ", path);
     return p;
 }
@@ -58,8 +58,7 @@ static const char *weights_of(const char *path) {
     FILE *file = opened(path);
     uint64_t header = 0;
     if (fread(&header, sizeof header, 1, file) != 1 || fseek(file, (long)header, SEEK_CUR)) fail("cannot read ", path);
-    char *data = memory(NET_WEIGHT_BYTES + TAP_BYTES);
-    if (fread(data, 1, NET_WEIGHT_BYTES, file) != NET_WEIGHT_BYTES) fail("too short for this network: ", path);
+    char *data = bytes_of(file, NET_WEIGHT_BYTES, TAP_BYTES, path);
     finished(file, path);
 #ifdef NET_TAP_BYTES
     net_load_taps(data);
@@ -97,7 +96,7 @@ int main(int argc, char **argv) {
 
     const char *weights = weights_of(argv[1]);
     FILE *file = opened(argv[2]);
-    for (int i = 0; i < NET_INPUTS; i++) inputs[i] = bytes_of(file, sizeof(float) * (size_t)input_floats[i], argv[2]);
+    for (int i = 0; i < NET_INPUTS; i++) inputs[i] = bytes_of(file, sizeof(float) * (size_t)input_floats[i], 0, argv[2]);
     finished(file, argv[2]);
     for (int i = 0; i < NET_OUTPUTS; i++) outputs[i] = memory(sizeof(float) * (size_t)output_floats[i]);
 

@@ -135,6 +135,33 @@ def test_a_prompt_may_be_read_several_tokens_at_a_time(name):
         torch.testing.assert_close(ours, logits[:, place : place + 1], rtol=0, atol=1e-4)
 
 
+def test_one_engine_may_read_the_prompt_in_pieces_and_go_on_token_by_token(gpt2):
+    step = decoder(gpt2, CONTEXT, tokens=9)
+    session = ms.compile(step, step.example, also=[decoder(gpt2, CONTEXT).example]).session(**KEEP)
+    ids = torch.randint(3, 100, (1, CONTEXT), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        logits = gpt2(ids).logits
+    for first, last in ((0, 9), (9, 10), (10, 19), (19, 20)):
+        ours = session(ids[:, first:last])["logits"]
+        torch.testing.assert_close(ours, logits[:, first:last], rtol=0, atol=1e-4)
+    before = session.state
+    with pytest.raises(ValueError, match="20 of 24 places are taken, and a call adds 9"):
+        session(ids[:, :9])
+    assert all(np.array_equal(before[name], value) for name, value in session.state.items())
+    torch.testing.assert_close(session(ids[:, 20:21])["logits"], logits[:, 20:21], rtol=0, atol=1e-4)
+
+
+def test_the_state_of_a_full_session_can_be_set(gpt2):
+    step = decoder(gpt2, 48)  # all the positions that the model has
+    engine = ms.compile(step, step.example)
+    full = {**engine.session(**KEEP).state, "position": np.array([48])}
+    session = engine.session(**KEEP)
+    session.state = full
+    assert session.state["position"].tolist() == [48]
+    with pytest.raises(ValueError, match="48 of 48 places are taken"):
+        session(torch.tensor([[3]]))
+
+
 def test_the_last_place_can_be_taken_and_no_more(gpt2, engine):
     session = engine.session(**KEEP)
     ids = torch.randint(3, 100, (1, CONTEXT + 1), generator=torch.Generator().manual_seed(3))

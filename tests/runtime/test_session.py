@@ -359,3 +359,21 @@ def test_caches_of_different_lengths_are_refused():
     engine.session(append={"1": "long"}, count="count")
     with pytest.raises(ValueError, match=r"same places and rows a call; got \(rows, places\) \[\(1, 8\), \(1, 9\)\]"):
         engine.session(append={"1": "long", "0": "short"}, count="count")
+
+
+def test_calls_of_shapes_whose_states_differ_are_refused_and_change_nothing():
+    class Tail(nn.Module):
+        def forward(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.sum() + past.sum(), 2 * x
+
+    engine = ms.compile(
+        Tail().eval(), (torch.zeros(1, 4), torch.zeros(1, 4)), also=[(torch.zeros(1, 6), torch.zeros(1, 4))]
+    )
+    session = engine.session({"1": "past"})
+    session(torch.ones(1, 4))
+    before = session.state["past"]
+    with pytest.raises(
+        ValueError, match=r"gave \[1, 6\] for the input 'past', and the session keeps \[1, 4\]"):
+    ):
+        session(torch.ones(1, 6))
+    assert session.state["past"].tolist() == before.tolist() == [[2.0] * 4]

@@ -21,6 +21,7 @@ from monstera.compiler.tuning import EFFORTS, Effort, Table, read_tuning, tune_l
 from monstera.compiler.undeclared import CompiledAnew
 from monstera.runtime import Engine
 from monstera.runtime.machine import shortfall
+from monstera.runtime.manifest import signature
 
 Undeclared: TypeAlias = Literal["refuse", "compile"]
 
@@ -173,11 +174,11 @@ def build_engine(imported: Imported, *more: Imported, settings: Settings) -> Eng
     """
     target, threads, table = settings.target, settings.threads, settings.table
     graphs = [replace(each, graph=optimize(each.graph)) for each in (imported, *more)]
-    cuts: dict[str, Cut] = {}
+    cuts: Mapping[str, Cut] = {}
     for i, each in enumerate(graphs):
         table = tune_layers(each, target, threads, settings.tune, table, cuts)
         if i + 1 < len(graphs) and settings.tune != "none":
-            cuts = {**lower_by(each, target, threads, table, cuts).cuts, **cuts}
+            cuts = lower_by(each, target, threads, table, cuts).cuts
     return compile_graphs(graphs, target, threads, table)
 
 
@@ -202,14 +203,15 @@ def _declared(model: torch.nn.Module | OnnxModel, example: Any, also: Sequence[A
     found = [_imported(model, each) for each in (example, *also)]
     first, shapes = found[0].inputs, set()
     for i, inputs in enumerate(each.inputs for each in found):
-        if [(x.name, x.dtype, x.positional) for x in inputs] != [(x.name, x.dtype, x.positional) for x in first]:
+        if signature(inputs) != signature(first):
             raise ValueError(
                 f"also[{i - 1}] has the inputs {_listed(inputs)}, the example {_listed(first)}: "
                 "they may differ in their shapes alone"
             )
-        if _listed(inputs) in shapes:
+        own = tuple(x.shape for x in inputs)
+        if own in shapes:
             raise ValueError(f"also[{i - 1}] has the shapes of another example: {_listed(inputs)}")
-        shapes.add(_listed(inputs))
+        shapes.add(own)
     return found
 
 

@@ -28,15 +28,15 @@ def compile_graphs(imported: Sequence[Imported], target: Target, threads: int, t
         BuildError: no C compiler for this target, or its cache cannot be written.
     """
     lowered: list[Lowered] = []
-    cuts: dict[str, Cut] = {}
+    cuts: Mapping[str, Cut] = {}
     for each in imported:
         lowered.append(lower_by(each, target, threads, table, cuts))
         _check_sizes(lowered[-1].program)
-        cuts = {**lowered[-1].cuts, **cuts}
+        cuts = lowered[-1].cuts
     linked = link([each.program for each in lowered])
     weights = pack_tensors(linked.tables)
     keys = {key for each in lowered for key in each.cases}
-    manifest = manifest_of(imported, linked.units, target, threads, table.of(keys))
+    manifest = manifest_of(imported, linked.units, target, threads, table.of(keys), linked.tap_bytes)
     source = emit(linked.units, target, threads, Seal.of(manifest, weights), linked.taps)
     library = build(source, target)
     text, params = pack_graphs([each.graph for each in imported])
@@ -44,9 +44,7 @@ def compile_graphs(imported: Sequence[Imported], target: Target, threads: int, t
     return assemble(artifact, library)
 
 
-def lower_by(
-    imported: Imported, target: Target, threads: int, table: Table, cuts: Mapping[str, Cut] | None = None
-) -> Lowered:
+def lower_by(imported: Imported, target: Target, threads: int, table: Table, cuts: Mapping[str, Cut]) -> Lowered:
     """Lower an optimised graph by the choices of a table.
 
     Raises:

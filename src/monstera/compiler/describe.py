@@ -19,6 +19,7 @@ def manifest_of(
     target: Target,
     threads: int,
     tuning: Mapping[str, Any] | None = None,
+    tap_bytes: int = 0,
 ) -> Manifest:
     """Describe placed programs: what callers pass and get, what their library says of itself, how it was tuned."""
     return Manifest(
@@ -29,7 +30,7 @@ def manifest_of(
         threads=threads,
         abi=ABI,
         weight_bytes=units[0].weight_bytes,
-        tap_bytes=units[0].tap_bytes,
+        tap_bytes=tap_bytes,
         compiler=compiler_version(tuple(compiler_command(target))),
         programs=tuple(_program(i, u) for i, u in zip(imported, units, strict=True)),
         tuning=tuning or {},

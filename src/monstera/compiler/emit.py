@@ -23,8 +23,8 @@ _INDENT = {"initial_indent": " " * 8, "subsequent_indent": " " * 8, "break_long_
 class Unit:
     """A program ready to print: its place in memory and the prefix of its symbols.
 
-    `weights` says at which byte of the weights file's data a table begins; `tap_bytes` of tables follow the file's
-    `weight_bytes` in memory.
+    `weights` says at which byte of the data of weights a table begins. The file has `weight_bytes` of them; what is
+    made at load follows in memory.
     """
 
     prefix: str
@@ -32,7 +32,6 @@ class Unit:
     arena: Arena
     weights: Mapping[str, int]
     weight_bytes: int
-    tap_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class GraphRecord:
     params: tuple[ParamRecord, ...]
 
 
+Known: TypeAlias = dict[tuple[str, bytes], tuple[int, bool]]
+"""By type and content of a parameter, its number and whether it is packed as a sparse one."""
+
+
 @dataclass(frozen=True, slots=True)
 class GraphsRecord:
     """The whole of `graph.json`: a graph for each program."""
@@ -77,7 +81,7 @@ class GraphsRecord:
 def pack_graphs(graphs: Sequence[Graph]) -> tuple[bytes, np.ndarray]:
     """Return graphs as JSON, and the parameters that their nodes name as one safetensors file (uint8)."""
     tables: dict[str, np.ndarray] = {}
-    known: dict[tuple[str, bytes], int] = {}
+    known: Known = {}
     record = GraphsRecord(tuple(_record(graph, tables, known) for graph in graphs))
     return canonical_json(encoded(record)), pack_tensors(tables)
 
@@ -101,15 +105,17 @@ def read_graphs(text: bytes, params: np.ndarray) -> tuple[Graph, ...]:
     return graphs
 
 
-def _record(graph: Graph, tables: dict[str, np.ndarray], known: dict[tuple[str, bytes], int]) -> GraphRecord:
+def _record(graph: Graph, tables: dict[str, np.ndarray], known: Known) -> GraphRecord:
     """The record of a graph; parameters that are not `known` by type and content are added to the tables."""
     params = []
     for key in dict.fromkeys(key for node in graph.nodes for key in param_keys(node.op)):
         array = np.asarray(graph.params[key], order="C")
         content = (array.dtype.name, hashlib.sha256(array.reshape(-1).data).digest())
-        number = known.setdefault(content, len(known))
-        sparse, own = _packed(array, str(number))
-        tables |= own
+        if content not in known:
+            sparse, own = _packed(array, str(len(known)))
+            known[content] = (len(known), sparse)
+            tables |= own
+        number, sparse = known[content]
         params.append(ParamRecord(key, array.shape, sparse, number))
     nodes = (NodeRecord(n.name, type(n.op).__name__, encoded(n.op), n.inputs, n.shape, n.layer) for n in graph.nodes)
     inputs = tuple(InputRecord(name, shape) for name, shape in graph.inputs)

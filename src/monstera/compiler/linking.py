@@ -27,6 +27,7 @@ class Linked:
     units: tuple[Unit, ...]
     tables: Mapping[str, np.ndarray]
     taps: tuple[TapTable, ...] = ()
+    tap_bytes: int = 0
 
 
 def link(programs: Sequence[Program]) -> Linked:
@@ -44,8 +45,8 @@ def link(programs: Sequence[Program]) -> Linked:
         TapTable(behind[name], stored[columns], stored[places], len(table), table.itemsize > 2)
         for name, ((columns, table), (places, _)) in parts.items()
     )
-    units = (Unit(prefix_of(i), p, place(p), stored | behind, size, data_size(room)) for i, p in enumerate(programs))
-    return Linked(tuple(units), tables, taps)
+    units = (Unit(prefix_of(i), p, place(p), stored | behind, size) for i, p in enumerate(programs))
+    return Linked(tuple(units), tables, taps, data_size(room))
 
 
 def _made(programs: Sequence[Program]) -> dict[str, Gathered]:

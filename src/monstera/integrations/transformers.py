@@ -13,6 +13,8 @@ from transformers.cache_utils import CacheLayerMixin
 
 # Far above the rounding of fp32, far below what another mask makes of an answer.
 _ROUNDING = 1e-4
+# So many are tried, to see whether a model can be called step by step.
+_FIRST_STEPS = 3
 
 
 class _KeptLayer(CacheLayerMixin):
@@ -132,7 +134,7 @@ def decoder(model: PreTrainedModel, context: int, *, tokens: int = 1, batch: int
 
 
 @torch.no_grad()
-def _check_first_steps(step: Decoder, most: int = 3) -> None:
+def _check_first_steps(step: Decoder) -> None:
     """Some models look at the places of keys, and not only at their positions; a few tokens tell.
 
     Raises:
@@ -140,7 +142,7 @@ def _check_first_steps(step: Decoder, most: int = 3) -> None:
     """
     keys, values = step.example["keys"].clone(), step.example["values"].clone()
     batch, tokens = step.example["input_ids"].shape
-    ids = torch.arange(tokens * min(most, keys.shape[3] // tokens)).remainder(
+    ids = torch.arange(tokens * min(_FIRST_STEPS, keys.shape[3] // tokens)).remainder(
         step.model.config.get_text_config().vocab_size
     )
     ids = ids.expand(batch, -1)

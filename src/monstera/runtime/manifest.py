@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import keyword
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -205,14 +205,15 @@ def _check(manifest: Manifest) -> None:
         raise ValueError("it has no program")
     for program in manifest.programs:
         _check_program(program)
-    if len({_signature(program) for program in manifest.programs}) > 1:
+    if len({signature(program.inputs) for program in manifest.programs}) > 1:
         raise ValueError("its programs take inputs that differ in more than their shapes")
     if len({program.shapes for program in manifest.programs}) < len(manifest.programs):
         raise ValueError("two of its programs take inputs of the same shapes")
 
 
-def _signature(program: ProgramSpec) -> tuple[tuple[str, str, bool], ...]:
-    return tuple((i.name, i.dtype, i.positional) for i in program.inputs)
+def signature(inputs: Sequence[InputSpec]) -> tuple[tuple[str, str, bool], ...]:
+    """All of the inputs that the programs of one engine have in common: their shapes are not."""
+    return tuple((i.name, i.dtype, i.positional) for i in inputs)
 
 
 def _check_counts(counts: Mapping[str, int]) -> None:

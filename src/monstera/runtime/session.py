@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,19 @@ Steps = tuple[int | str, ...]
 class _Link:
     """An input that the session passes, and the steps through the engine's answer to the output that it comes from.
 
-    With an `axis` it is a cache: each call adds `rows` along it. Without, the output is the whole input of the next
-    call.
+    With an `axis` it is a cache: each call adds rows along it. Without, the output is the whole input of the next call.
+    The output has this `shape` when the engine is called with its first shapes.
     """
 
     spec: InputSpec
     steps: Steps
+    shape: tuple[int, ...]
     axis: int | None = None
-    rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        """The rows that a call at the engine's first shapes adds to a cache."""
+        return 0 if self.axis is None else self.shape[self.axis]
 
     @property
     def places(self) -> int:
@@ -44,7 +49,8 @@ class Session:
     Call it as the engine, without the inputs that the session passes. Carried inputs are zeros at first, then what the
     call before gave. Caches are passed where they lie, and each call's rows are written behind those of the calls
     before. The answer is the engine's whole answer. A session belongs to one caller; any number of them may share an
-    engine.
+    engine. Where the engine has several shapes, a call may have any that leave states as they are, and give any number
+    of rows: a prompt in pieces, then token by token.
     """
 
     def __init__(self, engine: Engine, carry: Mapping[str, str], append: Mapping[str, str], count: str | None) -> None:
@@ -76,11 +82,16 @@ class Session:
             raise TypeError(f"input {own[0]!r} is carried by the session; leave it out, or call the engine itself")
         if twice := sorted(given.keys() & kwargs.keys()):
             raise TypeError(f"input {twice[0]!r} was given twice")
-        self._check_room()
+        # The usual case before anything runs; which rows another shape gives is seen when it has run.
+        one = len(self._engine.manifest.programs) == 1
+        self._check_room(self._caches[0].rows if one and self._caches else 1)
         answer = self._engine(**given, **kwargs, **self._passed())
-        for link in self._links:
-            self._take(link, np.asarray(_at(answer, link.steps)))
-        self._count += self._caches[0].rows if self._caches else 0
+        outputs = [np.asarray(_at(answer, link.steps)) for link in self._links]
+        rows = self._rows(outputs)
+        self._check_room(rows)
+        for link, output in zip(self._links, outputs, strict=True):
+            self._take(link, output)
+        self._count += rows
         return answer
 
     @property
@@ -102,7 +113,9 @@ class Session:
         values = {link.spec.name: as_array(state[link.spec.name], link.spec) for link in self._links}
         count = self._count
         if self._counter is not None:
-            counts, places = as_array(state[self._counter.name], self._counter), self._caches[0].places
+            # The count of a full session is no longer the number of a place.
+            counts = as_array(state[self._counter.name], replace(self._counter, limit=None))
+            places = self._caches[0].places
             count = int(counts.flat[0])
             if (counts != count).any() or not 0 <= count <= places:
                 raise ValueError(
@@ -121,13 +134,32 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({self._engine!r}, carrying {', '.join(self._own)})"
 
-    def _check_room(self) -> None:
+    def _check_room(self, rows: int) -> None:
         for cache in self._caches[:1]:
-            if self._count + cache.rows > cache.places:
+            if self._count + rows > cache.places:
                 raise ValueError(
                     f"the caches are full: {self._count} of {cache.places} places are taken, and a call adds "
-                    f"{cache.rows}; call reset() to begin anew, or compile the model for longer caches"
+                    f"{rows}; call reset() to begin anew, or compile the model for longer caches"
                 )
+
+    def _rows(self, outputs: Sequence[np.ndarray]) -> int:
+        """How many rows the outputs of the links add to the caches.
+
+        Raises:
+            ValueError: an output does not fit the input that it is for, as the call had shapes for which it differs.
+        """
+        rows = 0
+        for link, output in zip(self._links, outputs, strict=True):
+            fits = list(link.shape)
+            if link.axis is not None and output.ndim == len(fits):
+                rows = rows or output.shape[link.axis]
+                fits[link.axis] = rows
+            if output.shape != tuple(fits):
+                raise ValueError(
+                    f"this call gave {list(output.shape)} for the input {link.spec.name!r}, and the session keeps "
+                    f"{fits}: call it with shapes for which its states have one shape"
+                )
+        return rows
 
     def _passed(self) -> dict[str, np.ndarray]:
         counter = self._counter
@@ -139,8 +171,8 @@ class Session:
         """Copies: the caller may write to what it got."""
         value = self._values[link.spec.name]
         if link.axis is not None:
-            value = np.moveaxis(value, link.axis, 0)[self._count : self._count + link.rows]
             output = np.moveaxis(output, link.axis, 0)
+            value = np.moveaxis(value, link.axis, 0)[self._count : self._count + len(output)]
         np.copyto(value, output)
 
 
@@ -188,11 +220,11 @@ def _link(how: str, path: str, spec: InputSpec, steps: Steps, shape: tuple[int, 
     if how == "carry":
         if shape != spec.shape:
             raise ValueError(misfit)
-        return _Link(spec, steps)
+        return _Link(spec, steps, shape)
     longer = [d for d, (rows, places) in enumerate(zip(shape, spec.shape, strict=False)) if rows != places]
     if len(shape) != len(spec.shape) or len(longer) != 1 or not 0 < shape[longer[0]] < spec.shape[longer[0]]:
         raise ValueError(f"{misfit}; a cache is longer than what is appended in one dimension, and equal in all others")
-    return _Link(spec, steps, longer[0], shape[longer[0]])
+    return _Link(spec, steps, shape, longer[0])
 
 
 def _counter(manifest: Manifest, count: str | None, links: Sequence[_Link]) -> InputSpec | None:

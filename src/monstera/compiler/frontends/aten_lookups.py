@@ -44,11 +44,11 @@ def _by_distance(build: Builder, call: Call) -> Value:
     x, *batch, queries, keys = build.shape(call["self"]), *call.shape
     index = call["index"].reshape(-1, queries, keys)
     distances = queries + keys - 1
-    taken = torch.cat([index[0].flip(0)[:, 0], index[0][0, 1:]])
+    elements = torch.cat([index[0].flip(0)[:, 0], index[0][0, 1:]])
     place = torch.arange(keys) - torch.arange(queries)[:, None] + queries - 1
-    if call["dim"] % len(x) != len(x) - 1 or x[:-1] != call.shape[:-1] or not bool((index == taken[place]).all()):
+    if call["dim"] % len(x) != len(x) - 1 or x[:-1] != call.shape[:-1] or not bool((index == elements[place]).all()):
         raise UnsupportedError("gathering by known indices, except along the last dimension by the distance to the row")
-    chosen = torch.nn.functional.one_hot(taken, x[-1]).float()
+    chosen = torch.nn.functional.one_hot(elements, x[-1]).float()
     y = build.add(Linear(build.param(chosen, "distances")), (call["self"],), (*batch, queries, distances))
     if queries == 1:
         return y

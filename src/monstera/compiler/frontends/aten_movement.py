@@ -185,7 +185,7 @@ def padded(build: Builder, x: Value, pads: Mapping[int, Sequence[int]], mode: Mo
     """
     for dim, pair in pads.items():
         if min(pair) < 0:
-            raise UnsupportedError(f"padding mode {mode!r} that cuts off (pads {[*pair]})")
+            raise UnsupportedError(f"padding that repeats what is there and cuts off (pads {[*pair]})")
         if any(pair):
             x = taken(build, x, dim, np.pad(np.arange(build.shape(x)[dim]), tuple(pair), mode).tolist())
     return x

@@ -146,7 +146,7 @@ def lower_with(
     Raises:
         UnsupportedError: a tensor has a form that no kernel takes (six dimensions where it must be copied).
     """
-    low = Lowering(graph, choose_layouts(graph), target, threads, choices, cuts or {})
+    low = Lowering(graph, choose_layouts(graph), target, threads, choices, cuts or {}, dict(cuts or {}))
     for node in graph.nodes:
         try:
             _RULES[type(node.op)](low, node)

@@ -31,7 +31,6 @@ class _Joined:
     start: int
     kept: Shape
     own: str
-    own_shape: Shape
 
 
 def _joined(node: Node, made: Mapping[str, Node], shapes: Mapping[str, Shape]) -> tuple[_Joined, _Joined] | None:
@@ -58,7 +57,7 @@ def _parts(name: str, groups: int, made: Mapping[str, Node], shapes: Mapping[str
         return None
     kept, own = joint.inputs
     run = _run_of_input(kept, made, shapes)
-    return None if run is None else _Joined(*run, shapes[kept], own, shapes[own])
+    return None if run is None else _Joined(*run, shapes[kept], own)
 
 
 def _unreshaped(name: str, made: Mapping[str, Node]) -> str:

@@ -6,7 +6,7 @@ Only where somebody needs a value in a certain order is it permuted, once for al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from itertools import count
 from math import prod
 from typing import TypeAlias
@@ -27,7 +27,7 @@ class Walk:
     `old_shapes` are those of the old values, `shapes` those of the new ones.
     """
 
-    graph: Graph
+    graph: InitVar[Graph]
     params: dict[str, Array] = field(init=False)
     old_shapes: dict[str, Shape] = field(init=False)
     nodes: list[Node] = field(default_factory=list)
@@ -36,9 +36,9 @@ class Walk:
     _made: dict[str, Node] = field(default_factory=dict)
     _moved: dict[tuple[str, Op, Shape], str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.params, self.old_shapes = dict(self.graph.params), self.graph.shapes()
-        for name, shape in self.graph.inputs:
+    def __post_init__(self, graph: Graph) -> None:
+        self.params, self.old_shapes = dict(graph.params), graph.shapes()
+        for name, shape in graph.inputs:
             self.shapes[name] = shape
             self.places[name] = (name, same(shape))
 
