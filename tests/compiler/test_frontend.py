@@ -316,7 +316,7 @@ def _in_bfloat16(x):
 
 
 REFUSED = {
-    "padding mode 'edge' that cuts off": lambda _, x: F.pad(x, (1, -1, 1, 1), mode="replicate"),
+    "padding that repeats what is there and cuts off": lambda _, x: F.pad(x, (1, -1, 1, 1), mode="replicate"),
     "come in 147 pieces; at most 128": lambda _, x: x.reshape(2, -1)[:, torch.arange(147).flip(0)],
     "its result number 1": lambda _, x: F.adaptive_max_pool2d(x, 2, return_indices=True)[1],
     "max_pool2d_with_indices": lambda _, x: F.max_pool2d(x, 2, return_indices=True)[0],

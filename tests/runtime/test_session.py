@@ -372,8 +372,6 @@ def test_calls_of_shapes_whose_states_differ_are_refused_and_change_nothing():
     session = engine.session({"1": "past"})
     session(torch.ones(1, 4))
     before = session.state["past"]
-    with pytest.raises(
-        ValueError, match=r"gave \[1, 6\] for the input 'past', and the session keeps \[1, 4\]"):
-    ):
+    with pytest.raises(ValueError, match=r"gave \[1, 6\] for the input 'past', and the session keeps \[1, 4\]"):
         session(torch.ones(1, 6))
     assert session.state["past"].tolist() == before.tolist() == [[2.0] * 4]
