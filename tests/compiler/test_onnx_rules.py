@@ -477,7 +477,7 @@ def test_recurrent_layers_that_torch_has_not_are_refused(nodes: str, message: st
         ("y = Pow(x, x)", {}, "Y must be one number, known"),
         ("y = Pow(x, e)", {"e": np.float32(2.5)}, r"the power 2.5 of a tensor; expected one of the numbers 1, 2"),
         ("y = Pad<mode='reflect'>(x, p)", ints(p=[0, 200, 0, 0]), r"come in 20\d pieces; at most 128 are joined"),
-        ("y = Pad<mode='edge'>(x, p)", ints(p=[0, -1, 0, 2]), r"'edge' that cuts off \(pads \[-1, 2\]\)"),
+        ("y = Pad<mode='edge'>(x, p)", ints(p=[0, -1, 0, 2]), r"repeats what is there and cuts off \(pads \[-1, 2\]\)"),
         ("y = GatherND(x, i)", ints(i=[[0, 300]]), "index 300 of a dimension of size 300"),
     ],
 )

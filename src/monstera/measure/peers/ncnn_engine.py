@@ -22,6 +22,8 @@ from monstera.measure.peers.peer import Call, Peer, without
 # The first answer includes the transformed weights of Winograd. Whoever needs longer takes no part in a race of
 # milliseconds: 3-D convolutions run in a plain loop there.
 FIRST_ANSWER_S = 30
+# What pnnx calls them.
+_TYPES = {torch.float32: "f32", torch.int64: "i64", torch.int32: "i32", torch.bool: "bool"}
 _TRANSLATION_S = 300
 # Winograd's transforms of 8x8 tiles lose some bits of fp32.
 _TOLERANCE = 1e-3
@@ -53,7 +55,7 @@ def _translate(model: nn.Module, args: Sequence[torch.Tensor], folder: Path) -> 
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model, tuple(args), check_trace=False)
         torch.jit.save(traced, folder / "net.pt")
-    shapes = ",".join(f"[{','.join(map(str, value.shape))}]" for value in args)
+    shapes = ",".join(f"[{','.join(map(str, value.shape))}]{_TYPES[value.dtype]}" for value in args)
     command = [pnnx.EXEC_PATH, "net.pt", f"inputshape={shapes}", "fp16=0"]
     command += [f"ncnnparam={ncnn_net.PARAM}", f"ncnnbin={ncnn_net.BIN}"]
     run(command, folder, _TRANSLATION_S, "pnnx")
