@@ -40,6 +40,8 @@ CHUNK_BYTES = 384 * 1024
 # Cache lines that single rows read over and over (some leave the first-level cache, rarely), and the planes worth it.
 GROUP_LINES = 600
 GROUPED_FLOATS = 640
+# Columns that a block should have in each group on average.
+GROUP_COLUMNS = 64
 
 
 def lower_conv(low: Lowering, node: Node) -> None:
@@ -133,12 +135,12 @@ def _spmm(
     blocks = pack(matrix.values, matrix.holes, part.rows)
     # A channel counts as often as slices of it are read.
     channels = np.unique(blocks.columns // prod(_kernel(low, op)[1:])).size * op.groups
-    fields = common | column_tables(low, matrix, blocks)
     if not choice.groups:
         choice = _in_groups(low, node, part.size, choice)
-    fields |= _cut_tables(low, matrix, blocks, choice.groups, stretches)
-    fields |= {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count}
-    fields |= _tiling(low, channels, _count(common["vectors"]), part.size, choice)
+    tiling = _tiling(low, channels, _count(common["vectors"]), part.size, choice)
+    groups = choice.groups or _shared_groups(low, channels, _count(tiling["chunk"]), blocks)
+    fields = common | column_tables(low, matrix, blocks) | _cut_tables(low, matrix, blocks, groups, stretches)
+    fields |= {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count} | tiling
     fields["row"] = low.table(blocks.row)
     work = work_of(matrix, part, blocks, prod(node.shape) // node.shape[1])
     work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
@@ -268,14 +270,16 @@ def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
     """The choice with as many column groups as keep what single rows read of a tile in the first-level cache.
 
     Single rows load a vector for each multiply-add. Pointwise layers have too few columns a group, and small planes too
-    few pixels, to pay for coming back to their sums.
+    few pixels, to pay for coming back to their sums. Larger blocks are left as they are: they share what they load.
     """
     op, layout = node.op, low.layout(node.name)
     assert isinstance(op, Conv)
     assert isinstance(layout, Planes)
     depth, height, width = _kernel(low, op)
     channels = low.graph.params[op.weight].shape[1] * depth
-    if size > 1 or height * width == 1 or layout.run() < GROUPED_FLOATS:
+    if size > 1:
+        return choice
+    if height * width == 1 or layout.run() < GROUPED_FLOATS:
         return replace(choice, groups=1)
     tile = low.target.tiles[size]
     floats = tile * low.target.lanes
@@ -283,6 +287,15 @@ def _in_groups(low: Lowering, node: Node, size: int, choice: Choice) -> Choice:
     lines = min(together, height * (floats // LINE + 1))
     groups = -(-channels // max(1, GROUP_LINES // lines))
     return replace(choice, groups=groups, tile=tile, chunk=tile) if groups > 1 else replace(choice, groups=1)
+
+
+def _shared_groups(low: Lowering, channels: int, chunk: int, blocks: Blocks) -> int:
+    """As many column groups as keep what they read of a chunk in the second-level cache, where one tile outgrows it.
+
+    A block comes back to its sums once a group, which has to have enough columns of it to be worth that.
+    """
+    wanted = -(-_chunk_bytes(low, channels) * chunk // CHUNK_BYTES)
+    return max(1, min(wanted, blocks.columns.size // (GROUP_COLUMNS * blocks.count)))
 
 
 def _cut_tables(
@@ -310,13 +323,18 @@ def _cut_tables(
     return {"block": low.table(table.astype(np.int32)), "groups": groups}
 
 
-def _tiling(low: Lowering, channels: int, vectors: int, size: int, choice: Choice) -> dict[str, Field]:
+def _tiling(low: Lowering, channels: int, vectors: int, size: int, choice: Choice) -> dict[str, int]:
     """Vectors of a chunk: the planes' share of it fits the cache, and chunks are whole tiles of about equal length."""
     tile = min(low.target.tiles[size], choice.tile or low.target.tiles[size])
-    fitting = CHUNK_BYTES // max(1, channels * low.target.lanes * 4)
+    fitting = CHUNK_BYTES // _chunk_bytes(low, channels)
     chunks = -(-vectors // max(fitting // tile * tile, tile))
-    chunk = choice.chunk or max(1, -(-vectors // (chunks * tile)) * tile)
-    return {"chunk": chunk, "tile": tile, "by_blocks": int(vectors < 2 * low.threads * tile)}
+    chunk = vectors if vectors <= fitting else max(1, -(-vectors // (chunks * tile)) * tile)
+    return {"chunk": choice.chunk or chunk, "tile": tile, "by_blocks": int(vectors < 2 * low.threads * tile)}
+
+
+def _chunk_bytes(low: Lowering, channels: int) -> int:
+    """What one vector of every channel takes."""
+    return 4 * low.target.lanes * max(1, channels)
 
 
 def _sweep(low: Lowering, node: Node, x: Ref, residual: Field, run: Run, blocks: int) -> Sweep:
