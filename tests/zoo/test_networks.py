@@ -12,6 +12,7 @@ from monstera.zoo import NETWORKS, cifar_resnet, network
 CIFAR, CLIP = (2, 3, 32, 32), (2, 3, 16, 112, 112)
 INPUT = {
     "digits_cnn": (2, 1, 8, 8),
+    "lenet5": (2, 1, 28, 28),
     "resnet20": CIFAR,
     "resnet32": CIFAR,
     "resnet56": CIFAR,
@@ -37,6 +38,8 @@ INPUT = {
         # The encoder alone: no embeddings and no pooler.
         ("bert_base", 85_054_464),
         ("gpt2_step", 124_439_808),
+        # C1, C3 with all maps connected, C5, F6 and a linear output.
+        ("lenet5", 156 + 2416 + 48_120 + 10_164 + 850),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
