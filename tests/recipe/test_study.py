@@ -65,12 +65,12 @@ def _results(folder: str) -> list[str]:
 def test_finals_are_every_variant_at_every_density_after_the_network_they_start_from() -> None:
     path = _write()
     cells = finals(read_study(path), path, {"gradual-0.5": 0.3, "gradual-0.25": 0.6})
-    told = [(cell.recipe.name, cell.variant, cell.density, cell.value) for cell in cells]
+    told = [(cell.recipe.name, cell.variant, cell.density, cell.values) for cell in cells]
     assert told == [
-        ("tiny-dense", "dense", 1.0, None),
-        ("tiny-gradual-0.5", "gradual", 0.5, 0.3),
-        ("tiny-gradual-0.25", "gradual", 0.25, 0.6),
-        ("tiny-plain-0.5", "plain", 0.5, None),
+        ("tiny-dense", "dense", 1.0, {}),
+        ("tiny-gradual-0.5", "gradual", 0.5, {"method.ramp": 0.3}),
+        ("tiny-gradual-0.25", "gradual", 0.25, {"method.ramp": 0.6}),
+        ("tiny-plain-0.5", "plain", 0.5, {}),
     ]
     dense, first, second, plain = (cell.recipe for cell in cells)
     assert (dense.plan.density, dense.epochs, dense.seeds, dense.network.checkpoint) == (1.0, 2, (0,), None)
@@ -96,7 +96,8 @@ def test_a_density_fixed_for_trials_lets_one_choice_serve_all() -> None:
         "tiny-gradual-0.5-trial0",
         "tiny-gradual-0.5-trial1",
     ]
-    assert [cell.value for cell in finals(study, path, {"gradual-0.5": 0.6})] == [None, 0.6, 0.6, None]
+    values = [list(cell.values.values()) for cell in finals(study, path, {"gradual-0.5": 0.6})]
+    assert values == [[], [0.6], [0.6], []]
 
 
 def test_without_a_dense_network_variants_start_as_the_recipe_says() -> None:
@@ -177,7 +178,7 @@ def test_a_study_goes_from_trials_to_results_and_does_nothing_twice() -> None:
     _run("finals", **options)
     assert _results("results") == ["tiny-dense", "tiny-gradual-0.25"]
     dense, result = (json.loads(Path(f"tiny/results/{name}.json").read_text()) for name in _results("results"))
-    assert result["cell"] == {"study": "tiny", "variant": "gradual", "density": 0.25, "value": value}
+    assert result["cell"] == {"study": "tiny", "variant": "gradual", "density": 0.25, "values": {"method.ramp": value}}
     assert [seed["seed"] for seed in result["seeds"]] == [0, 1]
     assert result["recipe"]["method"]["ramp"] == value
     # What the others start from has its batch norms' statistics and all.

@@ -9,7 +9,7 @@ from typing import Any
 
 from monstera.measure import write_json
 from monstera.recipe.result import done, read_result
-from monstera.recipe.study import DENSE, Study, trials
+from monstera.recipe.study import Study, trials
 
 FORMAT = "monstera.chosen.1"
 
@@ -23,22 +23,21 @@ def choose(study: Study, path: str | os.PathLike[str]) -> tuple[dict[str, Any], 
     Raises:
         ValueError: a result is that of another recipe.
     """
-    tried: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, dict[str, Any]] = {}
     missing: dict[str, None] = {}
     for cell in trials(study, path):
-        if cell.variant == DENSE:
-            continue
         name = study.tried_at(cell.variant, cell.density)
-        if done(cell.recipe):
+        # The dense network alone has no value that is tried.
+        for field, value in cell.values.items():
+            if not done(cell.recipe):
+                missing[name] = None
+                continue
             accuracy = read_result(Path(cell.recipe.output))["accuracy"]["sparse_mean"]
-            tried.setdefault(name, []).append({"value": cell.value, "accuracy": accuracy})
-        else:
-            missing[name] = None
-    values = {
-        name: {"value": max(tries, key=lambda one: one["accuracy"])["value"], "tries": tries}
-        for name, tries in tried.items()
-        if name not in missing
-    }
+            entry = found.setdefault(name, {"field": field, "value": value, "tries": []})
+            if all(accuracy > one["accuracy"] for one in entry["tries"]):
+                entry["value"] = value
+            entry["tries"].append({"value": value, "accuracy": accuracy})
+    values = {name: entry for name, entry in found.items() if name not in missing}
     chosen = {"format": FORMAT, "study": study.name, "trials": study.trials, "values": values}
     write_json(chosen, chosen_path(path))
     return chosen, list(missing)

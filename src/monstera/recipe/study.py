@@ -80,16 +80,21 @@ class Study(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A recipe of a study: a variant at a density, with the value that is tried or was chosen, if any."""
+    """A recipe of a study: a variant at a density, with the value of the field that is tried or was chosen, if any."""
 
     variant: str
     density: float
-    value: Any
+    values: Mapping[str, Any]
     recipe: Recipe
 
     def facts(self, study: Study) -> dict[str, Any]:
         """What the result file says of its place in the study."""
-        return {"study": study.name, "variant": self.variant, "density": self.density, "value": self.value}
+        return {
+            "study": study.name,
+            "variant": self.variant,
+            "density": self.density,
+            "values": dict(self.values),
+        }
 
 
 def read_study(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Study:
@@ -136,7 +141,7 @@ class _Draft:
 
     variant: str
     density: float
-    value: Any
+    values: Mapping[str, Any]
     fields: dict[str, Any]
 
 
@@ -152,7 +157,7 @@ def _trials(study: Study, path: str | os.PathLike[str], only: Iterable[str]) -> 
             for index, value in enumerate(values):
                 title = f"{study.name}-{study.tried_at(name, density)}-trial{index}"
                 fields = {"plan.density": density, **start, **variant.set, **study.trials, field: value}
-                yield _Draft(name, fields["plan.density"], value, _recipe(study, fields, title, folder))
+                yield _Draft(name, fields["plan.density"], {field: value}, _recipe(study, fields, title, folder))
 
 
 def _finals(
@@ -164,7 +169,7 @@ def _finals(
         best = {field: _chosen(study, name, density, values, chosen) for field, values in variant.tries.items()}
         fields = {"plan.density": density, **start, **variant.set, **best}
         recipe = _recipe(study, fields, f"{study.name}-{name}-{density:g}", folder)
-        yield _Draft(name, density, next(iter(best.values()), None), recipe)
+        yield _Draft(name, density, best, recipe)
 
 
 def _dense(
@@ -174,7 +179,7 @@ def _dense(
     if study.dense is None:
         return {}
     recipe = _recipe(study, {**fields, **study.dense, **_WITHOUT_HOLES}, title, folder)
-    yield _Draft(DENSE, 1.0, None, recipe)
+    yield _Draft(DENSE, 1.0, {}, recipe)
     return {"network.checkpoint": str(folder / f"{title}.safetensors")}
 
 
@@ -205,7 +210,7 @@ def _checked(path: str | os.PathLike[str], drafts: Iterable[_Draft]) -> list[Cel
         except RecipeError as error:
             problems |= {f"variants.{draft.variant}: {problem}": None for problem in error.problems}
         else:
-            cells[recipe.name] = Cell(draft.variant, draft.density, draft.value, recipe)
+            cells[recipe.name] = Cell(draft.variant, draft.density, draft.values, recipe)
     if problems:
         raise RecipeError(os.fspath(path), problems)
     return list(cells.values())
