@@ -31,6 +31,19 @@ def test_every_committed_result_is_that_of_a_recipe_of_its_study(path: Path) -> 
     assert all(done(cells[result].recipe) for result in committed)
 
 
+def test_the_core_of_cifar10_has_three_seeds_and_equal_trials() -> None:
+    path = Path("recipes/cifar10/study.yaml")
+    study = read_study(path)
+    core = ("gradual", "admm", "reweighted")
+    assert tuple(name for name, variant in study.variants.items() if variant.tries) == core
+    firsts = {f"{name}-0.25": values[0] for name in core for values in study.variants[name].tries.values()}
+    cells = {cell.recipe.name: cell.recipe for cell in finals(study, path, firsts)}
+    three = {name for name, recipe in cells.items() if recipe.seeds == (0, 1, 2)}
+    assert three == {f"cifar10-{name}-0.25" for name in core}
+    assert {recipe.seeds for name, recipe in cells.items() if name not in three} == {(0,)}
+    assert {recipe.epochs for recipe in cells.values()} == {10}
+
+
 def test_lenet_compares_methods_at_two_densities_with_five_seeds_and_equal_trials() -> None:
     path = Path("recipes/lenet/study.yaml")
     study = read_study(path)

@@ -100,6 +100,13 @@ def test_a_density_fixed_for_trials_lets_one_choice_serve_all() -> None:
     assert values == [[], [0.6], [0.6], []]
 
 
+def test_densities_may_have_seeds_of_their_own() -> None:
+    variant = {**STUDY["variants"]["plain"], "densities": {0.25: [3, 4], 0.5: [5]}}
+    path = _write(variants={"plain": variant}, dense=None)
+    told = [(cell.density, cell.recipe.seeds) for cell in finals(read_study(path), path, {})]
+    assert told == [(0.25, (3, 4)), (0.5, (5,))]
+
+
 def test_without_a_dense_network_variants_start_as_the_recipe_says() -> None:
     path = _write(dense=None)
     cells = finals(read_study(path), path, {"gradual-0.5": 0.3, "gradual-0.25": 0.6})

@@ -23,13 +23,14 @@ _WITHOUT_HOLES: Mapping[str, Any] = {"plan.density": 1.0, "method": {"name": "gr
 class Variant(BaseModel):
     """A row of the study: `set` replaces fields of the recipe, nested ones by dotted names.
 
-    `tries` has values for one more field; trials decide which of them the finals take.
+    Its own densities may have seeds of their own: `{0.25: [0, 1, 2], 0.5: [0]}`. `tries` has values for one more field;
+    trials decide which of them the finals take.
     """
 
     model_config = Recipe.model_config
 
     set: dict[str, Any] = {}
-    densities: tuple[Unit, ...] | None = Field(None, min_length=1)
+    densities: tuple[Unit, ...] | dict[Unit, tuple[int, ...]] | None = Field(None, min_length=1)
     tries: dict[str, tuple[Any, ...]] = Field({}, max_length=1)
 
 
@@ -167,7 +168,8 @@ def _finals(
     start = yield from _dense(study, f"{study.name}-{DENSE}", folder, {})
     for name, variant, density in study.cells(only):
         best = {field: _chosen(study, name, density, values, chosen) for field, values in variant.tries.items()}
-        fields = {"plan.density": density, **start, **variant.set, **best}
+        seeds = {"seeds": variant.densities[density]} if isinstance(variant.densities, dict) else {}
+        fields = {"plan.density": density, **start, **variant.set, **best, **seeds}
         recipe = _recipe(study, fields, f"{study.name}-{name}-{density:g}", folder)
         yield _Draft(name, density, best, recipe)
 
