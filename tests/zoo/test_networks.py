@@ -51,6 +51,16 @@ def test_a_network_has_as_many_parameters_as_the_published_one(name: str, parame
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
+def test_half_as_many_channels_are_about_a_quarter_of_the_weights() -> None:
+    whole, half = network("resnet20"), network("resnet20", width=8)
+    assert half.state_dict()["layer3.0.conv1.weight"].shape == (32, 16, 3, 3)
+    assert half(torch.empty(1, *CIFAR[1:])).shape == (1, 10)
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (whole, half)]
+    assert 0.25 < sizes[1] / sizes[0] < 0.26
+    with pytest.raises(ValueError, match="width: expected at least 1 channel, got 0"):
+        cifar_resnet(20, width=0)
+
+
 @pytest.mark.parametrize(("name", "gmacs"), [("c3d", 38.55), ("r2plus1d_18", 40.52)])
 def test_a_network_for_clips_does_as_much_arithmetic_as_the_published_one(name: str, gmacs: float) -> None:
     macs: list[int] = []
