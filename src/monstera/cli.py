@@ -96,6 +96,21 @@ def run(
 
 
 @app.command()
+def study(
+    study: Annotated[Path, typer.Argument(help="The study, a YAML file: a recipe and its variants.")],
+    stage: Annotated[str, typer.Argument(help="trials, choose, finals or measure, in this order.")],
+    only: Annotated[list[str], typer.Option(help="Run this variant alone; repeatable.")] = [],  # noqa: B006
+    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of checkpoints and locks.")] = Path("runs"),
+    settings: Annotated[list[str], typer.Option("--set", help="Replace a field: recipe.epochs=1; repeatable.")] = [],  # noqa: B006
+) -> None:
+    """Run a STAGE of a STUDY: what has a result is left alone. Several processes may share the work."""
+    from monstera import recipe as recipes
+
+    recipes.run_study(study, stage, overrides=_overrides(settings), only=only, data=data, runs=runs)
+
+
+@app.command()
 def profile(
     program: Annotated[Path, typer.Argument(help="A .monstera file. It is executable code: trust it first.")],
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs; medians are shown.")] = 20,

@@ -12,6 +12,7 @@ from monstera.zoo import NETWORKS, cifar_resnet, network
 CIFAR, CLIP = (2, 3, 32, 32), (2, 3, 16, 112, 112)
 INPUT = {
     "digits_cnn": (2, 1, 8, 8),
+    "lenet5": (2, 1, 28, 28),
     "resnet20": CIFAR,
     "resnet32": CIFAR,
     "resnet56": CIFAR,
@@ -37,6 +38,8 @@ INPUT = {
         # The encoder alone: no embeddings and no pooler.
         ("bert_base", 85_054_464),
         ("gpt2_step", 124_439_808),
+        # C1, C3 with all maps connected, C5, F6 and a linear output.
+        ("lenet5", 156 + 2416 + 48_120 + 10_164 + 850),
         ("resnet20", 269_722),
         ("resnet32", 464_154),
         ("resnet56", 853_018),
@@ -46,6 +49,16 @@ def test_a_network_has_as_many_parameters_as_the_published_one(name: str, parame
     with torch.device("meta"):
         model = network(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+def test_half_as_many_channels_are_about_a_quarter_of_the_weights() -> None:
+    whole, half = network("resnet20"), network("resnet20", width=8)
+    assert half.state_dict()["layer3.0.conv1.weight"].shape == (32, 16, 3, 3)
+    assert half(torch.empty(1, *CIFAR[1:])).shape == (1, 10)
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (whole, half)]
+    assert 0.25 < sizes[1] / sizes[0] < 0.26
+    with pytest.raises(ValueError, match="width: expected at least 1 channel, got 0"):
+        cifar_resnet(20, width=0)
 
 
 @pytest.mark.parametrize(("name", "gmacs"), [("c3d", 38.55), ("r2plus1d_18", 40.52)])

@@ -33,6 +33,7 @@ _SIZES = {
     "gpt2_step_small": (16,),
     "gru_speech": (100, 153),
     "gru_speech_small": (20, 153),
+    "lenet5": (1, 28, 28),
     "r2plus1d_18": (3, 16, 112, 112),
     "resnet20": (3, 32, 32),
     "resnet32": (3, 32, 32),

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
@@ -17,7 +19,7 @@ from monstera.recipe.errors import RecipeError
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
 from monstera.sparsity import Plan, PlanError, pattern, schedule
 from monstera.zoo import load_cifar_resnet_state, network
-from monstera.zoo.data import DataMissingError, Pictures, data_root, data_set, held_out
+from monstera.zoo.data import DataMissingError, Pictures, PictureSet, data_root, data_set, held_out
 
 T = TypeVar("T")
 # Methods whose section in a recipe has the names of their arguments.
@@ -46,14 +48,19 @@ class Ingredients:
         return (images.float() / 255 - self.mean) / self.std
 
 
-def gather(recipe: Recipe, where: str, root: str | os.PathLike[str] | None = None) -> Ingredients:
-    """Read what the recipe names, before anything is trained.
+def gather(
+    recipe: Recipe,
+    where: str,
+    root: str | os.PathLike[str] | None = None,
+    read: Callable[[str, str | os.PathLike[str] | None], PictureSet] = data_set,
+) -> Ingredients:
+    """Read what the recipe names, before anything is trained; `read` gives a data set by name and data folder.
 
     Raises:
         RecipeError: a network, data set, checkpoint, pattern or schedule is unknown or does not fit; all are named.
     """
     problems: list[str] = []
-    data = _try(problems, "data.name", lambda: data_set(recipe.data.name, root))
+    data = _try(problems, "data.name", lambda: read(recipe.data.name, root))
     model = _try(problems, "network", lambda: network(recipe.network.name, **recipe.network.options))
     start = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
     if model is not None and start is not None:
@@ -133,13 +140,17 @@ def _start(recipe: Recipe, root: str | os.PathLike[str] | None) -> dict[str, Ten
     name = recipe.network.checkpoint
     if name is None:
         return None
-    places = [Path(name)]
-    if not Path(name).is_absolute():
-        places.append(data_root(root) / name)
-    for place in places:
-        if place.is_file():
-            return load_cifar_resnet_state(place)
-    raise DataMissingError(f"no such file: {' nor '.join(map(str, places))}")
+    place = Path(name)
+    if not place.is_file() and not place.is_absolute():
+        place = data_root(root) / name
+    if not place.is_file():
+        raise DataMissingError(f"no such file: {' nor '.join(dict.fromkeys((name, str(place))))}")
+    if place.suffix != ".safetensors":
+        return load_cifar_resnet_state(place)
+    try:
+        return safetensors.torch.load_file(place)
+    except SafetensorError as error:
+        raise ValueError(f"{place}: not a whole safetensors file ({error})") from None
 
 
 def _misfits(recipe: Recipe, pictures: int, channels: int) -> list[str]:

@@ -7,13 +7,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.schema import Recipe
+
+Section = TypeVar("Section", bound=BaseModel)
 
 # What may differ between a run and its resumption, or changes nothing about the weights.
 _FREE = {"output", "seeds", "latency", "checkpoint_every", "threads"}
@@ -26,6 +28,16 @@ def read_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
         FileNotFoundError: there is no such file.
         RecipeError: it is not YAML, or fields are missing, unknown or out of bounds; all of them are named.
     """
+    return checked(Recipe, replaced(read_fields(path), overrides or {}), os.fspath(path))
+
+
+def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a YAML file of fields.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        RecipeError: it is not YAML, or something else than fields.
+    """
     where = os.fspath(path)
     try:
         fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -33,12 +45,28 @@ def read_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | Non
         raise RecipeError(where, [f"not readable as YAML: {error}"]) from None
     if not isinstance(fields, dict):
         raise RecipeError(where, [f"expected fields such as 'network: ...', got {type(fields).__name__}"])
-    for name, value in (overrides or {}).items():
-        _replace(fields, name, value)
+    return fields
+
+
+def replaced(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `fields` with some of them replaced, nested ones by dotted names."""
+    copy = dict(fields)
+    for name, value in overrides.items():
+        _replace(copy, name, value)
+    return copy
+
+
+def checked(kind: type[Section], fields: Mapping[str, Any], where: str) -> Section:
+    """Make a recipe or a study of its fields.
+
+    Raises:
+        RecipeError: fields are missing, unknown or out of bounds; all of them are named.
+    """
     try:
-        return Recipe.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
-        raise RecipeError(where, [_problem(detail) for detail in error.errors()]) from None
+        noun = kind.__name__.lower()
+        raise RecipeError(where, [_problem(detail, noun) for detail in error.errors()]) from None
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -56,13 +84,13 @@ def _replace(fields: dict[str, Any], name: str, value: Any) -> None:
     fields[last] = value
 
 
-def _problem(detail: Any) -> str:
+def _problem(detail: Any, noun: str) -> str:
     field = ".".join(str(part) for part in detail["loc"])
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         message = "is missing"
     elif detail["type"] == "extra_forbidden":
-        message = "is not a field of a recipe"
+        message = f"is not a field of a {noun}"
     elif not isinstance(detail["input"], dict | list):
         message = f"{message}, got {detail['input']!r}"
     return f"{field}: {message}" if field else message

@@ -13,6 +13,7 @@ from typing import Any
 
 from monstera.measure import this_machine, write_json
 from monstera.recipe.ingredients import Ingredients
+from monstera.recipe.reading import fingerprint
 from monstera.recipe.schema import Recipe
 
 FORMAT = "monstera.recipe.1"
@@ -65,6 +66,22 @@ def read_result(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or result.get("format") != FORMAT:
         raise ValueError(f"{path}: expected a result of format {FORMAT!r}")
     return result
+
+
+def done(recipe: Recipe) -> bool:
+    """Whether the recipe's result is there, with all of its seeds.
+
+    Raises:
+        ValueError: there is a result of another recipe of this name.
+    """
+    output = Path(recipe.output)
+    if not output.is_file():
+        return False
+    # Fields that the schema had not yet have their defaults.
+    before = Recipe.model_validate(read_result(output)["recipe"])
+    if fingerprint(before) != fingerprint(recipe):
+        raise ValueError(f"{output}: the result of another recipe of this name; remove it to run this one")
+    return before.seeds == recipe.seeds
 
 
 def sha256(path: Path) -> str:

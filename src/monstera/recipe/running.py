@@ -21,6 +21,7 @@ from monstera.recipe.latency import measure_latency
 from monstera.recipe.reading import fingerprint, read_recipe
 from monstera.recipe.result import make_result, read_result, sha256, write_result
 from monstera.recipe.schema import Recipe
+from monstera.recipe.storage import stored_bytes
 from monstera.recipe.training import Trained, count_correct, train_seed
 from monstera.sparsity.files import write_atomically
 
@@ -61,20 +62,58 @@ def run(
     recipe = read_recipe(path, overrides)
     console = console or Console()
     things = gather(recipe, os.fspath(path), data)
+    if measure_only:
+        return measure_again(recipe, things, console)
+    folder = Path(runs) / recipe.name
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    return train_all(recipe, things, folder, console, latency=latency, command=command)
+
+
+def train_all(
+    recipe: Recipe,
+    things: Ingredients,
+    folder: Path,
+    console: Console,
+    *,
+    latency: bool = False,
+    command: str | None = None,
+    cell: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train the seeds of a checked recipe, with checkpoints in `folder`, and write its files as `run` does.
+
+    Args:
+        cell: what the result file says of its place in a study.
+    """
     with torch_threads(recipe.threads):
-        if measure_only:
-            return _measure_again(recipe, things, console)
-        folder = Path(runs) / recipe.name
-        if fresh:
-            shutil.rmtree(folder, ignore_errors=True)
         trained = [_train(recipe, seed, things, folder, console) for seed in recipe.seeds]
         dense = _dense_accuracy(recipe, things)
     result = make_result(recipe, things, dense, [t.record for t in trained], command or _own_command())
+    result |= {"cell": dict(cell)} if cell else {}
+    result["storage"] = stored_bytes(trained[0].model, things.plan)
     result["weights"] = _save_weights(recipe, trained[0].model)
     if latency:
         result["latency"] = _measure(recipe, things, trained[0].model, console)
     write_result(result, Path(recipe.output))
     console.print(_summary(result), soft_wrap=True)
+    return result
+
+
+def measure_again(recipe: Recipe, things: Ingredients, console: Console) -> dict[str, Any]:
+    """Add the latency to a recipe's result file, from the weights beside it.
+
+    Raises:
+        FileNotFoundError: there is no result, or no weights.
+        ValueError: the weights are not those of the result.
+    """
+    result, weights = read_result(Path(recipe.output)), weights_path(recipe)
+    if sha256(weights) != result["weights"]["sha256"]:
+        raise ValueError(f"{weights}: not the weights that {recipe.output} was made with; run the recipe again")
+    model = laid_out(make_network(recipe, things.start, seed=0), channels_last=False)
+    model.load_state_dict(safetensors.torch.load_file(weights))
+    with torch_threads(recipe.threads):
+        result["latency"] = _measure(recipe, things, model, console)
+    write_result(result, Path(recipe.output))
     return result
 
 
@@ -108,17 +147,6 @@ def _save_weights(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
     # One entry only: safetensors writes several in random order, and the same weights should give the same file.
     write_atomically(path, safetensors.torch.save(state, {"fingerprint": fingerprint(recipe)}))
     return {"file": path.name, "seed": recipe.seeds[0], "sha256": sha256(path)}
-
-
-def _measure_again(recipe: Recipe, things: Ingredients, console: Console) -> dict[str, Any]:
-    result, weights = read_result(Path(recipe.output)), weights_path(recipe)
-    if sha256(weights) != result["weights"]["sha256"]:
-        raise ValueError(f"{weights}: not the weights that {recipe.output} was made with; run the recipe again")
-    model = laid_out(make_network(recipe, things.start, seed=0), channels_last=False)
-    model.load_state_dict(safetensors.torch.load_file(weights))
-    result["latency"] = _measure(recipe, things, model, console)
-    write_result(result, Path(recipe.output))
-    return result
 
 
 def _measure(recipe: Recipe, things: Ingredients, sparse: nn.Module, console: Console) -> dict[str, Any]:

@@ -17,7 +17,10 @@ class _Section(BaseModel):
 
 
 class Network(_Section):
-    """A network of the zoo; `checkpoint` is a path, or one below the data folder. Without it training starts afresh."""
+    """A network of the zoo; `checkpoint` is a path, or one below the data folder. Without it training starts afresh.
+
+    It is a `.safetensors` file such as a recipe leaves, or holds a `state_dict` as those of the CIFAR ResNets do.
+    """
 
     name: str
     options: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 """Tables and figures of results, for the terminal, the README and the docs, made from plain result files."""
 
+from monstera.report.comparison import comparison_page
 from monstera.report.figures import figures
 from monstera.report.models import models_page
 from monstera.report.page import results_page
@@ -24,6 +25,7 @@ __all__ = [
     "Table",
     "circumstances",
     "columns",
+    "comparison_page",
     "comparison_table",
     "documents",
     "fastest_dense_guest",

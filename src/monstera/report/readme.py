@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from monstera.report.comparison import PAGE as COMPARISON
+from monstera.report.comparison import comparison_page
 from monstera.report.figures import figures
 from monstera.report.models import MODELS, models_page
 from monstera.report.page import PAGE, results_page
@@ -57,6 +59,8 @@ def documents(readme: Path) -> dict[Path, bytes]:
     pages = {readme: text, root / PAGE: results_page(results, drawn)}
     if models := models_page(results):
         pages[root / MODELS] = models
+    if compared := comparison_page(results):
+        pages[root / COMPARISON] = compared
     return {path: page.encode() for path, page in pages.items()} | {
         root / FIGURES / name: data for name, data in drawn.items()
     }

@@ -13,12 +13,16 @@ from monstera.measure.study import FORMAT as STUDY
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What lies under benchmarks/results and recipes/results of `root`, by path, in the order of the names."""
+    """What lies under benchmarks/results and recipes/results of `root`, by path, in the order of the names.
+
+    `study_folders` are those of studies of recipes that have results.
+    """
 
     root: Path
     comparisons: dict[Path, Comparison]
     studies: dict[Path, Study]
     recipes: tuple[Path, ...]
+    study_folders: tuple[Path, ...] = ()
 
     def studied(self, name: str) -> dict[Path, Study]:
         """Return the studies of one script."""
@@ -26,7 +30,7 @@ class Results:
 
 
 def read_results(root: Path) -> Results:
-    """Read every result file below `root`; recipes are left to be read by who shows them.
+    """Read every result file below `root`; those of recipes are left to be read by who shows them.
 
     Raises:
         ValueError: a file is damaged, or of a format that nobody here knows; the message names it.
@@ -39,7 +43,9 @@ def read_results(root: Path) -> Results:
             comparisons[path] = result
         else:
             studies[path] = result
-    return Results(root, comparisons, studies, tuple(sorted((root / "recipes" / "results").glob("*.json"))))
+    recipes = tuple(sorted((root / "recipes" / "results").glob("*.json")))
+    folders = sorted({path.parent.parent for path in (root / "recipes").glob("*/results/*.json")})
+    return Results(root, comparisons, studies, recipes, tuple(folders))
 
 
 def _read(path: Path) -> Comparison | Study:

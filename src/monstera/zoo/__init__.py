@@ -7,6 +7,7 @@ from monstera.zoo.digits_cnn import digits_cnn
 from monstera.zoo.eval_mode import evaluating
 from monstera.zoo.gpt2 import GPT2Step, gpt2_step, gpt2_step_small
 from monstera.zoo.gru_speech import gru_speech, gru_speech_small
+from monstera.zoo.lenet import lenet5
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.names import NETWORKS, network
 from monstera.zoo.r2plus1d import r2plus1d_18
@@ -29,6 +30,7 @@ __all__ = [
     "gpt2_step_small",
     "gru_speech",
     "gru_speech_small",
+    "lenet5",
     "load_cifar_resnet_state",
     "load_deep_compression_state",
     "mobilenet_v2",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTHS = (16, 32, 64)
+WIDTH = 16
 
 
 class BasicBlock(nn.Module):
@@ -36,16 +36,19 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """`[N, 3, 32, 32]` to `[N, classes]`; `blocks` basic blocks in each of the three stages."""
+    """`[N, 3, 32, 32]` to `[N, classes]`; `blocks` basic blocks in each of the three stages.
 
-    def __init__(self, blocks: int, classes: int = 10) -> None:
+    The stages have `width`, twice and four times as many channels.
+    """
+
+    def __init__(self, blocks: int, classes: int = 10, width: int = WIDTH) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks, stride=1)
-        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks, stride=2)
-        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks, stride=2)
-        self.linear = nn.Linear(WIDTHS[2], classes)
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.layer1 = _stage(width, width, blocks, stride=1)
+        self.layer2 = _stage(width, 2 * width, blocks, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, blocks, stride=2)
+        self.linear = nn.Linear(4 * width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
@@ -56,21 +59,23 @@ class CifarResNet(nn.Module):
         return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
 
 
-def cifar_resnet(depth: int, classes: int = 10) -> CifarResNet:
-    """Build the CIFAR ResNet of `depth` layers.
+def cifar_resnet(depth: int, classes: int = 10, width: int = WIDTH) -> CifarResNet:
+    """Build the CIFAR ResNet of `depth` layers, `width` channels in its first stage.
 
     Raises:
-        ValueError: `depth` is not 6n + 2.
+        ValueError: `depth` is not 6n + 2, or `width` is not positive.
     """
     blocks, rest = divmod(depth - 2, 6)
     if rest or blocks < 1:
         raise ValueError(f"a CIFAR ResNet has 6n + 2 layers (8, 14, 20, 32, 44, 56, 110, ...), not {depth}")
-    return CifarResNet(blocks, classes)
+    if width < 1:
+        raise ValueError(f"width: expected at least 1 channel, got {width}")
+    return CifarResNet(blocks, classes, width)
 
 
-def resnet20(classes: int = 10) -> CifarResNet:
-    """Build the 20-layer network: 0.27 M parameters, 41 M MACs."""
-    return cifar_resnet(20, classes)
+def resnet20(classes: int = 10, width: int = WIDTH) -> CifarResNet:
+    """Build the 20-layer network: 0.27 M parameters, 41 M MACs at its published width."""
+    return cifar_resnet(20, classes, width)
 
 
 def resnet32(classes: int = 10) -> CifarResNet:

@@ -13,6 +13,7 @@ from monstera.zoo.cifar_resnet import resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
 from monstera.zoo.gpt2 import gpt2_step, gpt2_step_small
 from monstera.zoo.gru_speech import gru_speech, gru_speech_small
+from monstera.zoo.lenet import lenet5
 from monstera.zoo.mobilenet import mobilenet_v2
 from monstera.zoo.r2plus1d import r2plus1d_18
 from monstera.zoo.resnet import resnet18, resnet50
@@ -28,6 +29,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "gpt2_step_small": gpt2_step_small,
     "gru_speech": gru_speech,
     "gru_speech_small": gru_speech_small,
+    "lenet5": lenet5,
     "mobilenet_v2": mobilenet_v2,
     "r2plus1d_18": r2plus1d_18,
     "resnet18": resnet18,

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping
 
 from monstera.zoo.data.cifar10 import cifar10
 from monstera.zoo.data.digits import digits
+from monstera.zoo.data.fashion_mnist import fashion_mnist
 from monstera.zoo.data.pictures import PictureSet
 
-DATA_SETS: Mapping[str, Callable[..., PictureSet]] = {"cifar10": cifar10, "digits": digits}
+DATA_SETS: Mapping[str, Callable[..., PictureSet]] = {
+    "cifar10": cifar10,
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+}
 
 
 def data_set(name: str, root: str | os.PathLike[str] | None = None) -> PictureSet:
