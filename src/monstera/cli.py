@@ -72,7 +72,7 @@ def demo(
 
 
 @app.command()
-def run(
+def prune(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
@@ -81,7 +81,7 @@ def run(
     measure_only: Annotated[bool, typer.Option(help="Train nothing: measure the committed weights again.")] = False,
     fresh: Annotated[bool, typer.Option(help="Throw checkpoints away instead of going on from them.")] = False,
 ) -> None:
-    """Run RECIPE: train, prune, test, measure; an interrupted run goes on where it was."""
+    """Prune by RECIPE: train, prune, test, measure; an interrupted run goes on where it was."""
     from monstera import recipe as recipes
 
     recipes.run(

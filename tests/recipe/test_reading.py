@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from monstera.recipe import RecipeError, read_recipe, run
+from monstera.recipe.ingredients import gather
 from monstera.recipe.reading import fingerprint
+from monstera.sparsity import Entry, Plan
 
 GOOD: dict[str, Any] = {
     "name": "digits",
@@ -46,6 +48,18 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"name": "../up"}, "name: "),
         ({"plan": {"density": 0.5}}, r"plan\.pattern: is missing"),
         ({"plan": {"pattern": "4x1", "density": 1.5}}, r"plan\.density: .*got 1\.5"),
+        ({"plan": {"pattern": "4x1", "density": 0}}, r"plan\.density: .*greater than 0, got 0"),
+        ({"plan": {"pattern": "4x1", "density": 0.5, "scope": "layer"}}, r"plan\.scope: is not a field"),
+        (
+            {"plan": {"pattern": 124}},
+            r"plan\.pattern: is a number and no text; write N:M patterns in quotes, .*got 124",
+        ),
+        ({"plan": "4x1"}, r"plan: .*dictionary.*got '4x1'"),
+        ({"plan": {"rules": []}}, r"plan\.rules: "),
+        ({"plan": {"rules": [{"weights": "conv2"}]}}, r"plan\.rules\.0\.pattern: is missing"),
+        ({"plan": {"rules": [{"weights": "*", "pattern": "4x1", "density": 0}]}}, r"plan\.rules\.0\.density: .*got 0"),
+        ({"plan": {"file": 3}}, r"plan\.file: .*got 3"),
+        ({"plan": {"file": "plan.yaml", "density": 0.5}}, r"plan\.density: is not a field"),
         ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted'"),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
@@ -76,6 +90,17 @@ def test_a_bad_field_is_refused_by_name(tmp_path: Path, changes: dict[str, Any],
         ({"batch_size": 5000}, "batch_size: 5000"),
         ({"plan": {"pattern": "4by1", "density": 0.5}}, r"plan\.pattern: .*'4by1'"),
         ({"plan": {"pattern": "4x1", "density": 0.5, "skip": ["conv9*"]}}, r"plan: .*conv9"),
+        ({"plan": {"pattern": "4x1"}}, r"plan\.density: pattern 4x1 needs a density"),
+        ({"plan": {"pattern": "2:4", "density": 0.3}}, r"plan\.density: .*2:4"),
+        (
+            {"plan": {"pattern": "patterns4of8", "density": 0.3, "skip": []}},
+            r"plan: linear\.weight \[10, 16\]: patterns4of8 needs kernels",
+        ),
+        ({"plan": {"rules": [{"weights": "conv9", "pattern": "4x1", "density": 0.5}]}}, r"plan\.rules\.0: .*'conv9'"),
+        ({"plan": {"rules": [{"weights": "conv2", "pattern": "4by1"}]}}, r"plan\.rules\.0: .*'4by1'"),
+        ({"plan": {"rules": [{"weights": "conv2", "pattern": None}]}}, r"plan\.rules: they leave every weight dense"),
+        ({"plan": {"rules": [{"weights": "linear", "pattern": "1:99"}]}}, r"plan\.rules: linear\.weight .*99 neigh"),
+        ({"plan": {"file": "none.yaml"}}, r"plan\.file: .*none\.yaml"),
         ({"method": {"name": "gradual", "schedule": "quartic"}}, r"method: .*'quartic'"),
         ({"method": {"name": "admm", "rho": [0.1] * 40}}, r"method: 40 stages of rho"),
     ],
@@ -130,3 +155,43 @@ def test_only_what_decides_the_weights_changes_the_fingerprint(tmp_path: Path) -
     assert fingerprint(read_recipe(path)) == fingerprint(same)
     for name, value in (("epochs", 2), ("optimizer.lr", 0.2), ("plan.density", 0.25), ("augmentation.flip", True)):
         assert fingerprint(read_recipe(path, {name: value})) != fingerprint(same)
+
+
+RULES = [
+    {"weights": "conv*", "pattern": "4x1", "density": 0.5},
+    {"weights": "conv1", "pattern": None},
+    {"weights": "linear", "pattern": "2:4"},
+]
+
+
+def _plan_of(tmp_path: Path, plan: dict[str, Any]) -> Plan:
+    return gather(read_recipe(_write(tmp_path, plan=plan)), str(tmp_path / "recipe.yaml")).plan
+
+
+def test_rules_by_glob_make_a_plan_and_later_ones_win(tmp_path: Path) -> None:
+    plan = _plan_of(tmp_path, {"rules": RULES})
+    four, two = Entry("4x1", 0.5), Entry("2:4")
+    assert dict(plan) == {"conv2.weight": four, "conv3.weight": four, "linear.weight": two}
+    again = _plan_of(tmp_path, {"rules": [*RULES, {"weights": "conv*", "pattern": "8x1", "density": 0.25}]})
+    assert dict(again) == {
+        **dict.fromkeys(["conv2.weight", "conv3.weight", "conv1.weight"], Entry("8x1", 0.25)),
+        "linear.weight": two,
+    }
+
+
+def test_a_plan_file_is_found_beside_the_recipe(tmp_path: Path) -> None:
+    saved = Plan({"conv2.weight": ("4x1", 0.25), "linear.weight": ("2:4",)})
+    saved.save(tmp_path / "plan.yaml")
+    assert _plan_of(tmp_path, {"file": "plan.yaml"}) == saved
+    assert _plan_of(tmp_path, {"file": str(tmp_path / "plan.yaml")}) == saved
+
+
+def test_a_plan_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    Plan({"conv9.weight": ("4x1", 0.25)}).save(tmp_path / "plan.yaml")
+    with pytest.raises(RecipeError, match=r"plan\.file: conv9\.weight"):
+        _plan_of(tmp_path, {"file": "plan.yaml"})
+
+
+def test_the_order_of_rules_changes_the_fingerprint(tmp_path: Path) -> None:
+    one, other = (fingerprint(read_recipe(_write(tmp_path, plan={"rules": rules}))) for rules in (RULES, RULES[::-1]))
+    assert one != other

@@ -38,7 +38,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     (folder / "digits.yaml").write_text(yaml.safe_dump({**RECIPE, "output": str(folder / "out" / "digits.json")}))
     text = io.StringIO()
     console = Console(file=text, force_terminal=False, width=200)
-    result = run(folder / "digits.yaml", runs=folder / "runs", latency=False, command="monstera run x", console=console)
+    result = run(
+        folder / "digits.yaml", runs=folder / "runs", latency=False, command="monstera prune x", console=console
+    )
     return folder, result, text.getvalue()
 
 
@@ -58,7 +60,7 @@ def test_the_result_sums_up_its_seeds(done: tuple[Path, dict[str, Any], str]) ->
     assert result["accuracy"]["tested_on"] == "360 test pictures"
     assert min(accuracies) > 0.9
     assert result["density"]["planned_weights"] == pytest.approx(0.25, abs=0.01)
-    assert result["command"] == "monstera run x"
+    assert result["command"] == "monstera prune x"
     assert len(result["seeds"][0]["epochs"]) == 12
     assert result["machine"]["packages"]["torch"] == torch.__version__
 

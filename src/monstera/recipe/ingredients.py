@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.plans import make_plan
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
-from monstera.sparsity import Plan, PlanError, pattern, schedule
+from monstera.sparsity import Plan, PlanError, schedule
 from monstera.zoo import load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, data_root, data_set, held_out
 
@@ -58,9 +59,7 @@ def gather(recipe: Recipe, where: str, root: str | os.PathLike[str] | None = Non
     start = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
     if model is not None and start is not None:
         _try(problems, "network.checkpoint", lambda: model.load_state_dict(start))
-    rule = recipe.plan
-    holes = _try(problems, "plan.pattern", lambda: pattern(rule.pattern))
-    plan = model and holes and _try(problems, "plan", lambda: Plan.uniform(model, holes, rule.density, skip=rule.skip))
+    plan = model and _try(problems, "", lambda: make_plan(recipe.plan, model, Path(where).parent))
     if data is not None:
         problems += _misfits(recipe, len(data.train), data.train.images.shape[1])
     if plan and model and data and not problems:
@@ -156,10 +155,10 @@ def _misfits(recipe: Recipe, pictures: int, channels: int) -> list[str]:
 
 
 def _try(problems: list[str], field: str, make: Callable[[], T]) -> T | None:
-    """Collect what goes wrong, so that all of it is told at once."""
+    """Collect what goes wrong, so that all of it is told at once; without a `field` the problems name their own."""
     try:
         return make()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         told = error.problems if isinstance(error, PlanError) else (str(error),)
-        problems += [f"{field}: {problem}" for problem in told]
+        problems += [f"{field}: {problem}" if field else problem for problem in told]
         return None

@@ -57,7 +57,10 @@ def _replace(fields: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _problem(detail: Any) -> str:
-    field = ".".join(str(part) for part in detail["loc"])
+    place = [str(part) for part in detail["loc"]]
+    if place[:1] == ["plan"]:
+        del place[1:2]  # which of the three forms: no field of the file
+    field = ".".join(place)
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         message = "is missing"

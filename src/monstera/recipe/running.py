@@ -18,6 +18,7 @@ from monstera.measure.peers import torch_threads
 from monstera.recipe.display import shown
 from monstera.recipe.ingredients import Ingredients, gather, laid_out, make_network
 from monstera.recipe.latency import measure_latency
+from monstera.recipe.plans import holes_in_words
 from monstera.recipe.reading import fingerprint, read_recipe
 from monstera.recipe.result import make_result, read_result, sha256, write_result
 from monstera.recipe.schema import Recipe
@@ -125,7 +126,8 @@ def _measure(recipe: Recipe, things: Ingredients, sparse: nn.Module, console: Co
     example = things.normalised(things.test.images[: recipe.latency.batch]).contiguous()
     dense = make_network(recipe, things.start, recipe.seeds[0])
     dense, sparse = (laid_out(model, channels_last=False).eval() for model in (dense, sparse))
-    return measure_latency(recipe, dense, sparse, example, on_step=lambda text: console.print(text, soft_wrap=True))
+    holes = holes_in_words(recipe.plan, things.plan)
+    return measure_latency(recipe, holes, dense, sparse, example, lambda text: console.print(text, soft_wrap=True))
 
 
 def _summary(result: Mapping[str, Any]) -> str:
