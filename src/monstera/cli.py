@@ -80,6 +80,9 @@ def prune(
     latency: Annotated[bool, typer.Option(help="Measure latency at the end.")] = True,
     measure_only: Annotated[bool, typer.Option(help="Train nothing: measure the committed weights again.")] = False,
     fresh: Annotated[bool, typer.Option(help="Throw checkpoints away instead of going on from them.")] = False,
+    log_every: Annotated[int, typer.Option(help="Steps between two lines of the log beside the checkpoint.")] = 10,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard, too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Show the density of every layer.")] = False,
 ) -> None:
     """Prune by RECIPE: train, prune, test, measure; an interrupted run goes on where it was."""
     from monstera import recipe as recipes
@@ -92,6 +95,9 @@ def prune(
         latency=latency,
         measure_only=measure_only,
         fresh=fresh,
+        log_every=log_every,
+        tensorboard=tensorboard,
+        layers=layers,
     )
 
 
