@@ -64,6 +64,8 @@ def _problem(detail: Any) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         message = "is missing"
+    elif detail["type"] == "union_tag_not_found" and isinstance(detail["input"], dict):
+        field, message = f"{field}.name", "is missing"
     elif detail["type"] == "extra_forbidden":
         message = "is not a field of a recipe"
     elif not isinstance(detail["input"], dict | list):
