@@ -14,6 +14,7 @@ from monstera.pruning.distributed import (
     decided,
     is_sharded,
     part_of,
+    processes,
     refuse_disagreement,
     refuse_flattened,
     whole,
@@ -209,8 +210,10 @@ class Pruner(ABC):
         self._skipped = _found_inf(optimizer)
         if self._skipped:
             return
-        if not self._compared:
-            self._compare()
+        if not self._compared and processes() > 1:
+            state = [self.weights, self.masks, self.step, self.own_state()]
+            refuse_disagreement(self.name, "weights or states", state)
+        self._compared = True
         grads = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
         scale = getattr(optimizer, "grad_scale", None)
         with torch.no_grad():
@@ -228,10 +231,6 @@ class Pruner(ABC):
             self._punch()
         if self._sharded:
             self._count()  # here, where all processes are, so that `progress` waits for none
-
-    def _compare(self) -> None:
-        refuse_disagreement(self.name, "weights or states", [self.weights, self.masks, self.step, self.own_state()])
-        self._compared = True
 
     def _count(self) -> dict[str, int]:
         if self._kept[0] is not self.masks:
