@@ -72,7 +72,7 @@ def demo(
 
 
 @app.command()
-def run(
+def prune(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
@@ -80,8 +80,11 @@ def run(
     latency: Annotated[bool, typer.Option(help="Measure latency at the end.")] = True,
     measure_only: Annotated[bool, typer.Option(help="Train nothing: measure the committed weights again.")] = False,
     fresh: Annotated[bool, typer.Option(help="Throw checkpoints away instead of going on from them.")] = False,
+    log_every: Annotated[int, typer.Option(help="Steps between two lines of the log beside the checkpoint.")] = 10,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard, too.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Show the density of every layer.")] = False,
 ) -> None:
-    """Run RECIPE: train, prune, test, measure; an interrupted run goes on where it was."""
+    """Prune by RECIPE: train, prune, test, measure; an interrupted run goes on where it was."""
     from monstera import recipe as recipes
 
     recipes.run(
@@ -92,6 +95,9 @@ def run(
         latency=latency,
         measure_only=measure_only,
         fresh=fresh,
+        log_every=log_every,
+        tensorboard=tensorboard,
+        layers=layers,
     )
 
 

@@ -66,21 +66,21 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path):
 def test_a_wrong_recipe_is_refused_with_the_field_before_anything_is_trained(tmp_path: Path):
     recipe = tmp_path / "wrong.yaml"
     recipe.write_text((ROOT / "recipes" / "cifar10_resnet20.yaml").read_text().replace("resnet20\n", "resnet21\n"))
-    shown = CliRunner().invoke(app, ["run", str(recipe), "--runs", str(tmp_path / "runs")])
+    shown = CliRunner().invoke(app, ["prune", str(recipe), "--runs", str(tmp_path / "runs")])
     assert shown.exit_code == 1
     assert "called 'resnet21'; known: bert_base, bert_tiny, c3d" in shown.stderr
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_setting_without_a_value_is_refused(tmp_path: Path):
-    shown = CliRunner().invoke(app, ["run", str(tmp_path / "any.yaml"), "--set", "epochs"])
+    shown = CliRunner().invoke(app, ["prune", str(tmp_path / "any.yaml"), "--set", "epochs"])
     assert shown.exit_code == 1
     assert "expected FIELD=VALUE such as epochs=1, got 'epochs'" in shown.stderr
 
 
 def test_a_setting_reaches_the_recipe(tmp_path: Path):
     recipe = ROOT / "recipes" / "cifar10_resnet20.yaml"
-    shown = CliRunner().invoke(app, ["run", str(recipe), "--set", "epochs=-3", "--runs", str(tmp_path)])
+    shown = CliRunner().invoke(app, ["prune", str(recipe), "--set", "epochs=-3", "--runs", str(tmp_path)])
     assert shown.exit_code == 1
     assert "epochs" in shown.stderr
     assert "-3" in shown.stderr
@@ -89,7 +89,7 @@ def test_a_setting_reaches_the_recipe(tmp_path: Path):
 def test_brackets_in_a_message_are_shown_as_they_are(tmp_path: Path):
     done = monstera("profile", str(tmp_path / "[bold]none.monstera"))
     assert "[bold]none.monstera" in done.stderr
-    assert "'[bold]epochs'" in monstera("run", "any.yaml", "--set", "[bold]epochs").stderr
+    assert "'[bold]epochs'" in monstera("prune", "any.yaml", "--set", "[bold]epochs").stderr
 
 
 def test_brackets_in_names_of_files_and_inputs_are_shown_as_they_are(tmp_path: Path):
@@ -110,4 +110,4 @@ def test_the_help_lists_the_commands_and_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     done = monstera("--help")
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("demo", "run", "profile", "inspect", "verify", "export-c"))
+    assert all(command in done.stdout for command in ("demo", "prune", "profile", "inspect", "verify", "export-c"))

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from monstera.recipe import RecipeError, read_recipe, run
+from monstera.recipe.ingredients import gather
 from monstera.recipe.reading import fingerprint
+from monstera.sparsity import Entry, Plan
 
 GOOD: dict[str, Any] = {
     "name": "digits",
@@ -46,6 +48,39 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"name": "../up"}, "name: "),
         ({"plan": {"density": 0.5}}, r"plan\.pattern: is missing"),
         ({"plan": {"pattern": "4x1", "density": 1.5}}, r"plan\.density: .*got 1\.5"),
+        ({"plan": {"pattern": "4x1", "density": 0}}, r"plan\.density: .*greater than 0, got 0"),
+        ({"plan": {"pattern": "4x1", "density": 0.5, "scope": "layer"}}, r"plan\.scope: is not a field"),
+        (
+            {"plan": {"pattern": 124}},
+            r"plan\.pattern: is a number and no text; write N:M patterns in quotes, .*got 124",
+        ),
+        ({"plan": "4x1"}, r"plan: .*dictionary.*got '4x1'"),
+        ({"plan": {"rules": []}}, r"plan\.rules: "),
+        ({"plan": {"rules": [{"weights": "conv2"}]}}, r"plan\.rules\.0\.pattern: is missing"),
+        ({"plan": {"rules": [{"weights": "*", "pattern": "4x1", "density": 0}]}}, r"plan\.rules\.0\.density: .*got 0"),
+        ({"plan": {"file": 3}}, r"plan\.file: .*got 3"),
+        ({"plan": {"file": "plan.yaml", "density": 0.5}}, r"plan\.density: is not a field"),
+        ({"name": None}, "name: .*got None"),
+        ({"network": "digits_cnn"}, "network: .*got 'digits_cnn'"),
+        ({"network": {"name": "digits_cnn", "width": 8}}, r"network\.width: is not a field"),
+        ({"data": {"name": "digits", "std": [0.0]}}, r"data\.std\.0: .*got 0\.0"),
+        ({"data": {"name": "digits", "held_out": -1}}, r"data\.held_out: .*got -1"),
+        ({"method": {"update_every": 3}}, r"method\.name: is missing"),
+        ({"method": {"name": "gradual", "ramp": 0}}, r"method\.gradual\.ramp: .*got 0"),
+        ({"method": {"name": "gradual", "rho": [0.1]}}, r"method\.gradual\.rho: is not a field"),
+        ({"method": {"name": "srste", "decay": -1}}, r"method\.srste\.decay: .*got -1"),
+        ({"method": {"name": "group_lasso", "strength": "strong"}}, r"method\.group_lasso\.strength: .*got 'strong'"),
+        ({"method": {"name": "reweighted", "eps": 0}}, r"method\.reweighted\.eps: .*got 0"),
+        ({"method": {"name": "reweighted", "alpha": "cube"}}, r"method\.reweighted\.alpha: .*got 'cube'"),
+        ({"optimizer": {"lr": 0.1}}, r"optimizer\.name: is missing"),
+        ({"optimizer": {"name": "adam", "lr": 0.1, "momentum": 0.9}}, r"optimizer\.adam\.momentum: is not a field"),
+        ({"lr_schedule": {"decay": "step"}}, r"lr_schedule\.decay: .*got 'step'"),
+        ({"lr_schedule": {"warmup": 1}}, r"lr_schedule\.warmup: .*got 1"),
+        ({"label_smoothing": 1}, "label_smoothing: .*got 1"),
+        ({"latency": {"batch": 0}}, r"latency\.batch: .*got 0"),
+        ({"threads": 0}, "threads: .*got 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every: .*got 0"),
+        ({"seeds": ["first"]}, r"seeds\.0: .*got 'first'"),
         ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted'"),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
@@ -70,19 +105,41 @@ def test_a_bad_field_is_refused_by_name(tmp_path: Path, changes: dict[str, Any],
         ({"network": {"name": "resnet21"}}, r"network: .*'resnet21'.*known:.*resnet20"),
         ({"network": {"name": "digits_cnn", "options": {"depth": 3}}}, r"network: .*'depth'"),
         ({"network": {"name": "digits_cnn", "checkpoint": "/nowhere.th"}}, r"network\.checkpoint: .*/nowhere\.th"),
+        ({"network": {"name": "digits_cnn", "options": {"width": -1}}}, "network: "),
+        ({"network": {"name": "digits_cnn", "checkpoint": __file__}}, r"network\.checkpoint: .*not a checkpoint"),
+        ({"network": {"name": "resnet20"}}, r"network: it does not take the pictures of data\.name, \[1, 8, 8\]: "),
+        ({"network": {"name": "bert_tiny"}}, r"network: it does not take the pictures"),
+        ({"data": {"name": "cifar10"}}, r"data\.name: the data folder .*nowhere"),
+        ({"output": "/"}, "output: / is a folder"),
+        ({"output": f"{__file__}/result.json"}, "output: .* cannot be written, as .* is no folder"),
+        ({"optimizer": {"name": "adam", "lr": 0.1, "betas": [1.0, 1.0]}}, "optimizer: Invalid beta"),
+        ({"method": {"name": "group_lasso", "groups": ["4by1"]}}, "method: unknown pattern '4by1'"),
+        ({"method": {"name": "reweighted", "reweight_at": [1.0]}}, "method: reweight_at: .*got \\(1\\.0,\\)"),
+        ({"method": {"name": "admm", "harden_at": 1e-9}}, "method: 4 stages of rho need at least one step"),
         ({"data": {"name": "mnist"}}, r"data\.name: .*'mnist'.*cifar10, digits"),
         ({"data": {"name": "digits", "mean": [0.5, 0.5, 0.5]}}, r"data\.mean: expected 1 values"),
         ({"data": {"name": "digits", "held_out": 1400}}, r"batch_size: 64 and data\.held_out 1400"),
         ({"batch_size": 5000}, "batch_size: 5000"),
         ({"plan": {"pattern": "4by1", "density": 0.5}}, r"plan\.pattern: .*'4by1'"),
         ({"plan": {"pattern": "4x1", "density": 0.5, "skip": ["conv9*"]}}, r"plan: .*conv9"),
+        ({"plan": {"pattern": "4x1"}}, r"plan\.density: pattern 4x1 needs a density"),
+        ({"plan": {"pattern": "2:4", "density": 0.3}}, r"plan\.density: .*2:4"),
+        (
+            {"plan": {"pattern": "patterns4of8", "density": 0.3, "skip": []}},
+            r"plan: linear\.weight \[10, 16\]: patterns4of8 needs kernels",
+        ),
+        ({"plan": {"rules": [{"weights": "conv9", "pattern": "4x1", "density": 0.5}]}}, r"plan\.rules\.0: .*'conv9'"),
+        ({"plan": {"rules": [{"weights": "conv2", "pattern": "4by1"}]}}, r"plan\.rules\.0: .*'4by1'"),
+        ({"plan": {"rules": [{"weights": "conv2", "pattern": None}]}}, r"plan\.rules: they leave every weight dense"),
+        ({"plan": {"rules": [{"weights": "linear", "pattern": "1:99"}]}}, r"plan\.rules: linear\.weight .*99 neigh"),
+        ({"plan": {"file": "none.yaml"}}, r"plan\.file: .*none\.yaml"),
         ({"method": {"name": "gradual", "schedule": "quartic"}}, r"method: .*'quartic'"),
         ({"method": {"name": "admm", "rho": [0.1] * 40}}, r"method: 40 stages of rho"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(RecipeError, match=named):
-        run(_write(tmp_path, **changes), runs=tmp_path / "runs")
+        run(_write(tmp_path, **changes), runs=tmp_path / "runs", data=tmp_path / "nowhere")
     assert not (tmp_path / "runs").exists()
 
 
@@ -130,3 +187,43 @@ def test_only_what_decides_the_weights_changes_the_fingerprint(tmp_path: Path) -
     assert fingerprint(read_recipe(path)) == fingerprint(same)
     for name, value in (("epochs", 2), ("optimizer.lr", 0.2), ("plan.density", 0.25), ("augmentation.flip", True)):
         assert fingerprint(read_recipe(path, {name: value})) != fingerprint(same)
+
+
+RULES = [
+    {"weights": "conv*", "pattern": "4x1", "density": 0.5},
+    {"weights": "conv1", "pattern": None},
+    {"weights": "linear", "pattern": "2:4"},
+]
+
+
+def _plan_of(tmp_path: Path, plan: dict[str, Any]) -> Plan:
+    return gather(read_recipe(_write(tmp_path, plan=plan)), str(tmp_path / "recipe.yaml")).plan
+
+
+def test_rules_by_glob_make_a_plan_and_later_ones_win(tmp_path: Path) -> None:
+    plan = _plan_of(tmp_path, {"rules": RULES})
+    four, two = Entry("4x1", 0.5), Entry("2:4")
+    assert dict(plan) == {"conv2.weight": four, "conv3.weight": four, "linear.weight": two}
+    again = _plan_of(tmp_path, {"rules": [*RULES, {"weights": "conv*", "pattern": "8x1", "density": 0.25}]})
+    assert dict(again) == {
+        **dict.fromkeys(["conv2.weight", "conv3.weight", "conv1.weight"], Entry("8x1", 0.25)),
+        "linear.weight": two,
+    }
+
+
+def test_a_plan_file_is_found_beside_the_recipe(tmp_path: Path) -> None:
+    saved = Plan({"conv2.weight": ("4x1", 0.25), "linear.weight": ("2:4",)})
+    saved.save(tmp_path / "plan.yaml")
+    assert _plan_of(tmp_path, {"file": "plan.yaml"}) == saved
+    assert _plan_of(tmp_path, {"file": str(tmp_path / "plan.yaml")}) == saved
+
+
+def test_a_plan_file_of_another_network_is_refused_by_name(tmp_path: Path) -> None:
+    Plan({"conv9.weight": ("4x1", 0.25)}).save(tmp_path / "plan.yaml")
+    with pytest.raises(RecipeError, match=r"plan\.file: conv9\.weight"):
+        _plan_of(tmp_path, {"file": "plan.yaml"})
+
+
+def test_the_order_of_rules_changes_the_fingerprint(tmp_path: Path) -> None:
+    one, other = (fingerprint(read_recipe(_write(tmp_path, plan={"rules": rules}))) for rules in (RULES, RULES[::-1]))
+    assert one != other

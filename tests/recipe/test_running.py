@@ -38,7 +38,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     (folder / "digits.yaml").write_text(yaml.safe_dump({**RECIPE, "output": str(folder / "out" / "digits.json")}))
     text = io.StringIO()
     console = Console(file=text, force_terminal=False, width=200)
-    result = run(folder / "digits.yaml", runs=folder / "runs", latency=False, command="monstera run x", console=console)
+    result = run(
+        folder / "digits.yaml", runs=folder / "runs", latency=False, command="monstera prune x", console=console
+    )
     return folder, result, text.getvalue()
 
 
@@ -58,7 +60,7 @@ def test_the_result_sums_up_its_seeds(done: tuple[Path, dict[str, Any], str]) ->
     assert result["accuracy"]["tested_on"] == "360 test pictures"
     assert min(accuracies) > 0.9
     assert result["density"]["planned_weights"] == pytest.approx(0.25, abs=0.01)
-    assert result["command"] == "monstera run x"
+    assert result["command"] == "monstera prune x"
     assert len(result["seeds"][0]["epochs"]) == 12
     assert result["machine"]["packages"]["torch"] == torch.__version__
 
@@ -90,6 +92,30 @@ def test_held_out_pictures_take_the_place_of_the_test(done: tuple[Path, dict[str
     overrides = {"data.held_out": 200, "epochs": 1, "seeds": [0], "output": str(tmp_path / "held.json")}
     result = run(folder / "digits.yaml", overrides=overrides, runs=tmp_path / "runs", latency=False)
     assert result["accuracy"]["tested_on"] == "200 held-out training pictures"
+
+
+@pytest.mark.parametrize(
+    ("method", "plan"),
+    [
+        ({"name": "gradual", "schedule": "linear"}, {"pattern": "patterns4of8", "density": 0.25}),
+        ({"name": "admm", "rho": [0.1]}, {"rules": [{"weights": "*", "pattern": "8x4", "density": 0.5}]}),
+        ({"name": "srste"}, {"pattern": "2:4", "skip": ["conv1"]}),
+        ({"name": "group_lasso", "groups": ["filter"], "proximal": True}, {"pattern": "bcr8x8", "density": 0.5}),
+        ({"name": "reweighted", "alpha": "square"}, {"file": "plan.yaml"}),
+    ],
+)
+def test_any_method_meets_any_pattern_and_any_form_of_plan(
+    tmp_path: Path, method: dict[str, Any], plan: dict[str, Any]
+) -> None:
+    Plan({"conv2.weight": ("4x1@network", 0.5), "conv3.weight": ("4x1@network", 0.5)}).save(tmp_path / "plan.yaml")
+    fields = {**RECIPE, "method": method, "plan": plan, "epochs": 1, "output": str(tmp_path / "out.json")}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(fields))
+    result = run(tmp_path / "recipe.yaml", overrides={"seeds": [0]}, runs=tmp_path / "runs", latency=False)
+    model = digits_cnn(width=16)
+    model.load_state_dict(safetensors.torch.load_file(tmp_path / "out.safetensors"))
+    pairs = {name: entry.split(" at density ") for name, entry in result["plan"].items()}
+    assert Plan({name: (pattern, float(density)) for name, (pattern, density) in pairs.items()}).verify(model).ok
+    assert result["density"]["planned_weights"] < 0.6
 
 
 def test_weights_that_were_exchanged_are_not_measured_under_this_result(

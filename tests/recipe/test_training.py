@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from monstera.recipe import CheckpointError, read_recipe, run
 from monstera.recipe.ingredients import lr_factor, make_network, make_optimizer
 from monstera.recipe.schema import Distillation, LearningRate
 from monstera.recipe.training import distillation_loss, stream
+from monstera.sparsity import Plan
 
 RECIPE: dict[str, Any] = {
     "name": "digits",
@@ -36,6 +38,12 @@ RECIPE: dict[str, Any] = {
 }
 
 
+METHODS = {
+    1: {"name": "srste", "harden_at": 0.75},
+    7: {"name": "admm", "rho": [0.01, 0.1], "update_every": 3},
+}
+
+
 def _recipe(folder: Path, **changes: Any) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.yaml"
@@ -47,25 +55,51 @@ def _run(path: Path, **options: Any) -> dict[str, Any]:
     return run(path, runs=path.parent / "runs", latency=False, **options)
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path: Path) -> None:
-    whole, killed = _recipe(tmp_path / "whole"), _recipe(tmp_path / "killed")
-    expected = _run(whole)
-    checkpoint = killed.parent / "runs" / "digits" / "seed-0.pt"
-    code = f"from monstera.recipe import run; run({str(killed)!r}, runs={str(killed.parent / 'runs')!r}, latency=False)"
+def _kill_after(path: Path, lines: int) -> int:
+    """Run until so many lines are logged, kill, and say at which step the checkpoint was made."""
+    runs = path.parent / "runs"
+    code = f"from monstera.recipe import run; run({str(path)!r}, runs={str(runs)!r}, latency=False, log_every=1)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    while not checkpoint.exists() and process.poll() is None:
+    log, checkpoint = runs / "digits" / "seed-0.jsonl", runs / "digits" / "seed-0.pt"
+    while process.poll() is None and not (log.exists() and log.read_text().count("\n") >= lines):
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    step = torch.load(checkpoint, weights_only=True)["step"]
-    assert 0 < step < 8 * (1437 // 64), "the run was over before it could be killed"
+    return torch.load(checkpoint, weights_only=True)["step"] if checkpoint.exists() else 0
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_a_run_killed_at_random_steps_goes_on_and_ends_with_the_same_weights_and_log(
+    tmp_path: Path, every: int
+) -> None:
+    changes = {"checkpoint_every": every, "method": METHODS[every]}
+    whole, killed = _recipe(tmp_path / "whole", **changes), _recipe(tmp_path / "killed", **changes)
+    expected = _run(whole, log_every=1)
+    draw = random.Random()
+    first, second = sorted(draw.sample(range(1, 8 * (1437 // 64) - 30), 2))
+    reached = [_kill_after(killed, lines) for lines in (first, second)]
+    print(f"killed when {first} and {second} lines were logged, checkpoints of steps {reached}")
+    assert reached[1] < 8 * (1437 // 64), "the run was over before it could be killed"
     assert not (killed.parent / "result.json").exists()
 
-    result = _run(killed)
+    result = _run(killed, log_every=1)
     assert result["weights"]["sha256"] == expected["weights"]["sha256"]
-    assert [epoch["loss"] for epoch in result["seeds"][0]["epochs"]] == [
-        e["loss"] for e in expected["seeds"][0]["epochs"]
-    ]
+    assert _without_time(result["seeds"]) == _without_time(expected["seeds"])
+    logs = [path.parent / "runs" / "digits" / "seed-0.jsonl" for path in (whole, killed)]
+    assert logs[0].read_bytes() == logs[1].read_bytes()
+
+
+def _without_time(seeds: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**seed, "training_seconds": None} for seed in seeds]
+
+
+def test_a_checkpoint_of_another_plan_file_is_refused(tmp_path: Path) -> None:
+    path = _recipe(tmp_path / "a", epochs=1, plan={"file": "plan.yaml"})
+    Plan({"conv2.weight": ("4x1", 0.25)}).save(path.parent / "plan.yaml")
+    _run(path)
+    Plan({"conv2.weight": ("4x1", 0.5)}).save(path.parent / "plan.yaml")
+    with pytest.raises(CheckpointError, match=r"seed-0\.pt: pruner state: expected the settings"):
+        _run(path)
 
 
 def test_a_finished_run_is_not_trained_again_but_tested_again(tmp_path: Path) -> None:

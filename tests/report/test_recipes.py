@@ -38,6 +38,14 @@ def test_a_recipe_that_was_not_timed_or_ran_once_from_scratch_says_so(tmp_path: 
     assert line[4:] == ("1", "", "90.00%", "not measured", "", "", "")
 
 
+def test_a_plan_of_several_rules_is_named_by_its_patterns(tmp_path: Path):
+    path = tmp_path / "a.json"
+    plan = {"a": "4x1 at density 0.25", "b": "4x1 at density 0.5", "c": "2:4 at density 0.5"}
+    path.write_text(json.dumps(result(recipe={"plan": {"rules": []}}, plan=plan)))
+    (line,) = recipe_table([path]).lines
+    assert line[1] == "4x1/2:4"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

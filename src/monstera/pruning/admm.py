@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.distributed import whole
 from monstera.pruning.report import Progress, Residuals
 from monstera.sparsity import Plan
 
@@ -92,6 +93,7 @@ class ADMM(Pruner):
     """
 
     name = "ADMM"
+    works_on_parts = True
 
     def __init__(
         self,
@@ -162,8 +164,7 @@ class ADMM(Pruner):
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         self.z, self.u, self.targets = (
-            {name: value.to(self.weights[name].device, copy=True) for name, value in state[key].items()}
-            for key in ("z", "u", "targets")
+            {name: self.placed(name, value) for name, value in state[key].items()} for key in ("z", "u", "targets")
         )
         self.history = [Residuals(**residuals) for residuals in state["history"]]
 
@@ -182,7 +183,7 @@ class ADMM(Pruner):
         self.history.append(Residuals(self.step, self.rho, _norm(gaps) / size, _norm(moves) / size))
 
     def _project(self, points: Mapping[str, Tensor]) -> None:
-        self.targets = self.plan.masks(points, layouts=self.layouts)
+        self.targets = self.decide(points)
         self.z = {name: point.masked_fill(~self.targets[name], 0) for name, point in points.items()}
 
 
@@ -195,4 +196,4 @@ def _wide(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return float(torch.stack([t.double().square().sum().cpu() for t in tensors.values()]).sum().sqrt())
+    return float(torch.stack([whole(t.double().square().sum()).cpu() for t in tensors.values()]).sum().sqrt())

@@ -10,6 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.distributed import (
+    decided,
+    is_sharded,
+    part_of,
+    processes,
+    refuse_disagreement,
+    refuse_flattened,
+    whole,
+    whole_state,
+    whole_weights,
+)
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.pruning.report import Progress, PruneReport
 from monstera.sparsity import Plan
@@ -23,6 +34,10 @@ class Pruner(ABC):
     the forward pass uses, and weights outside `self.masks` are exact zeros, without gradient or momentum while the
     method `holds_holes`.
 
+    With several processes (DDP, FSDP2) each has its pruner, on the module that the plan names weights of. Masks are
+    decided on whole weights and are those of process 0. Making a pruner, its steps, `finish`, `state_dict` and
+    `load_state_dict` wait for all processes; `progress` and `densities` do not. Masks are replaced, never edited.
+
     Args:
         model: its planned parameters are edited in place at every step.
         optimizer: must hold every planned weight; its state of dead weights is cleared.
@@ -32,20 +47,30 @@ class Pruner(ABC):
     Raises:
         PlanError: the plan does not fit the model.
         ValueError: `steps` is not positive, or the optimizer does not hold all planned weights.
+        TypeError: the model was wrapped in torch's first FSDP, or is sharded and the method cannot work on parts.
+        RuntimeError: processes that train together have different plans.
     """
 
     name: ClassVar[str]
+    # Whether all that the method computes from weights is by element, or from whole weights.
+    works_on_parts: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> None:
         if steps < 1:
             raise ValueError(f"steps: expected at least 1 optimizer step, got {steps}")
+        refuse_flattened(model)
+        refuse_disagreement(self.name, "plans", [self.name, plan.to_yaml(), steps])
         self.plan, self.steps, self.step = plan, steps, 0
         self.weights: dict[str, nn.Parameter] = plan.weights(model)
         self.layouts = plan.layouts(model)
         self.masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         self._model, self._optimizer = model, optimizer
-        self._skipped = False
+        self._skipped, self._compared = False, False
+        self._kept: tuple[Mapping[str, Tensor], dict[str, int]] = ({}, {})
         _need_weights(optimizer, self.weights)
+        self._sharded = any(map(is_sharded, self.weights.values()))
+        if self._sharded and not self.works_on_parts:
+            raise TypeError(f"{self.name}: needs whole weights, and these are sharded; train under DDP instead")
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -90,15 +115,29 @@ class Pruner(ABC):
 
     def harden(self) -> None:
         """Bring the masks to the plan, as nearest projection of the weights as they are."""
-        self.masks = self.plan.masks(self.weights, layouts=self.layouts)
+        self.masks = self.decide()
+
+    # ---- what a method calls ----------------------------------------------------------------------------------------
+
+    def decide(self, points: Mapping[str, Tensor] | None = None, plan: Plan | None = None) -> dict[str, Tensor]:
+        """The masks of the plan, or of another one, for the weights or for other points: alike on all processes."""
+        return decided(plan or self.plan, points or self.weights, self.layouts, self.weights)
+
+    def placed(self, name: str, values: Tensor) -> Tensor:
+        """A copy of whole values of a weight (from a state), where and as the weight lies."""
+        weight = self.weights[name]
+        return part_of(values.to(weight.device, copy=True), weight)
 
     # ---- what a user calls ------------------------------------------------------------------------------------------
 
     def progress(self) -> Progress:
         """Where the method stands; cheap enough for every step."""
-        kept = sum(int(mask.count_nonzero()) for mask in self.masks.values())
         size = sum(mask.numel() for mask in self.masks.values())
-        return Progress(self.step, self.steps, self.phase, kept / size)
+        return Progress(self.step, self.steps, self.phase, sum(self._count().values()) / size)
+
+    def densities(self) -> dict[str, float]:
+        """The fraction of each planned weight that its mask keeps now."""
+        return {name: kept / self.masks[name].numel() for name, kept in self._count().items()}
 
     def finish(self, batches: Iterable[Any] | None = None) -> PruneReport:
         """Bring the weights exactly to the plan, check them, and detach from the optimizer.
@@ -116,7 +155,8 @@ class Pruner(ABC):
         if self.step < self.steps:
             self.harden()
         self._punch()
-        report = self.plan.verify(self._model)
+        with whole_weights(self._model, self.plan):
+            report = self.plan.verify(self._model)
         if not report.ok:
             broken = ", ".join(weight.name for weight in report.failures)
             raise RuntimeError(f"{self.name}: weights do not obey the plan: {broken}; were they replaced in training?")
@@ -131,14 +171,18 @@ class Pruner(ABC):
         self._handles = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a new pruner of the same settings needs to go on bit for bit: tensors and plain values only."""
-        return {
+        """Everything a new pruner of the same settings needs to go on bit for bit: tensors and plain values only.
+
+        Tensors are whole also where weights are sharded, so that another number of processes may go on.
+        """
+        state = {
             "method": self.name,
             "settings": {"plan": self.plan.to_yaml(), "steps": self.steps, **self.settings()},
             "step": self.step,
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
             **self.own_state(),
         }
+        return whole_state(state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; the model and the optimizer load their own.
@@ -151,8 +195,9 @@ class Pruner(ABC):
             if state.get(key) != own[key]:
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
-        self.masks = _like(self.weights, state["masks"], torch.bool)
+        self.masks = {name: self.placed(name, state["masks"][name].to(torch.bool)) for name in self.weights}
         self.load_own_state(state)
+        self._compared = False
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
@@ -165,6 +210,10 @@ class Pruner(ABC):
         self._skipped = _found_inf(optimizer)
         if self._skipped:
             return
+        if not self._compared and processes() > 1:
+            state = [self.weights, self.masks, self.step, self.own_state()]
+            refuse_disagreement(self.name, "weights or states", state)
+        self._compared = True
         grads = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
         scale = getattr(optimizer, "grad_scale", None)
         with torch.no_grad():
@@ -180,6 +229,13 @@ class Pruner(ABC):
         with torch.no_grad():
             self.after_step()
             self._punch()
+        if self._sharded:
+            self._count()  # here, where all processes are, so that `progress` waits for none
+
+    def _count(self) -> dict[str, int]:
+        if self._kept[0] is not self.masks:
+            self._kept = self.masks, {name: int(whole(mask.sum())) for name, mask in self.masks.items()}
+        return self._kept[1]
 
     def _punch(self) -> None:
         punch_(self.weights, self.masks)
@@ -217,7 +273,3 @@ def _found_inf(optimizer: torch.optim.Optimizer) -> bool:
     # Fused optimizers are stepped even when the gradient scaler found Inf, and skip the update by themselves.
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found.item())
-
-
-def _like(weights: Mapping[str, Tensor], values: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: values[name].to(weight.device, dtype, copy=True) for name, weight in weights.items()}

@@ -33,6 +33,7 @@ class Gradual(Pruner):
     """
 
     name = "Gradual"
+    works_on_parts = True
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class Gradual(Pruner):
         way = self.schedule(self.step)
         arrives = way == 1 and self.schedule(self.step - 1) < 1
         if arrives or (way < 1 and self.step % self.update_every == 0):
-            self.masks = _plan_at(self.plan, way).masks(self.weights, layouts=self.layouts)
+            self.masks = self.decide(plan=_plan_at(self.plan, way))
 
     def own_state(self) -> dict[str, Any]:
         return {}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.distributed import part_of, whole
 from monstera.sparsity import Pattern, PatternLike, Plan, magnitude, pattern
 
 # A group of norm 0 has no direction to be pulled in.
@@ -24,6 +25,8 @@ class GroupPenalty(Pruner):
     Raises:
         ValueError: a strength below 0, or `harden_at` outside (0, 1); see also `Pruner`.
     """
+
+    works_on_parts = True
 
     def __init__(
         self,
@@ -56,8 +59,10 @@ class GroupPenalty(Pruner):
 
     def norms(self, name: str) -> list[Tensor]:
         """For each family of groups, the norm of the group that every element of a weight is in: never 0."""
-        squares, layout = magnitude(self.weights[name]), self.layouts[name]
-        return [sums.sqrt().clamp_min(_TINY) for family in self.patterns(name) for sums in family.sums(squares, layout)]
+        weight, layout = self.weights[name], self.layouts[name]
+        squares = magnitude(whole(weight))
+        families = [sums for family in self.patterns(name) for sums in family.sums(squares, layout)]
+        return [part_of(sums.sqrt().clamp_min(_TINY), weight) for sums in families]
 
     def patterns(self, name: str) -> Sequence[Pattern]:
         """The patterns whose groups are penalised in a weight."""

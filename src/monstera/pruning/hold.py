@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from monstera.pruning.distributed import part_of, refuse_flattened, whole
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.sparsity import load_masks, save_masks, weight_views
 
@@ -30,7 +31,7 @@ class Hold:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks to a file that `hold` and `load_masks` read."""
-        save_masks(path, self.masks)
+        save_masks(path, {name: whole(mask) for name, mask in self.masks.items()})
 
     def remove(self) -> None:
         """Let go: the zeros stay, but later steps may fill them."""
@@ -74,11 +75,13 @@ def hold(
     Raises:
         ValueError: there are no zeros to keep, or a mask fits no parameter; all misfits are listed.
         MaskFileError: the mask file is damaged.
+        TypeError: the model was wrapped in torch's first FSDP.
     """
+    refuse_flattened(model)
     parameters = dict(model.named_parameters())
     if masks is None:
         views = weight_views(model)
-        found = {name: view.weight.detach() != 0 for name, view in views.items()}
+        found = {name: whole(view.weight.detach()) != 0 for name, view in views.items()}
         masks = {name: mask for name, mask in found.items() if not mask.all()}
     elif not isinstance(masks, Mapping):
         masks = load_masks(masks)
@@ -86,7 +89,8 @@ def hold(
         raise ValueError("hold: no weight of the model has a zero to keep; prune it first, or pass masks")
     if problems := [problem for name, mask in masks.items() if (problem := _misfit(name, mask, parameters))]:
         raise ValueError("hold: masks that do not fit the model:\n  - " + "\n  - ".join(problems))
-    return Hold(optimizer, parameters, {name: mask.to(parameters[name].device) for name, mask in masks.items()})
+    placed = {name: mask.to(parameters[name].device) for name, mask in masks.items()}
+    return Hold(optimizer, parameters, {name: part_of(mask, parameters[name]) for name, mask in placed.items()})
 
 
 def _misfit(name: str, mask: Tensor, parameters: Mapping[str, nn.Parameter]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.distributed import decided, refuse_flattened, whole_weights
 from monstera.pruning.holes import punch_
 from monstera.pruning.report import PruneReport
 from monstera.sparsity import Plan
@@ -21,6 +22,7 @@ def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) ->
 
     Raises:
         PlanError: the plan does not fit the model, or a weight is NaN.
+        TypeError: the model was wrapped in torch's first FSDP.
 
     Example:
         >>> from monstera.sparsity import Plan
@@ -29,7 +31,10 @@ def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) ->
         >>> int(model[0].weight.count_nonzero())
         16
     """
-    punch_(plan.weights(model), plan.masks(model))
-    report = plan.verify(model)
+    refuse_flattened(model)
+    weights = plan.weights(model)
+    punch_(weights, decided(plan, weights, plan.layouts(model), weights))
+    with whole_weights(model, plan):
+        report = plan.verify(model)
     used = 0 if batches is None else reestimate_batch_norm(model, batches)
     return PruneReport("one shot", report, 0, 0, used)

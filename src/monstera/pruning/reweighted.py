@@ -93,8 +93,7 @@ class Reweighted(GroupPenalty):
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         self.factors = {
-            name: [factor.to(self.weights[name].device, copy=True) for factor in group]
-            for name, group in state["factors"].items()
+            name: [self.placed(name, factor) for factor in group] for name, group in state["factors"].items()
         }
 
     def _reweight(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.distributed import whole
 from monstera.pruning.report import Divergence, Progress
 from monstera.sparsity import Plan
 
@@ -40,6 +41,7 @@ class SRSTE(Pruner):
     """
 
     name = "SRSTE"
+    works_on_parts = True
 
     def __init__(
         self,
@@ -58,7 +60,7 @@ class SRSTE(Pruner):
         self.history: list[Divergence] = []
         super().__init__(model, optimizer, plan, steps)
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.masks = self.plan.masks(self.dense, layouts=self.layouts)
+        self.masks = self.decide(self.dense)
         self._punch()
 
     @property
@@ -83,8 +85,8 @@ class SRSTE(Pruner):
         if self.step > self.harden_step:
             return
         before, self.dense = self.masks, {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.masks = self.plan.masks(self.dense, layouts=self.layouts)
-        flips = sum(int((before[name] ^ mask).count_nonzero()) for name, mask in self.masks.items())
+        self.masks = self.decide(self.dense)
+        flips = sum(int(whole((before[name] ^ mask).sum())) for name, mask in self.masks.items())
         self.history.append(Divergence(self.step, flips))
         if self.step == self.harden_step:
             self.dense = {}
@@ -102,5 +104,5 @@ class SRSTE(Pruner):
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
-        self.dense = {name: value.to(self.weights[name].device, copy=True) for name, value in state["dense"].items()}
+        self.dense = {name: self.placed(name, value) for name, value in state["dense"].items()}
         self.history = [Divergence(*entry) for entry in state["history"]]

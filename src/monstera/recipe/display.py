@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from monstera.recipe.training import Report
+from monstera.recipe.report import Report
 
 LINE_EVERY_S = 30.0
 
 
 @contextmanager
-def shown(console: Console, title: str) -> Iterator[Callable[[Report], None]]:
-    """Give a function that shows each report: loss, density, residuals, time left."""
+def shown(console: Console, title: str, layers: bool = False) -> Iterator[Callable[[Report], None]]:
+    """Give a function that shows each report: loss, density (of all `layers` if asked for), residuals, time left."""
     if not console.is_terminal:
-        yield _Lines(console, title)
+        yield _Lines(console, title, layers)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     times = (TimeElapsedColumn(), TimeRemainingColumn())
@@ -27,7 +27,7 @@ def shown(console: Console, title: str) -> Iterator[Callable[[Report], None]]:
 
         def show(report: Report) -> None:
             pruning = report.pruning
-            bar.update(task, total=pruning.steps, completed=pruning.step, text=_text(report))
+            bar.update(task, total=pruning.steps, completed=pruning.step, text=_text(report, layers))
 
         yield show
 
@@ -35,8 +35,8 @@ def shown(console: Console, title: str) -> Iterator[Callable[[Report], None]]:
 class _Lines:
     """At most one line in `LINE_EVERY_S`, and one at the end."""
 
-    def __init__(self, console: Console, title: str) -> None:
-        self.console, self.title = console, title
+    def __init__(self, console: Console, title: str, layers: bool) -> None:
+        self.console, self.title, self.layers = console, title, layers
         self.began, self.first, self.last = time.monotonic(), -1, 0.0
 
     def __call__(self, report: Report) -> None:
@@ -48,12 +48,17 @@ class _Lines:
             return
         self.last = now
         left = (now - self.began) / max(1, step - self.first) * (steps - step)
-        self.console.print(f"{self.title}: step {step} of {steps}, {_text(report)}, {left:.0f} s left", soft_wrap=True)
+        text = f"{self.title}: step {step} of {steps}, {_text(report, self.layers)}, {left:.0f} s left"
+        self.console.print(text, soft_wrap=True)
 
 
-def _text(report: Report) -> str:
+def _text(report: Report, layers: bool) -> str:
     pruning = report.pruning
     text = f"epoch {report.epoch}, {pruning.phase}, loss {report.loss:.4f}, density {pruning.density:.3f}"
-    if pruning.residuals is None:
-        return text
-    return f"{text}, residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"
+    if layers:
+        text += f" ({', '.join(f'{name} {density:.3f}' for name, density in report.densities.items())})"
+    if pruning.divergence is not None:
+        text += f", {pruning.divergence.flips} weights changed sides"
+    if pruning.residuals is not None:
+        text += f", residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.plans import make_plan
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
-from monstera.sparsity import Plan, PlanError, pattern, schedule
-from monstera.zoo import load_cifar_resnet_state, network
+from monstera.sparsity import Plan, PlanError, schedule
+from monstera.zoo import evaluating, load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, PictureSet, data_root, data_set, held_out
 
 T = TypeVar("T")
@@ -65,14 +67,16 @@ def gather(
     start = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
     if model is not None and start is not None:
         _try(problems, "network.checkpoint", lambda: model.load_state_dict(start))
-    rule = recipe.plan
-    holes = _try(problems, "plan.pattern", lambda: pattern(rule.pattern))
-    plan = model and holes and _try(problems, "plan", lambda: Plan.uniform(model, holes, rule.density, skip=rule.skip))
+    plan = model and _try(problems, "", lambda: make_plan(recipe.plan, model, Path(where).parent))
     if data is not None:
         problems += _misfits(recipe, len(data.train), data.train.images.shape[1])
-    if plan and model and data and not problems:
+    if model is not None and data is not None:
+        _try(problems, "network", lambda: _answer(model, data.train))
+    optimizer = model and _try(problems, "optimizer", lambda: make_optimizer(recipe, model))
+    if plan and model and data and optimizer and not problems:
         steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
-        _try(problems, "method", lambda: make_pruner(recipe, model, make_optimizer(recipe, model), plan, steps))
+        _try(problems, "method", lambda: make_pruner(recipe, model, optimizer, plan, steps))
+    problems += [f"output: {problem}" for problem in _unwritable(Path(recipe.output))]
     if problems or data is None or plan is None:
         raise RecipeError(where, problems)
     train, test = data.train, data.test
@@ -145,12 +149,37 @@ def _start(recipe: Recipe, root: str | os.PathLike[str] | None) -> dict[str, Ten
         place = data_root(root) / name
     if not place.is_file():
         raise DataMissingError(f"no such file: {' nor '.join(dict.fromkeys((name, str(place))))}")
-    if place.suffix != ".safetensors":
-        return load_cifar_resnet_state(place)
+    if place.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(place)
+        except SafetensorError as error:
+            raise ValueError(f"{place}: not a whole safetensors file ({error})") from None
     try:
-        return safetensors.torch.load_file(place)
-    except SafetensorError as error:
-        raise ValueError(f"{place}: not a whole safetensors file ({error})") from None
+        return load_cifar_resnet_state(place)
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError):
+        raise ValueError(f"{place}: not a checkpoint that torch.save has written") from None
+
+
+def _answer(model: nn.Module, pictures: Pictures) -> None:
+    """Try the network on two pictures, and refuse one that does not say how likely each class is."""
+    shape, classes = list(pictures.images.shape[1:]), int(pictures.labels.max()) + 1
+    with torch.no_grad(), evaluating(model):
+        try:
+            answer = model(pictures.images[:2].float())
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"it does not take the pictures of data.name, {shape}: {error}") from None
+    if not isinstance(answer, Tensor) or answer.dim() != 2 or answer.shape[1] < classes:
+        got = list(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise ValueError(f"expected [2, {classes} or more] for two pictures of {classes} classes, got {got}")
+
+
+def _unwritable(path: Path) -> list[str]:
+    if path.is_dir():
+        return [f"{path} is a folder; name a file, such as {path / 'result.json'}"]
+    above = next(parent for parent in path.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        return [f"{path} cannot be written, as {above} is {'read-only' if above.is_dir() else 'no folder'}"]
+    return []
 
 
 def _misfits(recipe: Recipe, pictures: int, channels: int) -> list[str]:
@@ -167,10 +196,10 @@ def _misfits(recipe: Recipe, pictures: int, channels: int) -> list[str]:
 
 
 def _try(problems: list[str], field: str, make: Callable[[], T]) -> T | None:
-    """Collect what goes wrong, so that all of it is told at once."""
+    """Collect what goes wrong, so that all of it is told at once; without a `field` the problems name their own."""
     try:
         return make()
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         told = error.problems if isinstance(error, PlanError) else (str(error),)
-        problems += [f"{field}: {problem}" for problem in told]
+        problems += [f"{field}: {problem}" if field else problem for problem in told]
         return None

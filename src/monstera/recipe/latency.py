@@ -12,11 +12,9 @@ from monstera.recipe.schema import Recipe
 
 
 def measure_latency(
-    recipe: Recipe, dense: nn.Module, sparse: nn.Module, example: Tensor, on_step: Callable[[str], None]
+    recipe: Recipe, holes: str, dense: nn.Module, sparse: nn.Module, example: Tensor, on_step: Callable[[str], None]
 ) -> dict[str, Any]:
     """Measure both networks, in evaluation mode, on `example`; answers are compared first (see `monstera.measure`)."""
-    rule = recipe.plan
-    holes = rule.pattern if rule.density is None else f"{rule.pattern}, density {rule.density:g}"
     entries = [
         *(Entry(peer, dense) for peer in (EAGER, ONNX_RUNTIME, MONSTERA)),
         Entry(MONSTERA, sparse, holes),

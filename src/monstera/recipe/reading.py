@@ -85,10 +85,15 @@ def _replace(fields: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _problem(detail: Any, noun: str) -> str:
-    field = ".".join(str(part) for part in detail["loc"])
+    place = [str(part) for part in detail["loc"]]
+    if place[:1] == ["plan"]:
+        del place[1:2]  # which of the three forms: no field of the file
+    field = ".".join(place)
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         message = "is missing"
+    elif detail["type"] == "union_tag_not_found" and isinstance(detail["input"], dict):
+        field, message = f"{field}.name", "is missing"
     elif detail["type"] == "extra_forbidden":
         message = f"is not a field of a {noun}"
     elif not isinstance(detail["input"], dict | list):

@@ -18,11 +18,13 @@ from monstera.measure.peers import torch_threads
 from monstera.recipe.display import shown
 from monstera.recipe.ingredients import Ingredients, gather, laid_out, make_network
 from monstera.recipe.latency import measure_latency
+from monstera.recipe.logs import Logging
+from monstera.recipe.plans import holes_in_words
 from monstera.recipe.reading import fingerprint, read_recipe
 from monstera.recipe.result import make_result, read_result, sha256, write_result
 from monstera.recipe.schema import Recipe
 from monstera.recipe.storage import stored_bytes
-from monstera.recipe.training import Trained, count_correct, train_seed
+from monstera.recipe.training import count_correct, train_seed
 from monstera.sparsity.files import write_atomically
 
 
@@ -35,6 +37,9 @@ def run(
     latency: bool = True,
     measure_only: bool = False,
     fresh: bool = False,
+    log_every: int = 10,
+    tensorboard: bool = False,
+    layers: bool = False,
     command: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
@@ -49,7 +54,10 @@ def run(
         runs: the folder for checkpoints; a recipe has its own folder there, by its name.
         latency: measure torch, ONNX Runtime and Monstera at the end.
         measure_only: train nothing; add the latency to the result file that is there.
-        fresh: throw the recipe's checkpoints away first.
+        fresh: throw the recipe's checkpoints and logs away first.
+        log_every: steps between two lines of the log, JSON lines beside the checkpoint.
+        tensorboard: write curves for TensorBoard beside the checkpoint, too.
+        layers: show the density of every layer, which the logs have in any case.
         command: what the result file gives as the command; default this process's own.
 
     Returns:
@@ -58,7 +66,9 @@ def run(
     Raises:
         RecipeError: the recipe cannot be run; every field that is wrong is named.
         CheckpointError: a checkpoint is damaged or of another recipe.
+        ImportError: TensorBoard is asked for and not installed.
     """
+    logging = Logging(log_every, tensorboard)
     recipe = read_recipe(path, overrides)
     console = console or Console()
     things = gather(recipe, os.fspath(path), data)
@@ -67,7 +77,7 @@ def run(
     folder = Path(runs) / recipe.name
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    return train_all(recipe, things, folder, console, latency=latency, command=command)
+    return train_all(recipe, things, folder, console, logging=logging, layers=layers, latency=latency, command=command)
 
 
 def train_all(
@@ -76,6 +86,8 @@ def train_all(
     folder: Path,
     console: Console,
     *,
+    logging: Logging | None = None,
+    layers: bool = False,
     latency: bool = False,
     command: str | None = None,
     cell: Mapping[str, Any] | None = None,
@@ -83,10 +95,17 @@ def train_all(
     """Train the seeds of a checked recipe, with checkpoints in `folder`, and write its files as `run` does.
 
     Args:
+        logging: what the logs beside the checkpoints get; by default what `run` gives them.
+        layers: show the density of every layer.
         cell: what the result file says of its place in a study.
     """
     with torch_threads(recipe.threads):
-        trained = [_train(recipe, seed, things, folder, console) for seed in recipe.seeds]
+        trained = []
+        for seed in recipe.seeds:
+            with shown(console, f"{recipe.name}, seed {seed}", layers) as show:
+                trained.append(train_seed(recipe, seed, things, folder / f"seed-{seed}.pt", show, logging or Logging()))
+            accuracy = trained[-1].record["accuracy"]
+            console.print(f"{recipe.name}, seed {seed}: accuracy {accuracy:.2%}", soft_wrap=True)
         dense = _dense_accuracy(recipe, things)
     result = make_result(recipe, things, dense, [t.record for t in trained], command or _own_command())
     result |= {"cell": dict(cell)} if cell else {}
@@ -127,13 +146,6 @@ def _own_command() -> str:
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def _train(recipe: Recipe, seed: int, things: Ingredients, folder: Path, console: Console) -> Trained:
-    with shown(console, f"{recipe.name}, seed {seed}") as show:
-        trained = train_seed(recipe, seed, things, folder / f"seed-{seed}.pt", show)
-    console.print(f"{recipe.name}, seed {seed}: accuracy {trained.record['accuracy']:.2%}", soft_wrap=True)
-    return trained
-
-
 def _dense_accuracy(recipe: Recipe, things: Ingredients) -> float | None:
     if things.start is None:
         return None
@@ -153,7 +165,8 @@ def _measure(recipe: Recipe, things: Ingredients, sparse: nn.Module, console: Co
     example = things.normalised(things.test.images[: recipe.latency.batch]).contiguous()
     dense = make_network(recipe, things.start, recipe.seeds[0])
     dense, sparse = (laid_out(model, channels_last=False).eval() for model in (dense, sparse))
-    return measure_latency(recipe, dense, sparse, example, on_step=lambda text: console.print(text, soft_wrap=True))
+    holes = holes_in_words(recipe.plan, things.plan)
+    return measure_latency(recipe, holes, dense, sparse, example, lambda text: console.print(text, soft_wrap=True))
 
 
 def _summary(result: Mapping[str, Any]) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
@@ -39,12 +49,53 @@ class Data(_Section):
     held_out: int = Field(0, ge=0)
 
 
+def _text(value: Any) -> Any:
+    if isinstance(value, int):
+        # YAML 1.1 reads 2:4 as a number in base sixty.
+        raise ValueError("is a number and no text; write N:M patterns in quotes, '2:4'")
+    return value
+
+
+PatternName: TypeAlias = Annotated[str, BeforeValidator(_text)]
+
+
 class PlanRule(_Section):
     """One pattern and density for all weights but those in `skip` (see `Plan.uniform`)."""
 
-    pattern: str
+    pattern: PatternName
     density: Unit | None = None
     skip: tuple[str, ...] = ("first_conv", "depthwise", "last_linear")
+
+
+class GlobRule(_Section):
+    """The weights that a glob of parameter or module names means; a pattern of null leaves them dense."""
+
+    weights: str
+    pattern: PatternName | None
+    density: Unit | None = None
+
+
+class PlanRules(_Section):
+    """Rules, of which later ones win (see `Plan.of`); weights that none names stay dense."""
+
+    rules: tuple[GlobRule, ...] = Field(min_length=1)
+
+
+class PlanFile(_Section):
+    """A plan that was saved (see `Plan.save`); a path that is not absolute begins at the recipe's folder."""
+
+    file: str
+
+
+def _kind_of_plan(section: Any) -> str:
+    names = section if isinstance(section, dict) else dir(section)
+    return next((kind for kind in ("rules", "file") if kind in names), "pattern")
+
+
+PlanSection: TypeAlias = Annotated[
+    Annotated[PlanRule, Tag("pattern")] | Annotated[PlanRules, Tag("rules")] | Annotated[PlanFile, Tag("file")],
+    Discriminator(_kind_of_plan),
+]
 
 
 class GradualMethod(_Section):
@@ -163,7 +214,7 @@ class Recipe(_Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
     data: Data
-    plan: PlanRule
+    plan: PlanSection
     method: Method
     epochs: PositiveInt
     batch_size: int = Field(128, ge=2)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.pruning import Progress, Pruner
+from monstera.pruning import Pruner
 from monstera.recipe.augment import augment
-from monstera.recipe.checkpoint import load_checkpoint, save_checkpoint
+from monstera.recipe.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from monstera.recipe.ingredients import (
     Ingredients,
     lr_factor,
@@ -24,7 +24,9 @@ from monstera.recipe.ingredients import (
     make_pruner,
     steps_per_epoch,
 )
+from monstera.recipe.logs import Logging, logged
 from monstera.recipe.reading import fingerprint
+from monstera.recipe.report import Report, pruning_fields
 from monstera.recipe.schema import Distillation, Recipe
 from monstera.zoo import evaluating
 from monstera.zoo.data import Pictures
@@ -32,16 +34,6 @@ from monstera.zoo.data import Pictures
 TEST_BATCH = 500
 # Enough for the statistics of a batch norm: their error falls below a percent.
 BATCH_NORM_PICTURES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a running seed tells after every step; `loss` is the mean since the last epoch began."""
-
-    seed: int
-    epoch: int
-    loss: float
-    pruning: Progress
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,9 +45,14 @@ class Trained:
 
 
 def train_seed(
-    recipe: Recipe, seed: int, things: Ingredients, path: Path, on_step: Callable[[Report], None] = lambda _: None
+    recipe: Recipe,
+    seed: int,
+    things: Ingredients,
+    path: Path,
+    on_step: Callable[[Report], None] = lambda _: None,
+    logging: Logging = Logging(),  # noqa: B008 (frozen)
 ) -> Trained:
-    """Train one seed to its end, from its checkpoint at `path` if there is one.
+    """Train one seed to its end, from its checkpoint at `path` if there is one; logs go beside it.
 
     The result depends on the recipe, the seed and the number of threads alone: order and augmentation of step t come
     from (seed, t), so an interrupted run ends with the same weights as one that was not.
@@ -64,16 +61,20 @@ def train_seed(
         CheckpointError: the checkpoint is damaged or of another recipe.
     """
     run = _Run(recipe, seed, things)
-    run.load(load_checkpoint(path, fingerprint(recipe)))
+    run.load(load_checkpoint(path, fingerprint(recipe)), path)
     began = time.perf_counter()
     every = recipe.checkpoint_every or run.per_epoch
-    while run.step < run.steps:
-        run.advance()
-        on_step(run.report())
-        if run.step % every == 0 or run.step == run.steps:
-            run.seconds += time.perf_counter() - began
-            began = time.perf_counter()
-            save_checkpoint(path, run.state())
+    with logged(path, run.step, logging) as write:
+        while run.step < run.steps:
+            run.advance()
+            report = run.report()
+            on_step(report)
+            if run.step % logging.every == 0 or run.step % run.per_epoch == 0:
+                write(report)
+            if run.step % every == 0 or run.step == run.steps:
+                run.seconds += time.perf_counter() - began
+                began = time.perf_counter()
+                save_checkpoint(path, run.state())
     return run.finished()
 
 
@@ -92,12 +93,15 @@ class _Run:
         self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
         self._order = torch.empty(0, dtype=torch.int64)
 
-    def load(self, state: dict[str, Any] | None) -> None:
+    def load(self, state: dict[str, Any] | None, path: Path) -> None:
         if state is None:
             return
+        try:
+            self.pruner.load_state_dict(state["pruner"])
+        except ValueError as error:  # the plan was read from a file that is another one now
+            raise CheckpointError(f"{path}: {error}; start afresh (fresh=True)") from None
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.pruner.load_state_dict(state["pruner"])
         self.step, self.epochs = state["step"], state["epochs"]
         self.seconds, self.loss_sum, self.threads = state["seconds"], state["loss_sum"], state["threads"]
 
@@ -127,13 +131,16 @@ class _Run:
         self.loss_sum += float(loss.detach())
         if self.step % self.per_epoch == 0:
             mean = self.loss_sum / self.per_epoch
-            self.epochs.append({"epoch": self.step // self.per_epoch, "loss": mean, **_pruning(self.pruner.progress())})
+            self.epochs.append(
+                {"epoch": self.step // self.per_epoch, "loss": mean, **pruning_fields(self.pruner.progress())}
+            )
             self.loss_sum = 0.0
 
     def report(self) -> Report:
         done = self.step % self.per_epoch
         loss = self.loss_sum / done if done else self.epochs[-1]["loss"]
-        return Report(self.seed, (self.step - 1) // self.per_epoch + 1, loss, self.pruner.progress())
+        epoch, lr = (self.step - 1) // self.per_epoch + 1, self.optimizer.param_groups[0]["lr"]
+        return Report(self.seed, epoch, loss, lr, self.pruner.progress(), self.pruner.densities())
 
     def finished(self) -> Trained:
         """Prune exactly, estimate batch-norm statistics anew and test."""
@@ -201,13 +208,6 @@ def distillation_loss(student: Tensor, teacher: Tensor, how: Distillation) -> Te
     t = how.temperature
     log_student, log_teacher = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
     return t * t * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-
-
-def _pruning(progress: Progress) -> dict[str, Any]:
-    fields: dict[str, Any] = {"phase": progress.phase, "density": progress.density}
-    if progress.residuals is not None:
-        fields |= {"primal": progress.residuals.primal, "dual": progress.residuals.dual, "rho": progress.residuals.rho}
-    return fields
 
 
 def stream(seed: int, purpose: str, index: int) -> torch.Generator:

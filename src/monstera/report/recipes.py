@@ -52,13 +52,18 @@ def _trained(result: Mapping[str, Any]) -> tuple[str, ...]:
     spread = "" if accuracy["sparse_std"] is None else f" ± {accuracy['sparse_std']:.2%}"
     return (
         result["name"],
-        plan["pattern"],
+        plan["pattern"] if "pattern" in plan else _patterns(result["plan"]),
         f"{density['planned_weights']:.3f}",
         f"{density['all_parameters']:.3f}",
         str(len(result["seeds"])),
         "" if accuracy["dense"] is None else f"{accuracy['dense']:.2%}",
         f"{accuracy['sparse_mean']:.2%}{spread}",
     )
+
+
+def _patterns(plan: Mapping[str, str]) -> str:
+    """Each pattern of a plan once, where no single one was asked for."""
+    return "/".join(dict.fromkeys(entry.partition(" at density ")[0] for entry in plan.values()))
 
 
 def _timed(comparison: Comparison | None) -> tuple[str, ...]:
