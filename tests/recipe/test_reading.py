@@ -49,6 +49,7 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted'"),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
+        ({"method": {"name": "asp", "decay": 0.1}}, r"method\.asp\.decay: is not a field"),
         ({"optimizer": {"name": "sgd", "lr": -1}}, r"optimizer\.sgd\.lr: .*got -1"),
         ({"optimizer": {"name": "sgd", "lr": float("inf")}}, r"optimizer\.sgd\.lr"),
         ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0}}, "nesterov needs a momentum"),

@@ -1,6 +1,7 @@
 """Get to a sparse model: methods that attach to an optimizer, one-shot pruning, and a hold on existing zeros."""
 
 from monstera.pruning.admm import ADMM
+from monstera.pruning.asp import ASP
 from monstera.pruning.base import Pruner
 from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.gradual import Gradual
@@ -13,6 +14,7 @@ from monstera.pruning.srste import SRSTE
 
 __all__ = [
     "ADMM",
+    "ASP",
     "SRSTE",
     "Divergence",
     "Gradual",

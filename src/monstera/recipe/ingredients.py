@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
 from monstera.sparsity import Plan, PlanError, pattern, schedule
@@ -23,6 +23,7 @@ T = TypeVar("T")
 # Methods whose section in a recipe has the names of their arguments.
 _METHODS: dict[str, Callable[..., Pruner]] = {
     "admm": ADMM,
+    "asp": ASP,
     "group_lasso": GroupLasso,
     "reweighted": Reweighted,
     "srste": SRSTE,

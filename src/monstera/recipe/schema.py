@@ -63,6 +63,12 @@ class AdmmMethod(_Section):
     zero_only: bool = False
 
 
+class AspMethod(_Section):
+    """One shot at the start, then training under fixed masks; see `monstera.pruning.ASP`."""
+
+    name: Literal["asp"]
+
+
 class SrsteMethod(_Section):
     """SR-STE, and STE with a decay of 0; see `monstera.pruning.SRSTE`."""
 
@@ -97,7 +103,8 @@ class ReweightedMethod(_Section):
 
 
 Method: TypeAlias = Annotated[
-    GradualMethod | AdmmMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod, Field(discriminator="name")
+    GradualMethod | AdmmMethod | AspMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod,
+    Field(discriminator="name"),
 ]
 
 
