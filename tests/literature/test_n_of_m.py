@@ -1,21 +1,22 @@
-"""N:M masks and ASP by hand and by trying every mask. Sources: arXiv 2102.04010, section 3; arXiv 2104.08378, section 4."""
+"""N:M masks by trying every mask, and ASP by hand. Sources: arXiv 2102.04010, 2104.08378; NVIDIA's ASP."""
 
 from __future__ import annotations
 
 from itertools import combinations, product
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from monstera.pruning import ASP, hold, prune
-from monstera.sparsity import PLAIN, Layout, Plan, pattern
+from monstera.sparsity import PLAIN, Layout, NOfM, Plan, pattern, search_permutation
 
 # Rows of two groups of four: the two largest magnitudes of each are 4 and 3, then 0.7 and 0.6.
 ROW = [4.0, -1.0, 3.0, 2.0, 0.5, -0.7, 0.6, 0.1]
 KEPT = [4.0, 0.0, 3.0, 0.0, 0.0, -0.7, 0.6, 0.0]
 
-# Name, shape, layout: ragged ends of `in`, kernel positions, groups, parts, `in` first, vectors with a shorter last one.
+# Name, shape, layout: ragged ends of `in`, positions, groups, parts, `in` first, vectors with a shorter last one.
 TINY = [
     ("2:4", (2, 5), PLAIN),
     ("2:4", (2, 6), PLAIN),
@@ -120,6 +121,16 @@ def test_vectors_of_rows_live_or_die_together_two_of_four_neighbours() -> None:
     )
     kept = [[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0], [0.0, 0.0, 9.0, 5.0]]
     assert pattern("2x1@2:4").project(weight).tolist() == kept
+
+
+def test_the_published_search_is_reproduced_on_its_own_matrix() -> None:
+    # The example of the released code: 128 filters, 64 channels, numpy's seed 1. Pairs of stripes, no escape.
+    scores = torch.from_numpy(np.random.RandomState(1).rand(128, 64))
+    found = search_permutation(scores, NOfM(2, 4), escapes=0)
+    half = float(scores.topk(32, dim=1).values.sum())
+    assert (round(found.before, 3), round(half, 3)) == (2852.377, 3042.332)
+    assert found.after == pytest.approx(2919.759, abs=2e-3)
+    assert 100 * (found.after - found.before) / (half - found.before) == pytest.approx(35.5, abs=0.05)
 
 
 def _asp(steps: int = 4) -> tuple[nn.Linear, torch.optim.SGD, ASP]:
