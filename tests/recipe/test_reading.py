@@ -127,7 +127,9 @@ def test_an_override_that_is_no_field_is_refused(tmp_path: Path) -> None:
 
 def test_only_what_decides_the_weights_changes_the_fingerprint(tmp_path: Path) -> None:
     path = _write(tmp_path)
-    same = read_recipe(path, {"output": "other.json", "seeds": [4], "latency.threads": 2, "threads": 2})
+    same = read_recipe(
+        path, {"output": "other.json", "seeds": [4], "latency.threads": 2, "threads": 2, "divergence_every": 5}
+    )
     assert fingerprint(read_recipe(path)) == fingerprint(same)
     for name, value in (("epochs", 2), ("optimizer.lr", 0.2), ("plan.density", 0.25), ("augmentation.flip", True)):
         assert fingerprint(read_recipe(path, {name: value})) != fingerprint(same)

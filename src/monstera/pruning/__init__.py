@@ -4,6 +4,7 @@ from monstera.pruning.admm import ADMM
 from monstera.pruning.asp import ASP
 from monstera.pruning.base import Pruner
 from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.divergence import sad
 from monstera.pruning.gradual import Gradual
 from monstera.pruning.group_lasso import GroupLasso
 from monstera.pruning.hold import Hold, hold
@@ -28,4 +29,5 @@ __all__ = [
     "hold",
     "prune",
     "reestimate_batch_norm",
+    "sad",
 ]

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.divergence import DivergenceLog, resumed
 from monstera.pruning.holes import clear_state_, punch_
-from monstera.pruning.report import Progress, PruneReport
+from monstera.pruning.report import Divergence, Progress, PruneReport
 from monstera.sparsity import Plan
 
 
@@ -45,6 +46,7 @@ class Pruner(ABC):
         self.masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         self._model, self._optimizer = model, optimizer
         self._skipped = False
+        self._divergence: DivergenceLog | None = None
         _need_weights(optimizer, self.weights)
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
@@ -98,7 +100,23 @@ class Pruner(ABC):
         """Where the method stands; cheap enough for every step."""
         kept = sum(int(mask.count_nonzero()) for mask in self.masks.values())
         size = sum(mask.numel() for mask in self.masks.values())
-        return Progress(self.step, self.steps, self.phase, kept / size)
+        last = self.divergences[-1] if self.divergences else None
+        return Progress(self.step, self.steps, self.phase, kept / size, divergence=last)
+
+    def track_divergence(self, every: int = 1) -> None:
+        """Begin to note, every so many steps, how many weights came into the masks or left them: see `divergences`.
+
+        Costs a copy of the masks. What was noted is part of the state; who loads it goes on, and needs not call this.
+
+        Raises:
+            ValueError: `every` is below 1.
+        """
+        self._divergence = DivergenceLog(every, self.step, self.masks)
+
+    @property
+    def divergences(self) -> list[Divergence]:
+        """Sparse architecture divergence, the latest last; empty unless `track_divergence` was called."""
+        return [] if self._divergence is None else self._divergence.history
 
     def finish(self, batches: Iterable[Any] | None = None) -> PruneReport:
         """Bring the weights exactly to the plan, check them, and detach from the optimizer.
@@ -137,6 +155,7 @@ class Pruner(ABC):
             "settings": {"plan": self.plan.to_yaml(), "steps": self.steps, **self.settings()},
             "step": self.step,
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
+            "divergence": None if self._divergence is None else self._divergence.state(),
             **self.own_state(),
         }
 
@@ -152,6 +171,7 @@ class Pruner(ABC):
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
         self.masks = _like(self.weights, state["masks"], torch.bool)
+        self._divergence = resumed(self._divergence, state["divergence"], self.step, self.masks)
         self.load_own_state(state)
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
@@ -180,6 +200,8 @@ class Pruner(ABC):
         with torch.no_grad():
             self.after_step()
             self._punch()
+            if self._divergence is not None:
+                self._divergence.note(self.step, self.masks)
 
     def _punch(self) -> None:
         punch_(self.weights, self.masks)

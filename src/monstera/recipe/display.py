@@ -54,6 +54,6 @@ class _Lines:
 def _text(report: Report) -> str:
     pruning = report.pruning
     text = f"epoch {report.epoch}, {pruning.phase}, loss {report.loss:.4f}, density {pruning.density:.3f}"
-    if pruning.residuals is None:
-        return text
-    return f"{text}, residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"
+    if pruning.residuals is not None:
+        text += f", residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"
+    return text if pruning.divergence is None else f"{text}, {pruning.divergence}"

@@ -16,7 +16,7 @@ from monstera.recipe.errors import RecipeError
 from monstera.recipe.schema import Recipe
 
 # What may differ between a run and its resumption, or changes nothing about the weights.
-_FREE = {"output", "seeds", "latency", "checkpoint_every", "threads"}
+_FREE = {"output", "seeds", "latency", "checkpoint_every", "divergence_every", "threads"}
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -162,7 +162,10 @@ class Latency(_Section):
 
 
 class Recipe(_Section):
-    """A whole experiment. `output` is the result file; the weights of the first seed go beside it."""
+    """A whole experiment. `output` is the result file; the weights of the first seed go beside it.
+
+    With `divergence_every`, how many weights changed sides in so many steps is shown, and noted at the end of epochs.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
@@ -181,6 +184,7 @@ class Recipe(_Section):
     threads: PositiveInt = 1
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     checkpoint_every: PositiveInt | None = None
+    divergence_every: PositiveInt | None = None
     latency: Latency = Latency()
     output: str
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,8 @@ class _Run:
         self.teacher = make_network(recipe, things.start, seed).eval() if recipe.distillation else None
         self.optimizer = make_optimizer(recipe, self.model)
         self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps)
+        if recipe.divergence_every:
+            self.pruner.track_divergence(recipe.divergence_every)
         self.epochs: list[dict[str, Any]] = []
         self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
         self._order = torch.empty(0, dtype=torch.int64)
@@ -207,6 +209,8 @@ def _pruning(progress: Progress) -> dict[str, Any]:
     fields: dict[str, Any] = {"phase": progress.phase, "density": progress.density}
     if progress.residuals is not None:
         fields |= {"primal": progress.residuals.primal, "dual": progress.residuals.dual, "rho": progress.residuals.rho}
+    if progress.divergence is not None:
+        fields |= {"divergence": asdict(progress.divergence)}
     return fields
 
 
