@@ -46,7 +46,7 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"name": "../up"}, "name: "),
         ({"plan": {"density": 0.5}}, r"plan\.pattern: is missing"),
         ({"plan": {"pattern": "4x1", "density": 1.5}}, r"plan\.density: .*got 1\.5"),
-        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted'"),
+        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'asp', 'srste', 'group_lasso', 'reweighted'"),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
         ({"method": {"name": "asp", "decay": 0.1}}, r"method\.asp\.decay: is not a field"),
