@@ -199,7 +199,7 @@ class _Stripes:
         sums = _largest(held, splits, self.n) + _largest(held, rest, self.n)
         gains, choices = (sums - sums[:, :1]).max(1)  # the first split is as it is
         index = tuple(torch.tensor(pairs).T)
-        self.gains[index], self.choices[index] = gains.cpu(), choices.cpu()
+        self.gains[index], self.choices[index] = gains.to(self.gains), choices.cpu()
 
     def _sum(self, stripe: int) -> float:
         held = self.columns[self.stripes[stripe]][None]
