@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Name -> room. Resolved on first use, so that `import monstera` and `monstera.load` never import torch.
 _EXPORTS = {
     "ADMM": "pruning",
+    "ASP": "pruning",
     "ArtifactError": "runtime",
     "Block": "sparsity",
     "BlockColumnRow": "sparsity",
@@ -39,6 +40,7 @@ _EXPORTS = {
 }
 __all__ = [
     "ADMM",
+    "ASP",
     "SRSTE",
     "ArtifactError",
     "Block",
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
         write_tuning,
     )
     from monstera.loading import load
-    from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
+    from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
 

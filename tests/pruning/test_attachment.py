@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
@@ -23,6 +23,10 @@ Make = Callable[[nn.Module, torch.optim.Optimizer, Plan], Pruner]
 
 def _admm(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
     return ADMM(model, optimizer, plan, steps=STEPS, rho=[1e-2, 1e-1], update_every=2, harden_at=0.5)
+
+
+def _asp(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return ASP(model, optimizer, plan, steps=STEPS)
 
 
 def _gradual(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
@@ -45,7 +49,7 @@ def _reweighted(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) 
     return Reweighted(model, optimizer, plan, steps=STEPS)
 
 
-METHODS = pytest.mark.parametrize("make", [_admm, _gradual, _srste, _lasso, _proximal, _reweighted])
+METHODS = pytest.mark.parametrize("make", [_admm, _asp, _gradual, _srste, _lasso, _proximal, _reweighted])
 
 
 def _network() -> tuple[nn.Module, Plan]:
@@ -267,7 +271,7 @@ def test_progress_tells_phase_and_density(make: Make) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
     pruner = make(model, optimizer, plan)
-    assert pruner.progress().density == (pytest.approx(0.25, abs=0.01) if make is _srste else 1)
+    assert pruner.progress().density == (pytest.approx(0.25, abs=0.01) if make in (_srste, _asp) else 1)
     for step in range(STEPS):
         _step(model, optimizer, step)
     progress = pruner.progress()

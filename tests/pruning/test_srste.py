@@ -46,12 +46,13 @@ def test_a_pruned_weight_comes_back_when_its_gradient_says_so() -> None:
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[1.0, 0.9, 0.8, 0.1]]))
     pruner = SRSTE(model, torch.optim.SGD(model.parameters(), lr=1.0), PLAN, steps=4)
+    pruner.track_divergence()
     assert model[0].weight.tolist() == [[pytest.approx(1.0), pytest.approx(0.9), 0, 0]]
     model[0].weight.grad = torch.tensor([[0.0, 0.0, -0.5, 0.0]])
     pruner._optimizer.step()
     assert model[0].weight.tolist()[0] == pytest.approx([1.0, 0, 1.3, 0], abs=1e-3)
-    assert [(entry.step, entry.flips) for entry in pruner.history] == [(1, 2)]
-    assert str(pruner.progress()) == "learn, step 1 of 4, density 0.500, 2 weights changed sides"
+    assert [(entry.since, entry.step, entry.flips) for entry in pruner.divergences] == [(0, 1, 2)]
+    assert str(pruner.progress()) == "learn, step 1 of 4, density 0.500, 2 weights changed sides in 1 step"
 
 
 def test_decay_makes_masks_settle() -> None:
@@ -59,10 +60,11 @@ def test_decay_makes_masks_settle() -> None:
     for decay in (0.0, 0.05):
         model, optimizer = _model()
         pruner = SRSTE(model, optimizer, PLAN, steps=300, decay=decay)
+        pruner.track_divergence()
         for step in range(300):
             _backward(model, optimizer, step)
             optimizer.step()
-        flips[decay] = sum(entry.flips for entry in pruner.history[150:])
+        flips[decay] = sum(entry.flips for entry in pruner.divergences[150:])
     assert flips[0.0] > 2 * flips[0.05]
 
 
@@ -76,7 +78,6 @@ def test_after_hardening_masks_are_fixed_and_the_dense_weights_gone() -> None:
             masks = {name: mask.clone() for name, mask in pruner.masks.items()}
     assert pruner.phase == "tune"
     assert pruner.dense == {}
-    assert len(pruner.history) == 4
     assert torch.equal(masks["0.weight"], pruner.masks["0.weight"])
     assert pruner.finish().plan.ok
 

@@ -81,9 +81,10 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"threads": 0}, "threads: .*got 0"),
         ({"checkpoint_every": 0}, "checkpoint_every: .*got 0"),
         ({"seeds": ["first"]}, r"seeds\.0: .*got 'first'"),
-        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted'"),
+        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'asp', 'srste', 'group_lasso', 'reweighted'"),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
+        ({"method": {"name": "asp", "decay": 0.1}}, r"method\.asp\.decay: is not a field"),
         ({"optimizer": {"name": "sgd", "lr": -1}}, r"optimizer\.sgd\.lr: .*got -1"),
         ({"optimizer": {"name": "sgd", "lr": float("inf")}}, r"optimizer\.sgd\.lr"),
         ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0}}, "nesterov needs a momentum"),
@@ -183,7 +184,9 @@ def test_an_override_that_is_no_field_is_refused(tmp_path: Path) -> None:
 
 def test_only_what_decides_the_weights_changes_the_fingerprint(tmp_path: Path) -> None:
     path = _write(tmp_path)
-    same = read_recipe(path, {"output": "other.json", "seeds": [4], "latency.threads": 2, "threads": 2})
+    same = read_recipe(
+        path, {"output": "other.json", "seeds": [4], "latency.threads": 2, "threads": 2, "divergence_every": 5}
+    )
     assert fingerprint(read_recipe(path)) == fingerprint(same)
     for name, value in (("epochs", 2), ("optimizer.lr", 0.2), ("plan.density", 0.25), ("augmentation.flip", True)):
         assert fingerprint(read_recipe(path, {name: value})) != fingerprint(same)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
@@ -111,6 +112,17 @@ def test_a_finished_run_is_not_trained_again_but_tested_again(tmp_path: Path) ->
     assert checkpoint.stat().st_mtime_ns == before
     _run(path, fresh=True)
     assert checkpoint.stat().st_mtime_ns > before
+
+
+def test_asp_in_a_recipe_keeps_the_holes_that_it_chose_at_the_start(tmp_path: Path) -> None:
+    path = _recipe(tmp_path / "a", epochs=1, method={"name": "asp"}, plan={"pattern": "2:4"})
+    start = make_network(read_recipe(path), None, seed=0)
+    result = _run(path)
+    trained = safetensors.torch.load_file(path.parent / "result.safetensors")
+    assert [epoch["phase"] for epoch in result["seeds"][0]["epochs"]] == ["tune"]
+    for name, mask in Plan.uniform(start, "2:4").masks(start).items():
+        assert torch.equal(trained[name] != 0, mask)
+        assert not torch.equal(trained[name][mask], dict(start.named_parameters())[name].detach()[mask])
 
 
 def test_a_checkpoint_of_a_changed_recipe_is_refused(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Other frameworks' ways in: `torch.compile(model, backend="monstera")`, and decoders of transformers."""
+"""Other frameworks' ways in: the backend of `torch.compile`, decoders of transformers, torch's kernels for 2:4."""

@@ -1,8 +1,10 @@
 """Get to a sparse model: methods that attach to an optimizer, one-shot pruning, and a hold on existing zeros."""
 
 from monstera.pruning.admm import ADMM
+from monstera.pruning.asp import ASP
 from monstera.pruning.base import Pruner
 from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.divergence import sad
 from monstera.pruning.gradual import Gradual
 from monstera.pruning.group_lasso import GroupLasso
 from monstera.pruning.hold import Hold, hold
@@ -13,6 +15,7 @@ from monstera.pruning.srste import SRSTE
 
 __all__ = [
     "ADMM",
+    "ASP",
     "SRSTE",
     "Divergence",
     "Gradual",
@@ -26,4 +29,5 @@ __all__ = [
     "hold",
     "prune",
     "reestimate_batch_norm",
+    "sad",
 ]

@@ -21,8 +21,9 @@ from monstera.pruning.distributed import (
     whole_state,
     whole_weights,
 )
+from monstera.pruning.divergence import DivergenceLog, resumed
 from monstera.pruning.holes import clear_state_, punch_
-from monstera.pruning.report import Progress, PruneReport
+from monstera.pruning.report import Divergence, Progress, PruneReport
 from monstera.sparsity import Plan
 
 
@@ -67,6 +68,7 @@ class Pruner(ABC):
         self._model, self._optimizer = model, optimizer
         self._skipped, self._compared = False, False
         self._kept: tuple[Mapping[str, Tensor], dict[str, int]] = ({}, {})
+        self._divergence: DivergenceLog | None = None
         _need_weights(optimizer, self.weights)
         self._sharded = any(map(is_sharded, self.weights.values()))
         if self._sharded and not self.works_on_parts:
@@ -133,11 +135,27 @@ class Pruner(ABC):
     def progress(self) -> Progress:
         """Where the method stands; cheap enough for every step."""
         size = sum(mask.numel() for mask in self.masks.values())
-        return Progress(self.step, self.steps, self.phase, sum(self._count().values()) / size)
+        last = self.divergences[-1] if self.divergences else None
+        return Progress(self.step, self.steps, self.phase, sum(self._count().values()) / size, divergence=last)
 
     def densities(self) -> dict[str, float]:
         """The fraction of each planned weight that its mask keeps now."""
         return {name: kept / self.masks[name].numel() for name, kept in self._count().items()}
+
+    def track_divergence(self, every: int = 1) -> None:
+        """Begin to note, every so many steps, how many weights came into the masks or left them: see `divergences`.
+
+        Costs a copy of the masks. What was noted is part of the state; who loads it goes on, and needs not call this.
+
+        Raises:
+            ValueError: `every` is below 1.
+        """
+        self._divergence = DivergenceLog(every, self.step, self.masks)
+
+    @property
+    def divergences(self) -> list[Divergence]:
+        """Sparse architecture divergence, the latest last; empty unless `track_divergence` was called."""
+        return [] if self._divergence is None else self._divergence.history
 
     def finish(self, batches: Iterable[Any] | None = None) -> PruneReport:
         """Bring the weights exactly to the plan, check them, and detach from the optimizer.
@@ -180,6 +198,7 @@ class Pruner(ABC):
             "settings": {"plan": self.plan.to_yaml(), "steps": self.steps, **self.settings()},
             "step": self.step,
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
+            "divergence": None if self._divergence is None else self._divergence.state(),
             **self.own_state(),
         }
         return whole_state(state)
@@ -196,6 +215,7 @@ class Pruner(ABC):
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
         self.masks = {name: self.placed(name, state["masks"][name].to(torch.bool)) for name in self.weights}
+        self._divergence = resumed(self._divergence, state["divergence"], self.step, self.masks)
         self.load_own_state(state)
         self._compared = False
 
@@ -229,6 +249,8 @@ class Pruner(ABC):
         with torch.no_grad():
             self.after_step()
             self._punch()
+            if self._divergence is not None:
+                self._divergence.note(self.step, self.masks)
         if self._sharded:
             self._count()  # here, where all processes are, so that `progress` waits for none
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from monstera.sparsity import PlanReport
@@ -23,13 +24,23 @@ class Residuals:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Sparse architecture divergence of one optimizer step: how many planned weights it took into or out of the masks.
+    """Sparse architecture divergence of the masks of steps `since` and `step`; see `sad`.
 
-    Source: A. Zhou et al. 2021, arXiv 2102.04010, `||E_i - E_j||_0` of the masks of neighbouring steps.
+    `layers` has for each planned weight how many of its elements came into the mask or left it.
     """
 
+    since: int
     step: int
-    flips: int
+    layers: Mapping[str, int]
+
+    @property
+    def flips(self) -> int:
+        """The divergence of the whole network."""
+        return sum(self.layers.values())
+
+    def __str__(self) -> str:
+        steps = self.step - self.since
+        return f"{self.flips} weights changed sides in {steps} step{'s' * (steps != 1)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +56,10 @@ class Progress:
 
     def __str__(self) -> str:
         text = f"{self.phase}, step {self.step} of {self.steps}, density {self.density:.3f}"
-        if self.divergence is not None:
-            return f"{text}, {self.divergence.flips} weights changed sides"
-        if self.residuals is None:
-            return text
-        r = self.residuals
-        return f"{text}, rho {r.rho:g}, residuals {r.primal:.2e} primal, {r.dual:.2e} dual"
+        if self.residuals is not None:
+            r = self.residuals
+            text += f", rho {r.rho:g}, residuals {r.primal:.2e} primal, {r.dual:.2e} dual"
+        return text if self.divergence is None else f"{text}, {self.divergence}"
 
 
 @dataclass(frozen=True, slots=True)

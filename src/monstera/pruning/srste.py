@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
-from monstera.pruning.distributed import whole
-from monstera.pruning.report import Divergence, Progress
 from monstera.sparsity import Plan
 
 DECAY = 2e-4
@@ -57,7 +54,6 @@ class SRSTE(Pruner):
             raise ValueError(f"decay: expected 0 or more, got {decay}")
         self.decay = decay
         self.harden_step = steps if harden_at == 1 else step_at(harden_at, steps, "harden_at")
-        self.history: list[Divergence] = []
         super().__init__(model, optimizer, plan, steps)
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.masks = self.decide(self.dense)
@@ -84,25 +80,16 @@ class SRSTE(Pruner):
     def after_step(self) -> None:
         if self.step > self.harden_step:
             return
-        before, self.dense = self.masks, {name: weight.detach().clone() for name, weight in self.weights.items()}
+        self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.masks = self.decide(self.dense)
-        flips = sum(int(whole((before[name] ^ mask).sum())) for name, mask in self.masks.items())
-        self.history.append(Divergence(self.step, flips))
         if self.step == self.harden_step:
             self.dense = {}
-
-    def progress(self) -> Progress:
-        return replace(super().progress(), divergence=self.history[-1] if self.history else None)
 
     def settings(self) -> dict[str, Any]:
         return {"decay": self.decay, "harden_step": self.harden_step}
 
     def own_state(self) -> dict[str, Any]:
-        return {
-            "dense": {name: weight.clone() for name, weight in self.dense.items()},
-            "history": [[entry.step, entry.flips] for entry in self.history],
-        }
+        return {"dense": {name: weight.clone() for name, weight in self.dense.items()}}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         self.dense = {name: self.placed(name, value) for name, value in state["dense"].items()}
-        self.history = [Divergence(*entry) for entry in state["history"]]

@@ -57,8 +57,6 @@ def _text(report: Report, layers: bool) -> str:
     text = f"epoch {report.epoch}, {pruning.phase}, loss {report.loss:.4f}, density {pruning.density:.3f}"
     if layers:
         text += f" ({', '.join(f'{name} {density:.3f}' for name, density in report.densities.items())})"
-    if pruning.divergence is not None:
-        text += f", {pruning.divergence.flips} weights changed sides"
     if pruning.residuals is not None:
         text += f", residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"
-    return text
+    return text if pruning.divergence is None else f"{text}, {pruning.divergence}"

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.plans import make_plan
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
@@ -27,6 +27,7 @@ T = TypeVar("T")
 # Methods whose section in a recipe has the names of their arguments.
 _METHODS: dict[str, Callable[..., Pruner]] = {
     "admm": ADMM,
+    "asp": ASP,
     "group_lasso": GroupLasso,
     "reweighted": Reweighted,
     "srste": SRSTE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from monstera.pruning import Progress
@@ -32,5 +32,5 @@ def pruning_fields(progress: Progress) -> dict[str, Any]:
     if progress.residuals is not None:
         fields |= {"primal": progress.residuals.primal, "dual": progress.residuals.dual, "rho": progress.residuals.rho}
     if progress.divergence is not None:
-        fields["flips"] = progress.divergence.flips
+        fields["divergence"] = asdict(progress.divergence)
     return fields

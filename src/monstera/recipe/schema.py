@@ -117,6 +117,12 @@ class AdmmMethod(_Section):
     zero_only: bool = False
 
 
+class AspMethod(_Section):
+    """One shot at the start, then training under fixed masks; see `monstera.pruning.ASP`."""
+
+    name: Literal["asp"]
+
+
 class SrsteMethod(_Section):
     """SR-STE, and STE with a decay of 0; see `monstera.pruning.SRSTE`."""
 
@@ -151,7 +157,8 @@ class ReweightedMethod(_Section):
 
 
 Method: TypeAlias = Annotated[
-    GradualMethod | AdmmMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod, Field(discriminator="name")
+    GradualMethod | AdmmMethod | AspMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod,
+    Field(discriminator="name"),
 ]
 
 
@@ -209,7 +216,10 @@ class Latency(_Section):
 
 
 class Recipe(_Section):
-    """A whole experiment. `output` is the result file; the weights of the first seed go beside it."""
+    """A whole experiment. `output` is the result file; the weights of the first seed go beside it.
+
+    With `divergence_every`, how many weights changed sides in so many steps is shown, and noted at the end of epochs.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
@@ -228,6 +238,7 @@ class Recipe(_Section):
     threads: PositiveInt = 1
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     checkpoint_every: PositiveInt | None = None
+    divergence_every: PositiveInt | None = None
     latency: Latency = Latency()
     output: str
 

@@ -89,6 +89,8 @@ class _Run:
         self.teacher = make_network(recipe, things.start, seed).eval() if recipe.distillation else None
         self.optimizer = make_optimizer(recipe, self.model)
         self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps)
+        if recipe.divergence_every:
+            self.pruner.track_divergence(recipe.divergence_every)
         self.epochs: list[dict[str, Any]] = []
         self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
         self._order = torch.empty(0, dtype=torch.int64)

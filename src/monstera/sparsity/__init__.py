@@ -9,6 +9,7 @@ from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.masks import load_masks, save_masks
 from monstera.sparsity.pattern import ALL, Pattern
 from monstera.sparsity.pattern_names import PatternLike, pattern
+from monstera.sparsity.permutation import ChannelPermutation, find_permutation, search_permutation
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.schedules import (
@@ -31,6 +32,7 @@ __all__ = [
     "SCHEDULES",
     "Block",
     "BlockColumnRow",
+    "ChannelPermutation",
     "Constant",
     "Cosine",
     "Cubic",
@@ -55,6 +57,7 @@ __all__ = [
     "WeightView",
     "erk",
     "erk_densities",
+    "find_permutation",
     "find_view",
     "global_magnitude",
     "kept_groups",
@@ -64,5 +67,6 @@ __all__ = [
     "register_view",
     "save_masks",
     "schedule",
+    "search_permutation",
     "weight_views",
 ]

@@ -23,7 +23,10 @@ from monstera.sparsity.view import PLAIN, Layout, WeightView
 
 @dataclass(frozen=True, slots=True)
 class NOfM:
-    """A scope: of every m neighbouring groups along `in`, n survive. The density of such a pattern is n / m."""
+    """A scope: of every m neighbouring groups along `in`, n survive. The density of such a pattern is n / m.
+
+    What is left over at the end of `in`, fewer than m, keeps n as well, or all it has: as if padded with zeros.
+    """
 
     n: int
     m: int
