@@ -22,6 +22,7 @@ _EXPORTS = {
     "Plan": "sparsity",
     "PlanError": "sparsity",
     "Reweighted": "pruning",
+    "SPP": "pruning",
     "SRSTE": "pruning",
     "TableError": "compiler",
     "UnsupportedError": "compiler",
@@ -39,6 +40,7 @@ _EXPORTS = {
 }
 __all__ = [
     "ADMM",
+    "SPP",
     "SRSTE",
     "ArtifactError",
     "Block",
@@ -80,7 +82,7 @@ if TYPE_CHECKING:
         write_tuning,
     )
     from monstera.loading import load
-    from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
+    from monstera.pruning import ADMM, SPP, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
 

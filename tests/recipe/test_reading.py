@@ -46,7 +46,7 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"name": "../up"}, "name: "),
         ({"plan": {"density": 0.5}}, r"plan\.pattern: is missing"),
         ({"plan": {"pattern": "4x1", "density": 1.5}}, r"plan\.density: .*got 1\.5"),
-        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted'"),
+        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'srste', 'group_lasso', 'reweighted', 'spp'"),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
         ({"optimizer": {"name": "sgd", "lr": -1}}, r"optimizer\.sgd\.lr: .*got -1"),
@@ -78,6 +78,8 @@ def test_a_bad_field_is_refused_by_name(tmp_path: Path, changes: dict[str, Any],
         ({"plan": {"pattern": "4x1", "density": 0.5, "skip": ["conv9*"]}}, r"plan: .*conv9"),
         ({"method": {"name": "gradual", "schedule": "quartic"}}, r"method: .*'quartic'"),
         ({"method": {"name": "admm", "rho": [0.1] * 40}}, r"method: 40 stages of rho"),
+        ({"method": {"name": "spp"}}, r"method: steps: 11 updates fit before masks are fixed at step 11"),
+        ({"method": {"name": "spp"}, "plan": {"pattern": "2:4"}, "epochs": 9}, r"method: conv2\.weight: SPP ranks"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: dict[str, Any], named: str) -> None:

@@ -7,12 +7,14 @@ from monstera.pruning.gradual import Gradual
 from monstera.pruning.group_lasso import GroupLasso
 from monstera.pruning.hold import Hold, hold
 from monstera.pruning.one_shot import prune
-from monstera.pruning.report import Divergence, Progress, PruneReport, Residuals
+from monstera.pruning.report import Divergence, Progress, PruneReport, Residuals, Sampling
 from monstera.pruning.reweighted import Reweighted
+from monstera.pruning.spp import SPP
 from monstera.pruning.srste import SRSTE
 
 __all__ = [
     "ADMM",
+    "SPP",
     "SRSTE",
     "Divergence",
     "Gradual",
@@ -23,6 +25,7 @@ __all__ = [
     "Pruner",
     "Residuals",
     "Reweighted",
+    "Sampling",
     "hold",
     "prune",
     "reestimate_batch_norm",

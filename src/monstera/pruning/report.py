@@ -33,6 +33,19 @@ class Divergence:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How far SPP is after an update at optimizer step `step`: `dead` groups are pruned for good, `to_go` are not yet.
+
+    `decided` of the dead had no probability of 1 when the masks were fixed.
+    """
+
+    step: int
+    dead: int
+    to_go: int
+    decided: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a pruner stands: `density` is the fraction of planned weights that its masks keep now."""
 
@@ -42,11 +55,14 @@ class Progress:
     density: float
     residuals: Residuals | None = None
     divergence: Divergence | None = None
+    sampling: Sampling | None = None
 
     def __str__(self) -> str:
         text = f"{self.phase}, step {self.step} of {self.steps}, density {self.density:.3f}"
         if self.divergence is not None:
             return f"{text}, {self.divergence.flips} weights changed sides"
+        if self.sampling is not None:
+            return f"{text}, {self.sampling.dead} groups dead, {self.sampling.to_go} to go"
         if self.residuals is None:
             return text
         r = self.residuals

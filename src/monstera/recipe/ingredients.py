@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, SPP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
-from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
+from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd, SppMethod
 from monstera.sparsity import Plan, PlanError, pattern, schedule
 from monstera.zoo import load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, data_root, data_set, held_out
@@ -65,7 +65,7 @@ def gather(recipe: Recipe, where: str, root: str | os.PathLike[str] | None = Non
         problems += _misfits(recipe, len(data.train), data.train.images.shape[1])
     if plan and model and data and not problems:
         steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
-        _try(problems, "method", lambda: make_pruner(recipe, model, make_optimizer(recipe, model), plan, steps))
+        _try(problems, "method", lambda: make_pruner(recipe, model, make_optimizer(recipe, model), plan, steps, seed=0))
     if problems or data is None or plan is None:
         raise RecipeError(where, problems)
     train, test = data.train, data.test
@@ -103,9 +103,13 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas)
 
 
-def make_pruner(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> Pruner:
-    """Attach the recipe's method to the optimizer."""
+def make_pruner(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int, seed: int
+) -> Pruner:
+    """Attach the recipe's method to the optimizer; `seed` is of what the method draws by chance."""
     how = recipe.method
+    if isinstance(how, SppMethod):
+        return SPP(model, optimizer, plan, steps=steps, seed=seed, **how.model_dump(exclude={"name"}))
     if not isinstance(how, GradualMethod):
         return _METHODS[how.name](model, optimizer, plan, steps=steps, **how.model_dump(exclude={"name"}))
     end = max(1, round(how.ramp * steps))

@@ -96,8 +96,19 @@ class ReweightedMethod(_Section):
     groups: tuple[str, ...] | None = None
 
 
+class SppMethod(_Section):
+    """Structured probabilistic pruning, its masks drawn by the seed of the run; see `monstera.pruning.SPP`."""
+
+    name: Literal["spp"]
+    increment: Unit = 0.05
+    centre: float = Field(0.25, gt=0, lt=1)
+    update_every: PositiveInt | None = None
+    harden_at: float = Field(0.5, gt=0, lt=1)
+
+
 Method: TypeAlias = Annotated[
-    GradualMethod | AdmmMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod, Field(discriminator="name")
+    GradualMethod | AdmmMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod | SppMethod,
+    Field(discriminator="name"),
 ]
 
 

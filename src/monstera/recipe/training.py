@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monstera.pruning import Progress, Pruner
+from monstera.pruning.streams import stream
 from monstera.recipe.augment import augment
 from monstera.recipe.checkpoint import load_checkpoint, save_checkpoint
 from monstera.recipe.ingredients import (
@@ -87,7 +87,7 @@ class _Run:
         self.model = make_network(recipe, things.start, seed).train()
         self.teacher = make_network(recipe, things.start, seed).eval() if recipe.distillation else None
         self.optimizer = make_optimizer(recipe, self.model)
-        self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps)
+        self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps, seed)
         self.epochs: list[dict[str, Any]] = []
         self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
         self._order = torch.empty(0, dtype=torch.int64)
@@ -207,11 +207,7 @@ def _pruning(progress: Progress) -> dict[str, Any]:
     fields: dict[str, Any] = {"phase": progress.phase, "density": progress.density}
     if progress.residuals is not None:
         fields |= {"primal": progress.residuals.primal, "dual": progress.residuals.dual, "rho": progress.residuals.rho}
+    if progress.sampling is not None:
+        fields |= {"dead": progress.sampling.dead, "to_go": progress.sampling.to_go}
+        fields |= {"decided": progress.sampling.decided}
     return fields
-
-
-def stream(seed: int, purpose: str, index: int) -> torch.Generator:
-    """A generator of its own for each (seed, purpose, index), so that any step can be drawn without those before it."""
-    # A hash, because torch's generator looks at 32 bits of its seed only: packed bit fields would collide.
-    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
