@@ -14,6 +14,7 @@ _EXPORTS = {
     "Block": "sparsity",
     "BlockColumnRow": "sparsity",
     "BuildError": "compiler",
+    "Distill": "pruning",
     "Engine": "runtime",
     "Gradual": "pruning",
     "GroupLasso": "pruning",
@@ -46,6 +47,7 @@ __all__ = [
     "Block",
     "BlockColumnRow",
     "BuildError",
+    "Distill",
     "Engine",
     "Gradual",
     "GroupLasso",
@@ -82,7 +84,7 @@ if TYPE_CHECKING:
         write_tuning,
     )
     from monstera.loading import load
-    from monstera.pruning import ADMM, SPP, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
+    from monstera.pruning import ADMM, SPP, SRSTE, Distill, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
 

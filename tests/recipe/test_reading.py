@@ -88,6 +88,33 @@ def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: d
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_layer_to_learn_from_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+    import torch
+
+    from monstera.zoo import network
+
+    torch.save({"state_dict": network("digits_cnn", width=8).state_dict()}, tmp_path / "dense.th")
+    path = _write(
+        tmp_path,
+        network={"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        distillation={"features": {"conv9": 1.0}},
+    )
+    with pytest.raises(RecipeError, match=r"distillation: features: the student has no layer 'conv9'.*'conv"):
+        run(path, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_without_features_has_the_fingerprint_of_before_there_were_any(tmp_path: Path) -> None:
+    network = {"name": "digits_cnn", "checkpoint": "dense.th"}
+    plain, deep = (
+        read_recipe(_write(tmp_path, network=network, distillation={"weight": 0.5, **more}))
+        for more in ({}, {"features": {"conv2": 0.5}})
+    )
+    assert plain.model_dump()["distillation"] == {"temperature": 4.0, "weight": 0.5}
+    assert deep.model_dump()["distillation"]["features"] == {"conv2": 0.5}
+    assert fingerprint(plain) != fingerprint(deep)
+
+
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     path = _write(tmp_path, epochs=0, batch_size=1, colour="red")
     with pytest.raises(RecipeError) as found:

@@ -3,6 +3,7 @@
 from monstera.pruning.admm import ADMM
 from monstera.pruning.base import Pruner
 from monstera.pruning.batch_norm import reestimate_batch_norm
+from monstera.pruning.distill import Distill, distillation_loss
 from monstera.pruning.gradual import Gradual
 from monstera.pruning.group_lasso import GroupLasso
 from monstera.pruning.hold import Hold, hold
@@ -16,6 +17,7 @@ __all__ = [
     "ADMM",
     "SPP",
     "SRSTE",
+    "Distill",
     "Divergence",
     "Gradual",
     "GroupLasso",
@@ -26,6 +28,7 @@ __all__ = [
     "Residuals",
     "Reweighted",
     "Sampling",
+    "distillation_loss",
     "hold",
     "prune",
     "reestimate_batch_norm",

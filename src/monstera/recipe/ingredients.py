@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, SPP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, SPP, SRSTE, Distill, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd, SppMethod
 from monstera.sparsity import Plan, PlanError, pattern, schedule
@@ -66,6 +66,7 @@ def gather(recipe: Recipe, where: str, root: str | os.PathLike[str] | None = Non
     if plan and model and data and not problems:
         steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
         _try(problems, "method", lambda: make_pruner(recipe, model, make_optimizer(recipe, model), plan, steps, seed=0))
+        _try(problems, "distillation", lambda: make_distill(recipe, model, start, seed=0))
     if problems or data is None or plan is None:
         raise RecipeError(where, problems)
     train, test = data.train, data.test
@@ -115,6 +116,13 @@ def make_pruner(
     end = max(1, round(how.ramp * steps))
     ramp = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
     return Gradual(model, optimizer, plan, steps=steps, schedule=ramp, update_every=how.update_every)
+
+
+def make_distill(recipe: Recipe, model: nn.Module, start: dict[str, Tensor] | None, seed: int) -> Distill | None:
+    """Let the model learn from the dense network that it starts as, if the recipe says so."""
+    if recipe.distillation is None:
+        return None
+    return Distill(model, make_network(recipe, start, seed).eval(), **recipe.distillation.model_dump())
 
 
 def lr_factor(how: LearningRate, step: int, steps: int) -> float:

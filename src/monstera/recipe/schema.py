@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
@@ -152,10 +161,19 @@ class Augmentation(_Section):
 
 
 class Distillation(_Section):
-    """Learn from the dense network: loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T."""
+    """Learn from the dense network; see `monstera.pruning.Distill`.
+
+    loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T + the mean squared error of what each
+    layer in `features` gives, times its number.
+    """
 
     temperature: PositiveFloat = 4.0
-    weight: Unit = 0.9
+    weight: Fraction = 0.9
+    features: dict[str, PositiveFloat] = {}
+
+    @model_serializer(mode="wrap")
+    def _results_of_before_lack_features(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in dump(self).items() if name != "features" or value}
 
 
 class Latency(_Section):
