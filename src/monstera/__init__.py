@@ -15,6 +15,7 @@ _EXPORTS = {
     "Block": "sparsity",
     "BlockColumnRow": "sparsity",
     "BuildError": "compiler",
+    "Distill": "pruning",
     "Engine": "runtime",
     "Gradual": "pruning",
     "GroupLasso": "pruning",
@@ -23,6 +24,7 @@ _EXPORTS = {
     "Plan": "sparsity",
     "PlanError": "sparsity",
     "Reweighted": "pruning",
+    "SPP": "pruning",
     "SRSTE": "pruning",
     "TableError": "compiler",
     "UnsupportedError": "compiler",
@@ -41,11 +43,13 @@ _EXPORTS = {
 __all__ = [
     "ADMM",
     "ASP",
+    "SPP",
     "SRSTE",
     "ArtifactError",
     "Block",
     "BlockColumnRow",
     "BuildError",
+    "Distill",
     "Engine",
     "Gradual",
     "GroupLasso",
@@ -82,7 +86,7 @@ if TYPE_CHECKING:
         write_tuning,
     )
     from monstera.loading import load
-    from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
+    from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
     from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
 

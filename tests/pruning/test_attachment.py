@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, ASP, SPP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
@@ -49,7 +49,11 @@ def _reweighted(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) 
     return Reweighted(model, optimizer, plan, steps=STEPS)
 
 
-METHODS = pytest.mark.parametrize("make", [_admm, _asp, _gradual, _srste, _lasso, _proximal, _reweighted])
+def _spp(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return SPP(model, optimizer, plan, steps=STEPS, increment=0.2, harden_at=0.75)
+
+
+METHODS = pytest.mark.parametrize("make", [_admm, _asp, _gradual, _srste, _lasso, _proximal, _reweighted, _spp])
 
 
 def _network() -> tuple[nn.Module, Plan]:

@@ -81,7 +81,10 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"threads": 0}, "threads: .*got 0"),
         ({"checkpoint_every": 0}, "checkpoint_every: .*got 0"),
         ({"seeds": ["first"]}, r"seeds\.0: .*got 'first'"),
-        ({"method": {"name": "magic"}}, "method: .*'gradual', 'admm', 'asp', 'srste', 'group_lasso', 'reweighted'"),
+        (
+            {"method": {"name": "magic"}},
+            "method: .*'gradual', 'admm', 'asp', 'srste', 'group_lasso', 'reweighted', 'spp'",
+        ),
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
         ({"method": {"name": "asp", "decay": 0.1}}, r"method\.asp\.decay: is not a field"),
@@ -136,12 +139,41 @@ def test_a_bad_field_is_refused_by_name(tmp_path: Path, changes: dict[str, Any],
         ({"plan": {"file": "none.yaml"}}, r"plan\.file: .*none\.yaml"),
         ({"method": {"name": "gradual", "schedule": "quartic"}}, r"method: .*'quartic'"),
         ({"method": {"name": "admm", "rho": [0.1] * 40}}, r"method: 40 stages of rho"),
+        ({"method": {"name": "spp"}}, r"method: steps: 11 updates fit before masks are fixed at step 11"),
+        ({"method": {"name": "spp"}, "plan": {"pattern": "2:4"}, "epochs": 9}, r"method: conv2\.weight: SPP ranks"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         run(_write(tmp_path, **changes), runs=tmp_path / "runs", data=tmp_path / "nowhere")
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_layer_to_learn_from_that_is_not_there_is_refused_before_training(tmp_path: Path) -> None:
+    import torch
+
+    from monstera.zoo import network
+
+    torch.save({"state_dict": network("digits_cnn", width=8).state_dict()}, tmp_path / "dense.th")
+    path = _write(
+        tmp_path,
+        network={"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        distillation={"features": {"conv9": 1.0}},
+    )
+    with pytest.raises(RecipeError, match=r"distillation: features: the student has no layer 'conv9'.*'conv"):
+        run(path, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_recipe_without_features_has_the_fingerprint_of_before_there_were_any(tmp_path: Path) -> None:
+    network = {"name": "digits_cnn", "checkpoint": "dense.th"}
+    plain, deep = (
+        read_recipe(_write(tmp_path, network=network, distillation={"weight": 0.5, **more}))
+        for more in ({}, {"features": {"conv2": 0.5}})
+    )
+    assert plain.model_dump()["distillation"] == {"temperature": 4.0, "weight": 0.5}
+    assert deep.model_dump()["distillation"]["features"] == {"conv2": 0.5}
+    assert fingerprint(plain) != fingerprint(deep)
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

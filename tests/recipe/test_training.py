@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import signal
 import subprocess
@@ -18,10 +17,12 @@ import torch
 import yaml
 
 from monstera.recipe import CheckpointError, read_recipe, run
-from monstera.recipe.ingredients import lr_factor, make_network, make_optimizer
-from monstera.recipe.schema import Distillation, LearningRate
-from monstera.recipe.training import distillation_loss, stream
+from monstera.recipe.ingredients import gather, lr_factor, make_network, make_optimizer
+from monstera.recipe.report import Report
+from monstera.recipe.schema import LearningRate
+from monstera.recipe.training import stream, train_seed
 from monstera.sparsity import Plan
+from monstera.zoo import network
 
 RECIPE: dict[str, Any] = {
     "name": "digits",
@@ -103,6 +104,33 @@ def test_a_checkpoint_of_another_plan_file_is_refused(tmp_path: Path) -> None:
         _run(path)
 
 
+def test_a_run_that_learns_features_by_chance_masks_goes_on_with_the_same_weights(tmp_path: Path) -> None:
+    torch.save({"state_dict": network("digits_cnn", width=8).state_dict()}, tmp_path / "dense.th")
+    changes: dict[str, Any] = {
+        "network": {"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        "method": {"name": "spp", "update_every": 1},
+        "distillation": {"features": {"conv2": 0.1}},
+        "epochs": 2,
+    }
+    whole = train_seed_of(_recipe(tmp_path / "whole", **changes))
+    stopped = _recipe(tmp_path / "stopped", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train_seed_of(stopped, stop_at=13)
+    again = train_seed_of(stopped)
+    assert all(torch.equal(a, b) for a, b in zip(whole.values(), again.values(), strict=True))
+
+
+def train_seed_of(path: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+    def stop(report: Report) -> None:
+        if report.pruning.step == stop_at:
+            raise KeyboardInterrupt
+
+    recipe = read_recipe(path)
+    trained = train_seed(recipe, 3, gather(recipe, str(path)), path.parent / "seed-3.pt", stop)
+    assert not any(module._forward_hooks for module in trained.model.modules())
+    return trained.model.state_dict()
+
+
 def test_a_finished_run_is_not_trained_again_but_tested_again(tmp_path: Path) -> None:
     path = _recipe(tmp_path / "a", epochs=2)
     first = _run(path)
@@ -172,17 +200,6 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert all(a > b > 0 for a, b in pairwise(factors[10:]))
     assert lr_factor(LearningRate(decay="linear"), 25, 100) == 0.75
     assert lr_factor(LearningRate(decay="constant"), 99, 100) == 1
-
-
-def test_the_distillation_loss_is_the_kl_divergence_of_softened_outputs() -> None:
-    student, teacher = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])
-    p = [1 / (1 + math.exp(2)), 1 / (1 + math.exp(-2))]
-    q = [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))]
-    expected = 4 * sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
-    assert float(distillation_loss(student, teacher, Distillation(temperature=2.0))) == pytest.approx(
-        expected, rel=1e-5
-    )
-    assert float(distillation_loss(teacher, teacher, Distillation())) == pytest.approx(0, abs=1e-6)
 
 
 def test_weight_decay_spares_biases_and_norms(tmp_path: Path) -> None:

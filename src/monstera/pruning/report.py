@@ -44,6 +44,19 @@ class Divergence:
 
 
 @dataclass(frozen=True, slots=True)
+class Sampling:
+    """How far SPP is after an update at optimizer step `step`: `dead` groups are pruned for good, `to_go` are not yet.
+
+    `decided` of the dead had no probability of 1 when the masks were fixed.
+    """
+
+    step: int
+    dead: int
+    to_go: int
+    decided: int
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """Where a pruner stands: `density` is the fraction of planned weights that its masks keep now."""
 
@@ -53,12 +66,15 @@ class Progress:
     density: float
     residuals: Residuals | None = None
     divergence: Divergence | None = None
+    sampling: Sampling | None = None
 
     def __str__(self) -> str:
         text = f"{self.phase}, step {self.step} of {self.steps}, density {self.density:.3f}"
         if self.residuals is not None:
             r = self.residuals
             text += f", rho {r.rho:g}, residuals {r.primal:.2e} primal, {r.dual:.2e} dual"
+        if self.sampling is not None:
+            text += f", {self.sampling.dead} groups dead, {self.sampling.to_go} to go"
         return text if self.divergence is None else f"{text}, {self.divergence}"
 
 

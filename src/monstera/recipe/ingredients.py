@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from monstera.pruning import ADMM, ASP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.plans import make_plan
-from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd
+from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd, SppMethod
 from monstera.sparsity import Plan, PlanError, schedule
 from monstera.zoo import evaluating, load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, PictureSet, data_root, data_set, held_out
@@ -76,7 +76,8 @@ def gather(
     optimizer = model and _try(problems, "optimizer", lambda: make_optimizer(recipe, model))
     if plan and model and data and optimizer and not problems:
         steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
-        _try(problems, "method", lambda: make_pruner(recipe, model, optimizer, plan, steps))
+        _try(problems, "method", lambda: make_pruner(recipe, model, optimizer, plan, steps, seed=0))
+        _try(problems, "distillation", lambda: make_distill(recipe, model, start, seed=0))
     problems += [f"output: {problem}" for problem in _unwritable(Path(recipe.output))]
     if problems or data is None or plan is None:
         raise RecipeError(where, problems)
@@ -115,14 +116,25 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas)
 
 
-def make_pruner(recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> Pruner:
-    """Attach the recipe's method to the optimizer."""
+def make_pruner(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int, seed: int
+) -> Pruner:
+    """Attach the recipe's method to the optimizer; `seed` is of what the method draws by chance."""
     how = recipe.method
+    if isinstance(how, SppMethod):
+        return SPP(model, optimizer, plan, steps=steps, seed=seed, **how.model_dump(exclude={"name"}))
     if not isinstance(how, GradualMethod):
         return _METHODS[how.name](model, optimizer, plan, steps=steps, **how.model_dump(exclude={"name"}))
     end = max(1, round(how.ramp * steps))
     ramp = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
     return Gradual(model, optimizer, plan, steps=steps, schedule=ramp, update_every=how.update_every)
+
+
+def make_distill(recipe: Recipe, model: nn.Module, start: dict[str, Tensor] | None, seed: int) -> Distill | None:
+    """Let the model learn from the dense network that it starts as, if the recipe says so."""
+    if recipe.distillation is None:
+        return None
+    return Distill(model, make_network(recipe, start, seed).eval(), **recipe.distillation.model_dump())
 
 
 def lr_factor(how: LearningRate, step: int, steps: int) -> float:

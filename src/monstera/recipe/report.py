@@ -31,6 +31,9 @@ def pruning_fields(progress: Progress) -> dict[str, Any]:
     fields: dict[str, Any] = {"phase": progress.phase, "density": progress.density}
     if progress.residuals is not None:
         fields |= {"primal": progress.residuals.primal, "dual": progress.residuals.dual, "rho": progress.residuals.rho}
+    if progress.sampling is not None:
+        fields |= asdict(progress.sampling)
+        del fields["step"]
     if progress.divergence is not None:
         fields["divergence"] = asdict(progress.divergence)
     return fields

@@ -156,8 +156,18 @@ class ReweightedMethod(_Section):
     groups: tuple[str, ...] | None = None
 
 
+class SppMethod(_Section):
+    """Structured probabilistic pruning, its masks drawn by the seed of the run; see `monstera.pruning.SPP`."""
+
+    name: Literal["spp"]
+    increment: Unit = 0.05
+    centre: float = Field(0.25, gt=0, lt=1)
+    update_every: PositiveInt | None = None
+    harden_at: float = Field(0.5, gt=0, lt=1)
+
+
 Method: TypeAlias = Annotated[
-    GradualMethod | AdmmMethod | AspMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod,
+    GradualMethod | AdmmMethod | AspMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod | SppMethod,
     Field(discriminator="name"),
 ]
 
@@ -202,10 +212,15 @@ class Augmentation(_Section):
 
 
 class Distillation(_Section):
-    """Learn from the dense network: loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T."""
+    """Learn from the dense network; see `monstera.pruning.Distill`.
+
+    loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T + the mean squared error of what each
+    layer in `features` gives, times its number.
+    """
 
     temperature: PositiveFloat = 4.0
-    weight: Unit = 0.9
+    weight: Fraction = 0.9
+    features: dict[str, PositiveFloat] = {}
 
 
 class Latency(_Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monstera.pruning import Pruner
+from monstera.pruning.streams import stream
 from monstera.recipe.augment import augment
 from monstera.recipe.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from monstera.recipe.ingredients import (
     Ingredients,
     lr_factor,
+    make_distill,
     make_network,
     make_optimizer,
     make_pruner,
@@ -27,7 +28,7 @@ from monstera.recipe.ingredients import (
 from monstera.recipe.logs import Logging, logged
 from monstera.recipe.reading import fingerprint
 from monstera.recipe.report import Report, pruning_fields
-from monstera.recipe.schema import Distillation, Recipe
+from monstera.recipe.schema import Recipe
 from monstera.zoo import evaluating
 from monstera.zoo.data import Pictures
 
@@ -86,9 +87,9 @@ class _Run:
         self.per_epoch = steps_per_epoch(recipe, len(things.train))
         self.steps, self.step = recipe.epochs * self.per_epoch, 0
         self.model = make_network(recipe, things.start, seed).train()
-        self.teacher = make_network(recipe, things.start, seed).eval() if recipe.distillation else None
+        self.distill = make_distill(recipe, self.model, things.start, seed)
         self.optimizer = make_optimizer(recipe, self.model)
-        self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps)
+        self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps, seed)
         if recipe.divergence_every:
             self.pruner.track_divergence(recipe.divergence_every)
         self.epochs: list[dict[str, Any]] = []
@@ -146,6 +147,8 @@ class _Run:
 
     def finished(self) -> Trained:
         """Prune exactly, estimate batch-norm statistics anew and test."""
+        if self.distill is not None:
+            self.distill.remove()
         pruned = self.pruner.finish(self._batch_norm_batches())
         model = self.model.eval()
         correct = count_correct(model, self.things.test, self.things)
@@ -172,13 +175,8 @@ class _Run:
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             logits = self.model(images)
-            with torch.no_grad():
-                dense = self.teacher(images) if self.teacher else None
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
-        if dense is None or self.recipe.distillation is None:
-            return loss
-        weight = self.recipe.distillation.weight
-        return (1 - weight) * loss + weight * distillation_loss(logits.float(), dense.float(), self.recipe.distillation)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
+            return loss if self.distill is None else self.distill(loss, logits, images)
 
     def _laid_out(self, images: Tensor) -> Tensor:
         layout = torch.channels_last if self.recipe.channels_last else torch.contiguous_format
@@ -200,20 +198,3 @@ def count_correct(model: nn.Module, pictures: Pictures, things: Ingredients) -> 
         for images, labels in zip(pictures.images.split(TEST_BATCH), pictures.labels.split(TEST_BATCH), strict=True):
             correct += int((model(things.normalised(images)).argmax(1) == labels).sum())
     return correct
-
-
-def distillation_loss(student: Tensor, teacher: Tensor, how: Distillation) -> Tensor:
-    """T^2 KL(teacher || student) of softmax(logits / T), mean over the batch; logits float `[N, classes]`.
-
-    Source: Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2.
-    """
-    t = how.temperature
-    log_student, log_teacher = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
-    return t * t * F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True)
-
-
-def stream(seed: int, purpose: str, index: int) -> torch.Generator:
-    """A generator of its own for each (seed, purpose, index), so that any step can be drawn without those before it."""
-    # A hash, because torch's generator looks at 32 bits of its seed only: packed bit fields would collide.
-    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))

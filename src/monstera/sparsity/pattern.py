@@ -67,6 +67,14 @@ class Pattern(ABC):
     def alive(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
         """What the pattern counts as kept: bool, one element for each group that can be."""
 
+    def groups(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:  # noqa: ARG002
+        """The group of every weight, int64 of the weight's shape, counting from 0.
+
+        Raises:
+            PatternError: the pattern has no disjoint groups that live or die each by itself.
+        """
+        raise PatternError(f"{self} has no disjoint groups that live or die each by itself; a Block has")
+
     @abstractmethod
     def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:
         """For each family of groups, the sum of a score over the group that every weight is in: the score's shape.

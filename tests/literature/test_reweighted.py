@@ -1,0 +1,85 @@
+"""Reweighted regularisation by hand: both forms of alpha, all three published steps, and norms that shrink."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from monstera.pruning import Reweighted
+from monstera.sparsity import Plan
+
+# Two filters of norms 5 and 1.
+FILTERS = [[3.0, 4.0], [0.6, 0.8]]
+
+
+def _attached(lr: float = 1.0, **options: object) -> tuple[nn.Linear, torch.optim.Optimizer, Reweighted]:
+    model = nn.Sequential(nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor(FILTERS))
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    pruner = Reweighted(model, optimizer, Plan({"0.weight": ("filter", 0.5)}), **{"steps": 20, **options})
+    return model[0], optimizer, pruner
+
+
+def _still(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> None:
+    """A step of a loss that is zero."""
+    layer.weight.grad = torch.zeros(2, 2)
+    optimizer.step()
+
+
+def _near(*rows: list[float]) -> list:
+    return [pytest.approx(row, abs=1e-6) for row in rows]
+
+
+@pytest.mark.parametrize(("alpha", "factors"), [("norm", [1 / 6, 1 / 2]), ("square", [1 / 26, 1 / 2])])
+def test_alpha_of_norms_5_and_1_with_an_eps_of_1(alpha: str, factors: list[float]) -> None:
+    _, _, pruner = _attached(alpha=alpha, eps=1.0)
+    (spread,) = pruner.factors["0.weight"]
+    assert spread.tolist() == _near(*[[factor] * 2 for factor in factors])
+
+
+def test_a_step_of_the_form_for_language_models() -> None:
+    # 0.3 / 6 (0.6, 0.8) and 0.3 / 2 (0.6, 0.8).
+    layer, optimizer, _ = _attached(eps=1.0, strength=0.3)
+    _still(layer, optimizer)
+    assert layer.weight.tolist() == _near([3 - 0.03, 4 - 0.04], [0.6 - 0.09, 0.8 - 0.12])
+
+
+def test_a_step_of_the_form_in_the_code_for_3d_networks() -> None:
+    # 0.26 / 26 (0.6, 0.8) and 0.26 / 2 (0.6, 0.8).
+    layer, optimizer, _ = _attached(alpha="square", eps=1.0, strength=0.26)
+    _still(layer, optimizer)
+    assert layer.weight.tolist() == _near([3 - 0.006, 4 - 0.008], [0.6 - 0.078, 0.8 - 0.104])
+
+
+def test_a_step_of_the_form_in_the_paper_on_3d_networks() -> None:
+    # 2 * 0.5 / 26 and 2 * 0.5 / 2 of the weights themselves.
+    layer, optimizer, _ = _attached(alpha="square", penalty="square", eps=1.0, strength=0.5)
+    _still(layer, optimizer)
+    assert layer.weight.tolist() == _near([3 * 25 / 26, 4 * 25 / 26], [0.3, 0.4])
+
+
+def test_alpha_is_constant_between_updates_and_of_the_shrunken_norms_after() -> None:
+    # Norms 5 and 1 fall by 0.6 / 6 and 0.6 / 2 a step; after two: 4.8 and 0.4.
+    layer, optimizer, pruner = _attached(eps=1.0, strength=0.6, steps=8, reweight_at=(0.5,))
+    for _ in range(2):
+        _still(layer, optimizer)
+    assert layer.weight.detach().norm(dim=1).tolist() == pytest.approx([4.8, 0.4], rel=1e-5)
+    (spread,) = pruner.factors["0.weight"]
+    assert spread[:, 0].tolist() == pytest.approx([1 / 5.8, 1 / 1.4], rel=1e-5)
+    _still(layer, optimizer)
+    # 0.6 / 1.4 is more than is left of the second: the step overshoots, and is of the size that it should have.
+    assert layer.weight.detach().norm(dim=1).tolist() == pytest.approx([4.8 - 0.6 / 5.8, 0.6 / 1.4 - 0.4], rel=1e-5)
+
+
+@pytest.mark.parametrize(("alpha", "penalty"), [("norm", "norm"), ("square", "norm"), ("square", "square")])
+def test_with_a_loss_of_zero_all_norms_shrink_and_the_weaker_shrink_more(alpha: str, penalty: str) -> None:
+    layer, optimizer, _ = _attached(lr=0.1, alpha=alpha, penalty=penalty, eps=0.1, strength=0.05, steps=100)
+    before = layer.weight.detach().norm(dim=1)
+    for _ in range(30):
+        _still(layer, optimizer)
+        now = layer.weight.detach().norm(dim=1)
+        assert bool((now < before).all())
+        before = now
+    assert float(before[1]) / 1 < float(before[0]) / 5
