@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.pruning.report import Progress, PruneReport
-from monstera.sparsity import Plan
+from monstera.pruning.tying import tie_, tie_grads_, tie_state_
+from monstera.sparsity import Plan, Ties
 
 
 class Pruner(ABC):
@@ -20,8 +21,8 @@ class Pruner(ABC):
 
     Every `optimizer.step()` calls `before_step` (gradients are there, weights not yet moved) and `after_step` (weights
     moved, `self.step` counted). Steps that mixed precision skips call neither. Between steps the parameters hold what
-    the forward pass uses, and weights outside `self.masks` are exact zeros, without gradient or momentum while the
-    method `holds_holes`.
+    the forward pass uses: weights outside `self.masks` are exact zeros, and those that `self.ties` bind are tied. While
+    the method `holds_holes`, gradients and momentum of dead weights are zero, and those of tied ones tied alike.
 
     Args:
         model: its planned parameters are edited in place at every step.
@@ -43,6 +44,8 @@ class Pruner(ABC):
         self.weights: dict[str, nn.Parameter] = plan.weights(model)
         self.layouts = plan.layouts(model)
         self.masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
+        # Of weights whose pattern constrains values, once it is fixed which weights are tied.
+        self.ties: dict[str, Ties] = {}
         self._model, self._optimizer = model, optimizer
         self._skipped = False
         _need_weights(optimizer, self.weights)
@@ -60,7 +63,7 @@ class Pruner(ABC):
 
     @property
     def holds_holes(self) -> bool:
-        """Whether weights outside the masks are dead now, so that neither gradient nor momentum may move them."""
+        """Whether dead weights are dead and tied ones tied now, so that neither gradient nor momentum may move them."""
         return True
 
     @abstractmethod
@@ -74,7 +77,7 @@ class Pruner(ABC):
 
     @abstractmethod
     def after_step(self) -> None:
-        """Move masks and other state; called with `self.step` steps done. The base punches the holes afterwards."""
+        """Move masks and other state, with `self.step` steps done. The base makes the weights obey afterwards."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -88,9 +91,15 @@ class Pruner(ABC):
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """The inverse of `own_state`."""
 
-    def harden(self) -> None:
-        """Bring the masks to the plan, as nearest projection of the weights as they are."""
-        self.masks = self.plan.masks(self.weights, layouts=self.layouts)
+    def harden(self, plan: Plan | None = None) -> None:
+        """Bring masks and ties to a plan, by default all of it, as nearest projection of the weights as they are.
+
+        What is dead stays dead. From now on which weights are tied is fixed, and training moves their scalars.
+        """
+        plan = plan or self.plan
+        masks = plan.masks(self.weights, layouts=self.layouts)
+        self.masks = {name: mask & self.masks[name] for name, mask in masks.items()}
+        self.ties = plan.ties(self.weights, self.masks, self.layouts)
 
     # ---- what a user calls ------------------------------------------------------------------------------------------
 
@@ -115,7 +124,7 @@ class Pruner(ABC):
             raise RuntimeError(f"{self.name}: finish() was called before; the pruner is detached")
         if self.step < self.steps:
             self.harden()
-        self._punch()
+        self._keep()
         report = self.plan.verify(self._model)
         if not report.ok:
             broken = ", ".join(weight.name for weight in report.failures)
@@ -137,6 +146,7 @@ class Pruner(ABC):
             "settings": {"plan": self.plan.to_yaml(), "steps": self.steps, **self.settings()},
             "step": self.step,
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
+            "ties": {name: [ties.group.clone(), ties.factor.clone()] for name, ties in self.ties.items()},
             **self.own_state(),
         }
 
@@ -152,6 +162,7 @@ class Pruner(ABC):
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
         self.masks = _like(self.weights, state["masks"], torch.bool)
+        self.ties = {name: Ties(*pair).to(self.weights[name].device) for name, pair in state["ties"].items()}
         self.load_own_state(state)
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
@@ -172,6 +183,7 @@ class Pruner(ABC):
             if self.holds_holes:
                 for name, grad in grads.items():
                     grad.masked_fill_(~self.masks[name], 0)
+                tie_grads_(grads, self.ties)
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if self._skipped:
@@ -179,12 +191,14 @@ class Pruner(ABC):
         self.step += 1
         with torch.no_grad():
             self.after_step()
-            self._punch()
+            self._keep()
 
-    def _punch(self) -> None:
+    def _keep(self) -> None:
         punch_(self.weights, self.masks)
+        tie_(self.weights, self.ties)
         if self.holds_holes:
             clear_state_(self._optimizer, self.weights, self.masks)
+            tie_state_(self._optimizer, self.weights, self.ties)
 
 
 def step_at(part: float, steps: int, name: str) -> int:

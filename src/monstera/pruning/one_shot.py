@@ -10,11 +10,12 @@ from torch import nn
 from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.holes import punch_
 from monstera.pruning.report import PruneReport
+from monstera.pruning.tying import tie_
 from monstera.sparsity import Plan
 
 
 def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) -> PruneReport:
-    """Set the least groups of every planned weight to zero, in place: the nearest weights that obey the plan.
+    """Project every planned weight, in place: the least groups become zero, and values what their pattern asks for.
 
     Args:
         batches: if given, batch-norm statistics are estimated anew on them (see `reestimate_batch_norm`).
@@ -29,7 +30,11 @@ def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) ->
         >>> int(model[0].weight.count_nonzero())
         16
     """
-    punch_(plan.weights(model), plan.masks(model))
+    weights = plan.weights(model)
+    masks = plan.masks(model)
+    ties = plan.ties(weights, masks, plan.layouts(model))
+    punch_(weights, masks)
+    tie_(weights, ties)
     report = plan.verify(model)
     used = 0 if batches is None else reestimate_batch_norm(model, batches)
     return PruneReport("one shot", report, 0, 0, used)
