@@ -12,8 +12,8 @@ from monstera.pruning.base import step_at
 class Timeline:
     """When what happens, in optimizer steps.
 
-    Stage i of round r runs from `rounds[r][i]` to `rounds[r][i + 1]`, and at the last of these the weights harden. A round
-    goes on, under fixed masks, until the next one begins.
+    Stage i of round r runs from `rounds[r][i]` to `rounds[r][i + 1]`, and at the last of these the weights harden. The
+    round goes on, under fixed masks, until the next one begins.
 
     Raises:
         ValueError: an interval is not positive, or a stage or what follows hardening would have no step.
@@ -27,8 +27,8 @@ class Timeline:
             raise ValueError(f"update_every: expected at least 1 step, got {self.update_every}")
         if any(start >= end for start, end in pairwise(step for bounds in self.rounds for step in bounds)):
             raise ValueError(
-                f"{len(self.rounds)} rounds of {len(self.rounds[0]) - 1} stages of rho need at least one step each "
-                f"before hardening, and one between rounds; got bounds {self.rounds}"
+                f"{len(self.rounds[0]) - 1} stages of rho need at least one step each before hardening, and each round "
+                f"one more before the next; got bounds {self.rounds}"
             )
 
     @property

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Stages: TypeAlias = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+# One value a stage for all weights, or globs of them; told apart first, so that one problem is told once.
+Rho: TypeAlias = Annotated[
+    Annotated[Stages, Tag("stages")] | Annotated[dict[str, Stages], Tag("globs")],
+    Discriminator(lambda value: "globs" if isinstance(value, dict) else "stages"),
+]
 
 
 class _Section(BaseModel):
@@ -57,10 +63,12 @@ class AdmmMethod(_Section):
     """ADMM; see `monstera.pruning.ADMM`."""
 
     name: Literal["admm"]
-    rho: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
+    rho: Rho = (1e-4, 1e-3, 1e-2, 1e-1)
     update_every: PositiveInt | None = None
     harden_at: float = Field(0.5, gt=0, lt=1)
     zero_only: bool = False
+    tolerance: PositiveFloat | None = None
+    rounds: PositiveInt = 1
 
 
 class SrsteMethod(_Section):
