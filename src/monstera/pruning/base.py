@@ -162,7 +162,9 @@ class Pruner(ABC):
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
         self.masks = _like(self.weights, state["masks"], torch.bool)
-        self.ties = {name: Ties(*pair).to(self.weights[name].device) for name, pair in state["ties"].items()}
+        # States from before there were ties have none.
+        ties = state.get("ties", {})
+        self.ties = {name: Ties(*pair).to(self.weights[name].device) for name, pair in ties.items()}
         self.load_own_state(state)
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
