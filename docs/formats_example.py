@@ -104,16 +104,12 @@ def masked_layers() -> Iterator[tuple[str, np.ndarray]]:
     weight = np.random.RandomState(0).standard_normal(LAYER).astype(np.float32)
     for name in ("unstructured", "4x1", "16x1"):
         yield name, pattern(name).project(torch.from_numpy(weight), DENSITY).numpy()
-    yield "16x1, unified", unify(pattern("16x1").project(torch.from_numpy(weight), DENSITY).numpy(), 16)
+    # Of the blocks that were kept: chosen together with their values, others would be.
+    kept = pattern("16x1").project(torch.from_numpy(weight), DENSITY)
+    yield "16x1, unified", pattern("unify16x1").project(kept, DENSITY).numpy()
     for columns in (LAYER[1] * 9, 256):
         yield f"BCR, blocks of 64x{columns}", block_column_row(weight, 64, columns, keep=(0.8, 0.125))
     yield "4 of 9 and kernels", kernel_patterns(weight, round(DENSITY * 9 / 4 * LAYER[0] * LAYER[1]))
-
-
-def unify(weight: np.ndarray, rows: int) -> np.ndarray:
-    """Give the weights of each block of so many filters their mean magnitude; signs stay, blocks of holes as well."""
-    blocks = weight.reshape(-1, rows, *weight.shape[1:])
-    return (np.sign(blocks) * np.abs(blocks).mean(1, keepdims=True)).reshape(weight.shape)
 
 
 def block_column_row(weight: np.ndarray, rows: int, columns: int, keep: tuple[float, float]) -> np.ndarray:

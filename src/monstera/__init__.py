@@ -20,13 +20,16 @@ _EXPORTS = {
     "Gradual": "pruning",
     "GroupLasso": "pruning",
     "HybridEngine": "compiler",
+    "Intersection": "sparsity",
     "KernelPattern": "sparsity",
     "Plan": "sparsity",
     "PlanError": "sparsity",
+    "Quantize": "sparsity",
     "Reweighted": "pruning",
     "SPP": "pruning",
     "SRSTE": "pruning",
     "TableError": "compiler",
+    "Unify": "sparsity",
     "UnsupportedError": "compiler",
     "compile": "compiler",
     "from_onnx": "compiler",
@@ -54,11 +57,14 @@ __all__ = [
     "Gradual",
     "GroupLasso",
     "HybridEngine",
+    "Intersection",
     "KernelPattern",
     "Plan",
     "PlanError",
+    "Quantize",
     "Reweighted",
     "TableError",
+    "Unify",
     "UnsupportedError",
     "compile",
     "from_onnx",
@@ -88,7 +94,19 @@ if TYPE_CHECKING:
     from monstera.loading import load
     from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
-    from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
+    from monstera.sparsity import (
+        Block,
+        BlockColumnRow,
+        Intersection,
+        KernelPattern,
+        Plan,
+        PlanError,
+        Quantize,
+        Unify,
+        load_masks,
+        pattern,
+        save_masks,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -91,7 +93,7 @@ def test_the_added_gradient_is_that_of_the_squared_penalty(weights: list[float],
 def test_a_new_rho_starts_from_u_zero_and_the_projection_of_w() -> None:
     model, optimizer, plan = _linear(4, 3, 2, 1)
     pruner = ADMM(model, optimizer, plan, steps=8, rho=[0.5, 0.25], update_every=1, harden_at=0.5)
-    assert pruner.timeline.bounds == (0, 2, 4)
+    assert pruner.timeline.rounds == ((0, 2, 4),)
     _step(model, optimizer)
     assert (pruner.rho, pruner.phase) == (0.5, "regularise")
     assert any(_values(pruner.u))
@@ -127,9 +129,10 @@ def test_after_hardening_dead_weights_stay_exact_zeros_and_the_penalty_is_gone()
 def test_stages_fill_the_time_until_hardening(harden_at: float) -> None:
     model, optimizer, plan = _linear(4, 3, 2, 1)
     line = ADMM(model, optimizer, plan, steps=1000, harden_at=harden_at).timeline
-    assert line.bounds[0] == 0
-    assert line.harden_step == round(1000 * harden_at)
-    lengths = [end - start for start, end in zip(line.bounds, line.bounds[1:], strict=False)]
+    (bounds,) = line.rounds
+    assert bounds[0] == 0
+    assert line.harden_step(0) == bounds[-1] == round(1000 * harden_at)
+    lengths = [end - start for start, end in pairwise(bounds)]
     assert max(lengths) - min(lengths) <= 1
 
 

@@ -88,6 +88,9 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
         ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
         ({"method": {"name": "asp", "decay": 0.1}}, r"method\.asp\.decay: is not a field"),
+        ({"method": {"name": "admm", "rho": {"*": [0.1], "fc": [0.0]}}}, r"method\.admm\.rho\.globs\.fc.*got 0"),
+        ({"method": {"name": "admm", "tolerance": 0}}, r"method\.admm\.tolerance: .*got 0"),
+        ({"method": {"name": "admm", "rounds": 0}}, r"method\.admm\.rounds: .*got 0"),
         ({"optimizer": {"name": "sgd", "lr": -1}}, r"optimizer\.sgd\.lr: .*got -1"),
         ({"optimizer": {"name": "sgd", "lr": float("inf")}}, r"optimizer\.sgd\.lr"),
         ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0}}, "nesterov needs a momentum"),
@@ -141,6 +144,8 @@ def test_a_bad_field_is_refused_by_name(tmp_path: Path, changes: dict[str, Any],
         ({"method": {"name": "admm", "rho": [0.1] * 40}}, r"method: 40 stages of rho"),
         ({"method": {"name": "spp"}}, r"method: steps: 11 updates fit before masks are fixed at step 11"),
         ({"method": {"name": "spp"}, "plan": {"pattern": "2:4"}, "epochs": 9}, r"method: conv2\.weight: SPP ranks"),
+        ({"method": {"name": "admm", "rho": {"conv9*": [0.1]}}}, r"method: rho\['conv9\*'\]: the glob meets no"),
+        ({"plan": {"pattern": "int4", "density": 0.5}}, r"plan: .*'4x1&int4'"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: dict[str, Any], named: str) -> None:

@@ -96,9 +96,9 @@ def preview(
     plan.check(model)
     masked = copy.deepcopy(model)
     with torch.no_grad():
-        masks = plan.masks(masked)
-        for name, weight in plan.weights(masked).items():
-            weight.mul_(masks[name].to(weight.dtype))
+        weights = plan.weights(masked)
+        for name, projected in plan.project(weights, plan.layouts(masked)).items():
+            weights[name].copy_(projected)
     engines = [compile_(m, example, threads=threads) for m in (model, masked)]
     dense, sparse = (engine.profile(rounds=rounds) for engine in engines)
     result = Preview(_layers(dense, sparse, plan), dense.ms, sparse.ms)

@@ -35,7 +35,7 @@ class ASP(Pruner):
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, *, steps: int) -> None:
         super().__init__(model, optimizer, plan, steps)
         self.harden()
-        self._punch()
+        self._keep()
 
     @property
     def phase(self) -> str:

@@ -24,7 +24,8 @@ from monstera.pruning.distributed import (
 from monstera.pruning.divergence import DivergenceLog, resumed
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.pruning.report import Divergence, Progress, PruneReport
-from monstera.sparsity import Plan
+from monstera.pruning.tying import tie_, tie_grads_, tie_state_
+from monstera.sparsity import Plan, Ties
 
 
 class Pruner(ABC):
@@ -32,8 +33,8 @@ class Pruner(ABC):
 
     Every `optimizer.step()` calls `before_step` (gradients are there, weights not yet moved) and `after_step` (weights
     moved, `self.step` counted). Steps that mixed precision skips call neither. Between steps the parameters hold what
-    the forward pass uses, and weights outside `self.masks` are exact zeros, without gradient or momentum while the
-    method `holds_holes`.
+    the forward pass uses: weights outside `self.masks` are exact zeros, and those that `self.ties` bind are tied. While
+    the method `holds_holes`, gradients and momentum of dead weights are zero, and those of tied ones tied alike.
 
     With several processes (DDP, FSDP2) each has its pruner, on the module that the plan names weights of. Masks are
     decided on whole weights and are those of process 0. Making a pruner, its steps, `finish`, `state_dict` and
@@ -65,6 +66,8 @@ class Pruner(ABC):
         self.weights: dict[str, nn.Parameter] = plan.weights(model)
         self.layouts = plan.layouts(model)
         self.masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
+        # Of weights whose pattern constrains values, once it is fixed which weights are tied.
+        self.ties: dict[str, Ties] = {}
         self._model, self._optimizer = model, optimizer
         self._skipped, self._compared = False, False
         self._kept: tuple[Mapping[str, Tensor], dict[str, int]] = ({}, {})
@@ -73,6 +76,8 @@ class Pruner(ABC):
         self._sharded = any(map(is_sharded, self.weights.values()))
         if self._sharded and not self.works_on_parts:
             raise TypeError(f"{self.name}: needs whole weights, and these are sharded; train under DDP instead")
+        if self._sharded and any(entry.pattern.constrains_values for entry in plan.values()):
+            raise TypeError(f"{self.name}: ties bind whole weights, and these are sharded; train under DDP instead")
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -87,7 +92,7 @@ class Pruner(ABC):
 
     @property
     def holds_holes(self) -> bool:
-        """Whether weights outside the masks are dead now, so that neither gradient nor momentum may move them."""
+        """Whether dead weights are dead and tied ones tied now, so that neither gradient nor momentum may move them."""
         return True
 
     @abstractmethod
@@ -101,7 +106,7 @@ class Pruner(ABC):
 
     @abstractmethod
     def after_step(self) -> None:
-        """Move masks and other state; called with `self.step` steps done. The base punches the holes afterwards."""
+        """Move masks and other state, with `self.step` steps done. The base makes the weights obey afterwards."""
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -116,14 +121,31 @@ class Pruner(ABC):
         """The inverse of `own_state`."""
 
     def harden(self) -> None:
-        """Bring the masks to the plan, as nearest projection of the weights as they are."""
-        self.masks = self.decide()
+        """Bring masks and ties to the plan, as nearest projection of the weights as they are."""
+        self.harden_to(self.plan)
 
     # ---- what a method calls ----------------------------------------------------------------------------------------
+
+    def harden_to(self, plan: Plan) -> None:
+        """Bring masks and ties to a plan on the way.
+
+        What is dead stays dead. From now on which weights are tied is fixed, and training moves their scalars.
+        """
+        self.masks = {name: mask & self.masks[name] for name, mask in self.decide(plan=plan).items()}
+        self.ties = plan.ties(self.weights, self.masks, self.layouts)
 
     def decide(self, points: Mapping[str, Tensor] | None = None, plan: Plan | None = None) -> dict[str, Tensor]:
         """The masks of the plan, or of another one, for the weights or for other points: alike on all processes."""
         return decided(plan or self.plan, points or self.weights, self.layouts, self.weights)
+
+    def nearest(self, points: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
+        """The projection of points of the weights' shapes to a plan, its masks alike on all processes."""
+        masks = self.decide(points, plan)
+        ties = plan.ties(points, masks, self.layouts)
+        return {
+            name: ties[name].nearest(point) if name in ties else point.masked_fill(~masks[name], 0)
+            for name, point in points.items()
+        }
 
     def placed(self, name: str, values: Tensor) -> Tensor:
         """A copy of whole values of a weight (from a state), where and as the weight lies."""
@@ -172,7 +194,7 @@ class Pruner(ABC):
             raise RuntimeError(f"{self.name}: finish() was called before; the pruner is detached")
         if self.step < self.steps:
             self.harden()
-        self._punch()
+        self._keep()
         with whole_weights(self._model, self.plan):
             report = self.plan.verify(self._model)
         if not report.ok:
@@ -199,6 +221,7 @@ class Pruner(ABC):
             "step": self.step,
             "masks": {name: mask.clone() for name, mask in self.masks.items()},
             "divergence": None if self._divergence is None else self._divergence.state(),
+            "ties": {name: [ties.group.clone(), ties.factor.clone()] for name, ties in self.ties.items()},
             **self.own_state(),
         }
         return whole_state(state)
@@ -216,6 +239,9 @@ class Pruner(ABC):
         self.step = state["step"]
         self.masks = {name: self.placed(name, state["masks"][name].to(torch.bool)) for name in self.weights}
         self._divergence = resumed(self._divergence, state["divergence"], self.step, self.masks)
+        # States from before there were ties have none.
+        ties = state.get("ties", {})
+        self.ties = {name: Ties(*pair).to(self.weights[name].device) for name, pair in ties.items()}
         self.load_own_state(state)
         self._compared = False
 
@@ -241,6 +267,7 @@ class Pruner(ABC):
             if self.holds_holes:
                 for name, grad in grads.items():
                     grad.masked_fill_(~self.masks[name], 0)
+                tie_grads_(grads, self.ties)
 
     def _after(self, _optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         if self._skipped:
@@ -248,7 +275,7 @@ class Pruner(ABC):
         self.step += 1
         with torch.no_grad():
             self.after_step()
-            self._punch()
+            self._keep()
             if self._divergence is not None:
                 self._divergence.note(self.step, self.masks)
         if self._sharded:
@@ -259,10 +286,12 @@ class Pruner(ABC):
             self._kept = self.masks, {name: int(whole(mask.sum())) for name, mask in self.masks.items()}
         return self._kept[1]
 
-    def _punch(self) -> None:
+    def _keep(self) -> None:
         punch_(self.weights, self.masks)
+        tie_(self.weights, self.ties)
         if self.holds_holes:
             clear_state_(self._optimizer, self.weights, self.masks)
+            tie_state_(self._optimizer, self.weights, self.ties)
 
 
 def step_at(part: float, steps: int, name: str) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner
-from monstera.sparsity import Cubic, Entry, Plan, Schedule
+from monstera.sparsity import Cubic, Plan, Schedule
 
 RAMP = 0.7
 
@@ -19,7 +19,8 @@ class Gradual(Pruner):
     """Prune the groups of least norm, more and more of them, while the network trains; then tune under fixed masks.
 
     After step t a weight of planned density d keeps the fraction `1 - (1 - d) * schedule(t)` of its groups. Groups that
-    died stay dead. Patterns N:M know one density only and hold from the first update on.
+    died stay dead. Patterns N:M know one density only and hold from the first update on. Values are constrained, where
+    the pattern does so, when the plan is reached.
 
     Args:
         schedule: how much of the way to the plan is gone at a step, from 0 to 1; default a cubic over the first 70% of
@@ -65,9 +66,11 @@ class Gradual(Pruner):
 
     def after_step(self) -> None:
         way = self.schedule(self.step)
-        arrives = way == 1 and self.schedule(self.step - 1) < 1
-        if arrives or (way < 1 and self.step % self.update_every == 0):
-            self.masks = self.decide(plan=_plan_at(self.plan, way))
+        arrives = way == 1 and (self.step == 1 or self.schedule(self.step - 1) < 1)
+        if arrives:
+            self.harden()
+        elif way < 1 and self.step % self.update_every == 0:
+            self.masks = self.decide(plan=self.plan.partway(way))
 
     def own_state(self) -> dict[str, Any]:
         return {}
@@ -77,9 +80,3 @@ class Gradual(Pruner):
 
     def settings(self) -> dict[str, Any]:
         return {"schedule": repr(self.schedule), "update_every": self.update_every}
-
-
-def _plan_at(plan: Plan, way: float) -> Plan:
-    if way == 1:  # to the last bit
-        return plan
-    return Plan({n: Entry(e.pattern, e.pattern.partway(e.density, way)) for n, e in plan.items()})

@@ -11,11 +11,12 @@ from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.distributed import decided, refuse_flattened, whole_weights
 from monstera.pruning.holes import punch_
 from monstera.pruning.report import PruneReport
+from monstera.pruning.tying import tie_
 from monstera.sparsity import Plan
 
 
 def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) -> PruneReport:
-    """Set the least groups of every planned weight to zero, in place: the nearest weights that obey the plan.
+    """Project every planned weight, in place: the least groups become zero, and values what their pattern asks for.
 
     Args:
         batches: if given, batch-norm statistics are estimated anew on them (see `reestimate_batch_norm`).
@@ -32,8 +33,11 @@ def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) ->
         16
     """
     refuse_flattened(model)
-    weights = plan.weights(model)
-    punch_(weights, decided(plan, weights, plan.layouts(model), weights))
+    weights, layouts = plan.weights(model), plan.layouts(model)
+    masks = decided(plan, weights, layouts, weights)
+    ties = plan.ties(weights, masks, layouts)
+    punch_(weights, masks)
+    tie_(weights, ties)
     with whole_weights(model, plan):
         report = plan.verify(model)
     used = 0 if batches is None else reestimate_batch_norm(model, batches)

@@ -20,7 +20,8 @@ class SRSTE(Pruner):
 
     Every step moves dense weights W by the gradient at their projection S(W) plus `decay * (1 - mask) * W`, which draws
     what is pruned towards zero, so that masks settle; then the parameters hold S(W) of the new W. With `decay=0` this
-    is the straight-through estimator, whose masks keep changing. Made for N:M patterns, and any other works.
+    is the straight-through estimator, whose masks keep changing. Made for N:M patterns, and any other works: with one
+    that constrains values, this is training behind quantised or unified weights.
 
     Ordinary weight decay of the optimizer moves all of W. Optimizers that divide by second moments (Adam) lose accuracy
     here, as the gradients of what is pruned are noise to them; the method was published with SGD.
@@ -28,7 +29,7 @@ class SRSTE(Pruner):
     Args:
         steps: optimizer steps of all phases together.
         decay: how strongly pruned weights are drawn to zero (the paper's lambda_W).
-        harden_at: the fraction of `steps` after which masks are fixed and the dense weights dropped.
+        harden_at: the fraction of `steps` after which masks and ties are fixed and the dense weights dropped.
 
     Raises:
         ValueError: a negative decay, or `harden_at` outside (0, 1]; see also `Pruner`.
@@ -56,8 +57,8 @@ class SRSTE(Pruner):
         self.harden_step = steps if harden_at == 1 else step_at(harden_at, steps, "harden_at")
         super().__init__(model, optimizer, plan, steps)
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.masks = self.decide(self.dense)
-        self._punch()
+        self._choose()
+        self._keep()
 
     @property
     def phase(self) -> str:
@@ -81,7 +82,7 @@ class SRSTE(Pruner):
         if self.step > self.harden_step:
             return
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.masks = self.decide(self.dense)
+        self._choose()
         if self.step == self.harden_step:
             self.dense = {}
 
@@ -93,3 +94,7 @@ class SRSTE(Pruner):
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         self.dense = {name: self.placed(name, value) for name, value in state["dense"].items()}
+
+    def _choose(self) -> None:
+        self.masks = self.decide(self.dense)
+        self.ties = self.plan.ties(self.dense, self.masks, self.layouts)

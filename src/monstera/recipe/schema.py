@@ -18,6 +18,12 @@ from pydantic import (
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Stages: TypeAlias = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+# One value a stage for all weights, or globs of them; told apart first, so that one problem is told once.
+Rho: TypeAlias = Annotated[
+    Annotated[Stages, Tag("stages")] | Annotated[dict[str, Stages], Tag("globs")],
+    Discriminator(lambda value: "globs" if isinstance(value, dict) else "stages"),
+]
 
 
 class _Section(BaseModel):
@@ -111,10 +117,12 @@ class AdmmMethod(_Section):
     """ADMM; see `monstera.pruning.ADMM`."""
 
     name: Literal["admm"]
-    rho: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1), min_length=1)
+    rho: Rho = (1e-4, 1e-3, 1e-2, 1e-1)
     update_every: PositiveInt | None = None
     harden_at: float = Field(0.5, gt=0, lt=1)
     zero_only: bool = False
+    tolerance: PositiveFloat | None = None
+    rounds: PositiveInt = 1
 
 
 class AspMethod(_Section):

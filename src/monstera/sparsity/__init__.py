@@ -5,12 +5,14 @@ from monstera.sparsity.block import Block, NOfM
 from monstera.sparsity.block_column_row import BlockColumnRow
 from monstera.sparsity.entry import Entry, EntryLike
 from monstera.sparsity.errors import FormatError, MaskFileError, PatternError, PlanError, ViewError
+from monstera.sparsity.intersection import Intersection
 from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.masks import load_masks, save_masks
 from monstera.sparsity.pattern import ALL, Pattern
 from monstera.sparsity.pattern_names import PatternLike, pattern
 from monstera.sparsity.permutation import ChannelPermutation, find_permutation, search_permutation
 from monstera.sparsity.plan import Plan
+from monstera.sparsity.quantize import Quantize
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.schedules import (
     SCHEDULES,
@@ -24,6 +26,8 @@ from monstera.sparsity.schedules import (
 )
 from monstera.sparsity.scores import magnitude
 from monstera.sparsity.selection import kept_groups
+from monstera.sparsity.ties import Ties
+from monstera.sparsity.unify import Unify
 from monstera.sparsity.view import PLAIN, Layout, WeightView, find_view, register_view, weight_views
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "Entry",
     "EntryLike",
     "FormatError",
+    "Intersection",
     "KernelPattern",
     "Layout",
     "Linear",
@@ -51,7 +56,10 @@ __all__ = [
     "Plan",
     "PlanError",
     "PlanReport",
+    "Quantize",
     "Schedule",
+    "Ties",
+    "Unify",
     "ViewError",
     "WeightReport",
     "WeightView",

@@ -1,4 +1,4 @@
-"""What every pattern of holes answers, whatever it cuts a weight into."""
+"""What every pattern of holes, or of values, answers, whatever it cuts a weight into."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from monstera.sparsity.errors import PatternError, ViewError
 from monstera.sparsity.scores import magnitude
+from monstera.sparsity.ties import Ties
 from monstera.sparsity.view import PLAIN, Layout, WeightView
 
 ALL: Literal["all"] = "all"
@@ -20,6 +21,8 @@ Shape: TypeAlias = tuple[int, ...] | torch.Size
 
 class Pattern(ABC):
     """Which weights live or die together, and how the survivors are chosen. Immutable and hashable.
+
+    Some patterns constrain the values of the survivors too: `ties` says how, once it is known which survive.
 
     Methods take a tensor (2-D to 5-D, `[out, in, *kernel]`, any dtype and device) or a `WeightView`; the layout of a
     tensor that holds parts or convolution groups is given by `layout`.
@@ -33,6 +36,11 @@ class Pattern(ABC):
     @abstractmethod
     def exact(self) -> bool:
         """Whether `project` is the Euclidean projection."""
+
+    @property
+    def constrains_values(self) -> bool:
+        """Whether the values of what is kept are bound too, so that there are `ties`."""
+        return False
 
     @property
     @abstractmethod
@@ -84,7 +92,14 @@ class Pattern(ABC):
 
     @abstractmethod
     def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
-        """Whether the weight has the holes that the pattern asks for. Further zeros are no violation."""
+        """Whether the weight has the holes and values that the pattern asks for. Further zeros are no violation."""
+
+    def ties(self, weight: Tensor | WeightView, mask: Tensor, layout: Layout = PLAIN) -> Ties | None:  # noqa: ARG002
+        """How the weights that a mask keeps are bound in the projection; None if their values are free.
+
+        The nearest weight so tied (`Ties.nearest`) is the projection; ties hold while training moves their scalars.
+        """
+        return None
 
     def __str__(self) -> str:
         return self.name
@@ -118,12 +133,15 @@ class Pattern(ABC):
         return ""
 
     def project(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> Tensor:
-        """The weight with exact zeros where the mask of its squares has holes; the nearest such tensor if `exact`.
+        """The weight with exact zeros where the mask of its squares has holes, and tied where the pattern says so.
 
-        Returns a new, detached tensor of the weight's shape and dtype; the weight is not changed.
+        The nearest tensor that obeys, if `exact`. Returns a new, detached tensor of the weight's shape and dtype; the
+        weight is not changed.
         """
         weight, layout = opened(weight, layout)
-        return weight.detach().masked_fill(~self.mask(magnitude(weight), density, layout), 0)
+        mask = self.mask(magnitude(weight), density, layout)
+        ties = self.ties(weight, mask, layout)
+        return weight.detach().masked_fill(~mask, 0) if ties is None else ties.nearest(weight)
 
     def hold(self, weight: Tensor, grad: Tensor | None, mask: Tensor) -> None:
         """Keep the holes: set the weight, and the gradient if there is one, to zero outside the mask, in place."""

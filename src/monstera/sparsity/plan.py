@@ -18,7 +18,8 @@ from monstera.sparsity.files import write_atomically
 from monstera.sparsity.pattern_names import PatternLike
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.rules import SKIPPED, Rule, candidates, matched
-from monstera.sparsity.view import Layout, WeightView, find_view
+from monstera.sparsity.ties import Ties
+from monstera.sparsity.view import PLAIN, Layout, WeightView, find_view
 
 Weights: TypeAlias = Mapping[str, Tensor]
 
@@ -159,7 +160,30 @@ class Plan(Mapping[str, Entry]):
             PlanError: see `masks`.
         """
         masks = self.masks(weights, layouts=layouts)
-        return {name: weights[name].detach().masked_fill(~mask, 0) for name, mask in masks.items()}
+        ties = self.ties(weights, masks, layouts)
+        return {
+            name: ties[name].nearest(weights[name]) if name in ties else weights[name].detach().masked_fill(~mask, 0)
+            for name, mask in masks.items()
+        }
+
+    def ties(self, weights: Weights, masks: Weights, layouts: Mapping[str, Layout] | None = None) -> dict[str, Ties]:
+        """How the weights that masks keep are bound to each other, for those whose pattern constrains values.
+
+        Args:
+            weights, layouts: as for `masks`.
+            masks: what `masks` returned, or fewer weights kept.
+        """
+        found = {
+            name: entry.pattern.ties(weights[name], masks[name], (layouts or {}).get(name, PLAIN))
+            for name, entry in self.items()
+        }
+        return {name: ties for name, ties in found.items() if ties is not None}
+
+    def partway(self, way: float) -> Plan:
+        """The same patterns at densities that are `way`, from 0 to 1, of the way from dense to this plan."""
+        if way == 1:  # to the last bit
+            return self
+        return Plan({name: Entry(e.pattern, e.pattern.partway(e.density, way)) for name, e in self.items()})
 
     # ---- checking ---------------------------------------------------------------------------------------------------
 

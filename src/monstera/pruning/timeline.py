@@ -1,0 +1,75 @@
+"""When a method of rounds and stages does what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from monstera.pruning.base import step_at
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When what happens, in optimizer steps.
+
+    Stage i of round r runs from `rounds[r][i]` to `rounds[r][i + 1]`, and at the last of these the weights harden. The
+    round goes on, under fixed masks, until the next one begins.
+
+    Raises:
+        ValueError: an interval is not positive, or a stage or what follows hardening would have no step.
+    """
+
+    rounds: tuple[tuple[int, ...], ...]
+    update_every: int
+
+    def __post_init__(self) -> None:
+        if self.update_every < 1:
+            raise ValueError(f"update_every: expected at least 1 step, got {self.update_every}")
+        if any(start >= end for start, end in pairwise(step for bounds in self.rounds for step in bounds)):
+            raise ValueError(
+                f"{len(self.rounds[0]) - 1} stages of rho need at least one step each before hardening, and each round "
+                f"one more before the next; got bounds {self.rounds}"
+            )
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """After how many steps each round begins."""
+        return tuple(bounds[0] for bounds in self.rounds)
+
+    def round(self, step: int) -> int:
+        """Which round the step belongs to that is taken when `step` steps are done."""
+        return sum(start <= step for start in self.starts) - 1
+
+    def harden_step(self, step: int) -> int:
+        """After how many steps the weights are projected for good in the round that `step` is in."""
+        return self.rounds[self.round(step)][-1]
+
+    def stage(self, step: int) -> int:
+        """Which rho holds for the step that is taken when `step` steps are done; in tuning the last."""
+        bounds = self.rounds[self.round(step)]
+        return sum(start <= step for start in bounds[:-1]) - 1
+
+    def updates(self, step: int) -> bool:
+        """Whether Z and U are updated when `step` steps are done (at the start of a stage they are made anew)."""
+        start = self.rounds[self.round(step)][self.stage(step)]
+        return step > start and (step - start) % self.update_every == 0
+
+
+def timeline(steps: int, rounds: int, stages: int, update_every: int | None, harden_at: float) -> Timeline:
+    """Cut `steps` in equal rounds, and the first `harden_at` of each in equal stages.
+
+    By default each stage has five updates of Z and U.
+
+    Raises:
+        ValueError: no round, no stage, or `harden_at` is outside (0, 1); see also `Timeline`.
+    """
+    for name, count in (("rounds", rounds), ("rho", stages)):
+        if count < 1:
+            raise ValueError(f"{name}: expected one or more, got {count}")
+    starts = [round(r * steps / rounds) for r in range(rounds + 1)]
+    bounds = []
+    for start, end in pairwise(starts):
+        length = step_at(harden_at, end - start, "harden_at")
+        bounds.append(tuple(start + round(i * length / stages) for i in range(stages + 1)))
+    shortest = min(b[-1] - b[0] for b in bounds)
+    return Timeline(tuple(bounds), max(1, shortest // stages // 5) if update_every is None else update_every)

@@ -1,0 +1,143 @@
+"""Whole multiples of a scale: levels, zeros, exact products, and how far the scale is from the best there is."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from monstera.sparsity import Layout, PatternError, Quantize, pattern
+
+PATTERNS = st.builds(Quantize, st.integers(2, 8), st.sampled_from(["channel", "layer"]))
+SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
+    lambda head: st.lists(st.integers(1, 3), max_size=3).map(lambda kernel: (*head, *kernel))
+)
+DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+
+
+@st.composite
+def weights(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]] = SHAPES) -> Tensor:
+    """Weights of any distribution, dead rows among them."""
+    shape = draw(shapes)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    values = torch.randn(shape, generator=generator) * 10.0 ** draw(st.integers(-2, 2))
+    if draw(st.booleans()):
+        values = torch.randint(-9, 10, shape, generator=generator).float()
+    values[torch.rand(shape[0], generator=generator) < 0.2] = 0
+    return values.to(draw(DTYPES))
+
+
+def rows_of(quantize: Quantize, weight: Tensor) -> Tensor:
+    return weight.flatten(1) if quantize.scope == "channel" else weight.reshape(1, -1)
+
+
+def least_error(row: Tensor, most: int) -> float:
+    """The error of the best scale of all: levels change at w / (c - 1/2), so every assignment is a prefix of these."""
+    row = row.double().abs()
+    counts = torch.arange(1, most + 1, dtype=torch.float64)
+    order = (row.unsqueeze(1) / (counts - 0.5)).flatten().argsort(descending=True)
+    products = row.unsqueeze(1).expand(-1, most).flatten()[order].cumsum(0)
+    squares = (2 * counts - 1).expand(len(row), most).flatten()[order].cumsum(0)
+    return float(row.square().sum() - (products.square() / squares).max())
+
+
+@settings(max_examples=30)
+@given(PATTERNS, weights())
+def test_a_projection_has_whole_multiples_and_is_idempotent(quantize: Quantize, weight: Tensor) -> None:
+    projected = quantize.project(weight)
+    assert (projected.shape, projected.dtype) == (weight.shape, weight.dtype)
+    assert quantize.holds(projected)
+    assert torch.equal(quantize.project(projected), projected)
+    assert not (projected * weight.sign() < 0).any()
+    assert not projected[weight == 0].any(), "zero is a level, and stays"
+    for row in rows_of(quantize, projected.double()):
+        levels = row.abs().unique()
+        assert len(levels[levels > 0]) <= quantize.most
+
+
+@settings(max_examples=30)
+@given(PATTERNS, weights(), st.floats(0.1, 0.9))
+def test_ties_hold_levels_while_a_step_moves_the_scale(quantize: Quantize, weight: Tensor, step: float) -> None:
+    ties = quantize.ties(weight, torch.ones_like(weight, dtype=torch.bool))
+    moved = ties.nearest(ties.nearest(weight) * (1 + step))
+    assert quantize.holds(moved)
+    assert bool(((moved == 0) | (ties.factor != 0)).all())
+
+
+@given(PATTERNS, weights().filter(lambda w: w.dtype in (torch.float32, torch.float64)))
+@settings(max_examples=30)
+def test_no_scale_that_covers_the_largest_weight_is_better(quantize: Quantize, weight: Tensor) -> None:
+    error = (weight - quantize.project(weight)).double().square()
+    for row, found in zip(rows_of(quantize, weight), rows_of(quantize, error), strict=True):
+        scale = row.double().abs().max() / quantize.most
+        covering = (row.double() - (row.double() / scale).round() * scale).square().sum() if scale > 0 else 0
+        assert float(found.sum()) <= float(covering) * (1 + 1e-5) + 1e-9 * float(row.double().square().sum())
+
+
+def test_the_gap_to_the_best_scale_of_all_is_small(capsys: pytest.CaptureFixture[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    worst: dict[int, float] = {}
+    for bits in (2, 3, 4, 8):
+        quantize, gaps = Quantize(bits), []
+        weight = torch.randn(24, 144, generator=generator)
+        errors = (weight - quantize.project(weight)).double().square().sum(1)
+        for row, error in zip(weight, errors.tolist(), strict=True):
+            best = least_error(row, quantize.most)
+            assert error >= best * (1 - 1e-5)
+            gaps.append(error / best - 1)
+        worst[bits] = max(gaps)
+    with capsys.disabled():
+        print("\nworst excess over the best scale, 24 rows of 144:", {b: f"{gap:.1%}" for b, gap in worst.items()})
+    assert worst[2] < 0.01
+    assert worst[4] < 0.05
+
+
+@pytest.mark.parametrize("layout", [Layout(parts=3), Layout(groups=2), Layout(transposed=True)])
+def test_channels_have_scales_of_their_own_in_every_layout(layout: Layout) -> None:
+    weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    projected = Quantize(3).project(weight, None, layout)
+    assert Quantize(3).holds(projected, None, layout)
+    for row in layout.to_canonical(projected).flatten(0, 1):
+        assert len(row.abs().unique()) <= 4
+
+
+def test_one_changed_bit_is_found() -> None:
+    weight = Quantize(4).project(torch.randn(5, 40, generator=torch.Generator().manual_seed(1)))
+    assert Quantize(4).holds(weight)
+    weight[2, 3] = torch.nextafter(weight[2, 3], torch.tensor(9.0))
+    assert not Quantize(4).holds(weight)
+
+
+def test_worked_by_hand() -> None:
+    # Ternary: of the largest one, two, three ... weights, (sum)^2 / n is most at three: scale 12 / 3 = 4.
+    weight = torch.tensor([[4.0, -3.5, 0.25], [0.5, 4.5, -1.0]])
+    assert Quantize(2, "layer").project(weight).tolist() == [[4.0, -4.0, 0.0], [0.0, 4.0, 0.0]]
+    # Levels 1, 2 and 3 of 0.5 are there already.
+    already = torch.tensor([[0.5, -1.5, 1.0, 0.0]])
+    assert torch.equal(Quantize(3).project(already), already)
+
+
+@given(PATTERNS)
+def test_a_name_stands_for_exactly_one_pattern(quantize: Quantize) -> None:
+    assert pattern(quantize.name) == quantize
+    assert pickle.loads(pickle.dumps(quantize)) == copy.deepcopy(quantize) == quantize
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Quantize(1), "from 2 to 8"),
+        (lambda: pattern("int16"), "from 2 to 8"),
+        (lambda: Quantize(4, "filter"), "channel.*layer"),  # pyright: ignore[reportArgumentType]
+        (lambda: Quantize(4).project(torch.tensor([[1.0, torch.nan]])), "NaN"),
+        (lambda: Quantize(4).project(torch.ones(2, 2), 0.5), "'4x1&int4'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, message: str) -> None:
+    with pytest.raises(PatternError, match=message):
+        make()
