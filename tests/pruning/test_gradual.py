@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from monstera.pruning import Gradual
-from monstera.sparsity import Linear, Plan, kept_groups
+from monstera.sparsity import Constant, Linear, Plan, kept_groups
 
 
 def _model() -> tuple[nn.Module, torch.optim.Optimizer]:
@@ -84,3 +84,12 @@ def test_a_schedule_that_does_not_go_from_0_to_1_is_refused(schedule: Linear, me
     model, optimizer = _model()
     with pytest.raises(ValueError, match=message):
         Gradual(model, optimizer, Plan({"0.weight": ("4x1", 0.25)}), steps=100, schedule=schedule)
+
+
+def test_a_schedule_that_is_there_from_the_start_prunes_after_the_first_step() -> None:
+    model, optimizer = _model()
+    pruner = Gradual(model, optimizer, Plan({"0.weight": ("4x1", 0.25)}), steps=3, schedule=Constant(1.0))
+    for _ in range(3):
+        _step(model, optimizer)
+        assert int(pruner.masks["0.weight"].sum()) == 64
+    assert pruner.finish().plan.ok
