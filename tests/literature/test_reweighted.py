@@ -83,3 +83,21 @@ def test_with_a_loss_of_zero_all_norms_shrink_and_the_weaker_shrink_more(alpha: 
         assert bool((now < before).all())
         before = now
     assert float(before[1]) / 1 < float(before[0]) / 5
+
+
+def test_a_threshold_on_norms_reads_each_layers_density_off_its_weights() -> None:
+    """Two layers of four filters; after the penalty's one step 3 of the first and 1 of the second reach a norm of 1."""
+    model = nn.Sequential(nn.Linear(2, 4, bias=False), nn.Linear(4, 4, bias=False))
+    norms = [[5.0, 1.3, 1.25, 1.0], [2.0, 1.01, 0.5, 0.1]]
+    with torch.no_grad():
+        for layer, lengths in zip(model, norms, strict=True):
+            layer.weight.zero_()[:, 0] = torch.tensor(lengths)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    plan = Plan(dict.fromkeys(["0.weight", "1.weight"], ("filter", 1.0)))
+    pruner = Reweighted(model, optimizer, plan, steps=2, strength=0.2, eps=1.0, prune_below=1.0)
+    for layer in model:
+        layer.weight.grad = torch.zeros_like(layer.weight)
+    # 0.2 / (norm + 1) off each: 1.25 - 0.089 stays above 1, and 1.01 - 0.0995 does not.
+    optimizer.step()
+    assert pruner.phase == "tune"
+    assert [row.achieved for row in pruner.finish().plan.weights] == [0.75, 0.25]

@@ -150,6 +150,73 @@ def test_layers_find_their_own_densities_within_one_budget() -> None:
     assert report.density == pytest.approx(0.25, abs=0.01)
 
 
+def test_groups_below_a_norm_give_each_layer_a_density_of_its_own() -> None:
+    model, optimizer = _conv()
+    with torch.no_grad():
+        model[1].weight.mul_(0.6)
+    plan = Plan({"0.weight": ("4x1", 1.0), "1.weight": ("4x1", 1.0)})
+    pruner = Reweighted(model, optimizer, plan, steps=8, strength=1e-3, prune_below=0.17)
+    for step in range(8):
+        if step == 3:
+            before = [p.detach().clone() for p in model.parameters()]
+        _still(model, optimizer)
+    report = pruner.finish().plan
+    assert report.ok
+    kept = [row.achieved for row in report.weights]
+    assert 0 < kept[0] < kept[1] < 1
+    # One more step of the penalty came before masks were fixed: less than a hundredth of the norm.
+    for sums, row in zip([_sums("4x1", weight)[0] for weight in before], report.weights, strict=True):
+        assert row.achieved == pytest.approx(float((sums.sqrt() >= 0.17).float().mean()), abs=0.02)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_layer_whose_groups_are_all_too_weak_keeps_its_strongest_group(name: str) -> None:
+    model, optimizer = _conv()
+    left = _plan(name).project(dict(model.named_parameters()))
+    pruner = Reweighted(model, optimizer, _plan(name), steps=2, strength=0.0, prune_below=1e3)
+    _still(model, optimizer)
+    for before, parameter in zip(left.values(), model.parameters(), strict=True):
+        weight = parameter.detach()
+        if name == "bcr4x4":
+            assert 0 < int(weight.count_nonzero()) < int(before.count_nonzero())
+            continue
+        (sums,) = _sums(name, before)
+        (kept,) = _sums(name, weight)
+        assert int((kept > 0).sum()) == 1
+        assert int(kept.argmax()) == int(sums.argmax())
+    assert pruner.finish().plan.ok
+
+
+def test_where_groups_overlap_the_weaker_of_a_weights_row_and_column_decides() -> None:
+    model, optimizer = _conv()
+    with torch.no_grad():
+        model[0].weight[5] *= 0.1
+    plan = Plan({"0.weight": ("bcr4x4", 0.9)})
+    weight = model[0].weight.detach().clone()
+    left = plan.masks(model)["0.weight"]
+    Reweighted(model, optimizer, plan, steps=2, strength=0.0, prune_below=0.12)
+    _still(model, optimizer)
+    cut = weight.square().reshape(3, 4, 2, 36)
+    columns, rows = (cut.sum(along, keepdim=True).expand_as(cut).reshape(weight.shape).sqrt() for along in (1, 3))
+    expected = left & (columns >= 0.12) & (rows >= 0.12)
+    assert (left & (columns >= 0.12) & (rows < 0.12)).any()
+    assert 0 < int(expected.sum()) < int(left.sum())
+    assert torch.equal(model[0].weight.detach() != 0, expected)
+
+
+def test_a_norm_to_prune_below_only_removes_from_what_the_plan_leaves() -> None:
+    masks = {}
+    for norm in (0.0, 0.15):
+        model, optimizer = _conv()
+        pruner = Reweighted(model, optimizer, _plan("4x1"), steps=8, strength=0.0, prune_below=norm)
+        for _ in range(8):
+            _still(model, optimizer)
+        masks[norm] = pruner.masks["0.weight"]
+        assert pruner.finish().plan.ok
+    assert not (masks[0.15] & ~masks[0.0]).any()
+    assert masks[0.15].sum() < masks[0.0].sum()
+
+
 def test_a_group_of_zeros_is_left_alone() -> None:
     model, optimizer = _conv()
     with torch.no_grad():
@@ -172,6 +239,7 @@ def test_a_group_of_zeros_is_left_alone() -> None:
         (Reweighted, {"eps": 0.0}),
         (Reweighted, {"reweight_at": (0.5, 1.0)}),
         (Reweighted, {"groups": ["4y1"]}),
+        (Reweighted, {"prune_below": -0.1}),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: type[Pruner], wrong: dict) -> None:

@@ -227,6 +227,13 @@ def test_patterns_that_cannot_be_served_are_refused_all_at_once_and_say_why() ->
         SPP(model, optimizer, Plan({"0.weight": (Block(4, 1, scope=NOfM(2, 4)),)}), steps=80)
 
 
+def test_patterns_that_a_network_mines_from_its_weights_are_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(PlanError, match="patterns4of8 has no disjoint groups that live or die each by itself"):
+        SPP(model, optimizer, Plan({"0.weight": ("patterns4of8", 0.25)}), steps=80)
+
+
 def test_weights_that_are_no_numbers_cannot_be_ranked_and_are_named() -> None:
     model, optimizer = _model()
     SPP(model, optimizer, PLAN, steps=80)

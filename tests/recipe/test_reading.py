@@ -170,7 +170,7 @@ def test_a_layer_to_learn_from_that_is_not_there_is_refused_before_training(tmp_
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_recipe_without_features_has_the_fingerprint_of_before_there_were_any(tmp_path: Path) -> None:
+def test_fields_younger_than_results_are_not_written_while_they_say_nothing(tmp_path: Path) -> None:
     network = {"name": "digits_cnn", "checkpoint": "dense.th"}
     plain, deep = (
         read_recipe(_write(tmp_path, network=network, distillation={"weight": 0.5, **more}))
@@ -179,6 +179,11 @@ def test_a_recipe_without_features_has_the_fingerprint_of_before_there_were_any(
     assert plain.model_dump()["distillation"] == {"temperature": 4.0, "weight": 0.5}
     assert deep.model_dump()["distillation"]["features"] == {"conv2": 0.5}
     assert fingerprint(plain) != fingerprint(deep)
+    silent, loud = (
+        read_recipe(_write(tmp_path, method={"name": "reweighted", **more})) for more in ({}, {"prune_below": 0.1})
+    )
+    assert "prune_below" not in silent.model_dump(mode="json")["method"]
+    assert loud.model_dump(mode="json")["method"]["prune_below"] == 0.1
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import safetensors.torch
 import torch
 import yaml
 
+from monstera.pruning import SPP
 from monstera.recipe import CheckpointError, read_recipe, run
-from monstera.recipe.ingredients import gather, lr_factor, make_network, make_optimizer
+from monstera.recipe.ingredients import gather, lr_factor, make_network, make_optimizer, make_pruner
 from monstera.recipe.report import Report
 from monstera.recipe.schema import LearningRate
 from monstera.recipe.training import stream, train_seed
@@ -118,6 +119,15 @@ def test_a_run_that_learns_features_by_chance_masks_goes_on_with_the_same_weight
         train_seed_of(stopped, stop_at=13)
     again = train_seed_of(stopped)
     assert all(torch.equal(a, b) for a, b in zip(whole.values(), again.values(), strict=True))
+
+
+def test_masks_by_chance_are_drawn_by_the_seed_of_the_run(tmp_path: Path) -> None:
+    recipe = read_recipe(_recipe(tmp_path / "a", method={"name": "spp", "increment": 0.1}))
+    model = make_network(recipe, None, seed=0)
+    plan = gather(recipe, "recipe").plan
+    pruner = make_pruner(recipe, model, make_optimizer(recipe, model), plan, steps=500, seed=7)
+    assert isinstance(pruner, SPP)
+    assert (pruner.seed, pruner.increment, pruner.update_every) == (7, 0.1, 1)
 
 
 def train_seed_of(path: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:

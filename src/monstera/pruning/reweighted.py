@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.group_penalty import GroupPenalty
-from monstera.sparsity import PatternLike, Plan
+from monstera.sparsity import PatternLike, Plan, magnitude
 
 Power: TypeAlias = Literal["norm", "square"]
 
@@ -19,8 +19,8 @@ class Reweighted(GroupPenalty):
     """Add `strength * sum of a_g f(||w_g||)` over all groups g to the loss, prune to the plan, tune under fixed masks.
 
     `a_g` is `1 / (||w_g|| + eps)` or `1 / (||w_g||^2 + eps)` of the weights at the last update, a constant in between:
-    strong groups are left alone, weak ones vanish. Which densities the layers get may be left to the penalty: with a
-    pattern of scope "network" the groups of all layers compete for one budget when the masks are made.
+    strong groups are left alone, weak ones vanish. Which densities the layers get may be left to the penalty: by
+    `prune_below`, or within one budget by a pattern of scope "network", with which the groups of all layers compete.
 
     Args:
         steps: optimizer steps of all phases together.
@@ -34,9 +34,13 @@ class Reweighted(GroupPenalty):
             weights as they come.
         harden_at: the fraction of `steps` after which the weights are projected to the plan for good.
         groups: patterns whose groups are penalised; default those of the plan.
+        prune_below: when masks are fixed, groups of the plan's patterns whose norm is smaller go as well, whatever
+            density the plan leaves: at density 1 each layer gets a density of its own, which the report tells. A
+            layer keeps its strongest group in any case.
 
     Raises:
-        ValueError: a negative strength, an eps that is not positive, an unknown form, or fractions outside (0, 1).
+        ValueError: a negative strength or `prune_below`, an eps that is not positive, an unknown form, or fractions
+            outside (0, 1).
 
     Source: E. Candes, M. Wakin, S. Boyd 2008, "Enhancing Sparsity by Reweighted l1 Minimization"; groups as in B. Li et
     al., "Efficient Transformer-based Large Scale Language Representations using Hardware-friendly Block Structured
@@ -59,6 +63,7 @@ class Reweighted(GroupPenalty):
         reweight_at: Sequence[float] = (0.25, 0.5, 0.75),
         harden_at: float = 0.5,
         groups: Sequence[PatternLike] | None = None,
+        prune_below: float = 0.0,
     ) -> None:
         for name, value in (("alpha", alpha), ("penalty", penalty)):
             if value not in get_args(Power):
@@ -67,7 +72,9 @@ class Reweighted(GroupPenalty):
             raise ValueError(f"eps: expected a positive number, got {eps}")
         if not all(0 < part < 1 for part in reweight_at):
             raise ValueError(f"reweight_at: expected fractions between 0 and 1, got {tuple(reweight_at)}")
-        self.alpha, self.penalty, self.eps = alpha, penalty, eps
+        if not prune_below >= 0:
+            raise ValueError(f"prune_below: expected a norm of 0 or more, got {prune_below}")
+        self.alpha, self.penalty, self.eps, self.prune_below = alpha, penalty, eps, prune_below
         super().__init__(model, optimizer, plan, steps, strength, harden_at, groups)
         self.reweight_steps = sorted({round(part * self.harden_step) for part in reweight_at} - {0, self.harden_step})
         self._reweight()
@@ -84,9 +91,15 @@ class Reweighted(GroupPenalty):
         elif self.step in self.reweight_steps:
             self._reweight()
 
+    @torch.no_grad()
+    def harden(self) -> None:
+        super().harden()
+        if self.prune_below:
+            self.masks = {name: self._strong(name, mask) for name, mask in self.masks.items()}
+
     def settings(self) -> dict[str, Any]:
         own = {"alpha": self.alpha, "penalty": self.penalty, "eps": self.eps, "reweight_steps": self.reweight_steps}
-        return {**super().settings(), **own}
+        return {**super().settings(), **own, "prune_below": self.prune_below}
 
     def own_state(self) -> dict[str, Any]:
         return {"factors": {name: [factor.clone() for factor in group] for name, group in self.factors.items()}}
@@ -95,6 +108,12 @@ class Reweighted(GroupPenalty):
         self.factors = {
             name: [self.placed(name, factor) for factor in group] for name, group in state["factors"].items()
         }
+
+    def _strong(self, name: str, mask: Tensor) -> Tensor:
+        """Those of a mask whose groups are not weaker than `prune_below`, or are the strongest of all."""
+        sums = self.plan[name].pattern.sums(magnitude(self.weights[name]), self.layouts[name])
+        weakest = torch.stack(sums).amin(0).masked_fill(~mask, -1)
+        return weakest >= weakest.max().clamp_max(self.prune_below**2)
 
     def _reweight(self) -> None:
         power = 2 if self.alpha == "square" else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -30,6 +30,14 @@ class _Section(BaseModel):
     """Unknown fields are refused, as a misspelt one would else be a silent default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Fields younger than committed results and checkpoints: not written while they have their default, so that those
+    # stay results and checkpoints of their recipes.
+    young: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_young_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        silent = {name for name in self.young if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in dump(self).items() if name not in silent}
 
 
 class Network(_Section):
@@ -154,6 +162,8 @@ class GroupLassoMethod(_Section):
 class ReweightedMethod(_Section):
     """Reweighted group regularisation; see `monstera.pruning.Reweighted`."""
 
+    young = frozenset({"prune_below"})
+
     name: Literal["reweighted"]
     strength: float = Field(1e-4, ge=0)
     alpha: Literal["norm", "square"] = "norm"
@@ -162,6 +172,7 @@ class ReweightedMethod(_Section):
     reweight_at: tuple[Unit, ...] = (0.25, 0.5, 0.75)
     harden_at: float = Field(0.5, gt=0, lt=1)
     groups: tuple[str, ...] | None = None
+    prune_below: float = Field(0.0, ge=0)
 
 
 class SppMethod(_Section):
@@ -225,6 +236,8 @@ class Distillation(_Section):
     loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T + the mean squared error of what each
     layer in `features` gives, times its number.
     """
+
+    young = frozenset({"features"})
 
     temperature: PositiveFloat = 4.0
     weight: Fraction = 0.9
