@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 import yaml
 
@@ -19,6 +20,7 @@ from monstera.recipe import CheckpointError, read_recipe, run
 from monstera.recipe.ingredients import lr_factor, make_network, make_optimizer
 from monstera.recipe.schema import Distillation, LearningRate
 from monstera.recipe.training import distillation_loss, stream
+from monstera.sparsity import pattern
 
 RECIPE: dict[str, Any] = {
     "name": "digits",
@@ -155,3 +157,13 @@ def test_building_a_network_keeps_the_global_generator(tmp_path: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.conv1.weight, second.conv1.weight)
     assert not torch.equal(make_network(recipe, None, seed=2).conv1.weight, first.conv1.weight)
+
+
+def test_a_recipe_trains_a_constraint_on_values_in_rounds_with_rho_by_layer(tmp_path: Path) -> None:
+    method = {"name": "admm", "rho": {"*": [0.3, 1.0], "conv3": [0.1, 0.3]}, "rounds": 2, "tolerance": 1e-3}
+    path = _recipe(tmp_path / "values", epochs=2, plan={"pattern": "4x1&int4", "density": 0.25}, method=method)
+    result = _run(path)
+    assert result["density"]["planned_weights"] <= 0.25
+    weights = safetensors.torch.load_file(path.parent / "result.safetensors")
+    for name in ("conv2.weight", "conv3.weight"):
+        assert pattern("4x1&int4").holds(weights[name], 0.25), name
