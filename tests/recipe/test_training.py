@@ -22,7 +22,7 @@ from monstera.recipe.ingredients import gather, lr_factor, make_network, make_op
 from monstera.recipe.report import Report
 from monstera.recipe.schema import LearningRate
 from monstera.recipe.training import stream, train_seed
-from monstera.sparsity import Plan
+from monstera.sparsity import Plan, pattern
 from monstera.zoo import network
 
 RECIPE: dict[str, Any] = {
@@ -228,3 +228,13 @@ def test_building_a_network_keeps_the_global_generator(tmp_path: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(first.conv1.weight, second.conv1.weight)
     assert not torch.equal(make_network(recipe, None, seed=2).conv1.weight, first.conv1.weight)
+
+
+def test_a_recipe_trains_a_constraint_on_values_in_rounds_with_rho_by_layer(tmp_path: Path) -> None:
+    method = {"name": "admm", "rho": {"*": [0.3, 1.0], "conv3": [0.1, 0.3]}, "rounds": 2, "tolerance": 1e-3}
+    path = _recipe(tmp_path / "values", epochs=2, plan={"pattern": "4x1&int4", "density": 0.25}, method=method)
+    result = _run(path)
+    assert result["density"]["planned_weights"] <= 0.25
+    weights = safetensors.torch.load_file(path.parent / "result.safetensors")
+    for name in ("conv2.weight", "conv3.weight"):
+        assert pattern("4x1&int4").holds(weights[name], 0.25), name

@@ -150,6 +150,19 @@ def test_ties_of_a_projection_are_its_own(unify: Unify, weight: Tensor, density:
     assert torch.equal(ties.nearest(weight), projected)
 
 
+@given(st.integers(0, 2**20), st.sampled_from([1.0, 0.8]), st.floats(0.3, 1))
+def test_moving_whole_blocks_moves_their_projection(seed: int, unified: float, density: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(6, 8, generator=generator)
+    columns, rows = torch.randperm(8, generator=generator), torch.randperm(3, generator=generator)
+    unify = Unify(2, 1, unified=unified)
+
+    def moved(w: Tensor) -> Tensor:
+        return w.unflatten(0, (3, 2))[rows].flatten(0, 1)[:, columns]
+
+    assert torch.equal(unify.project(moved(weight), density), moved(unify.project(weight, density)))
+
+
 @pytest.mark.parametrize("layout", [Layout(parts=3), Layout(groups=2), Layout(transposed=True)])
 def test_blocks_lie_inside_parts_and_groups(layout: Layout) -> None:
     weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
