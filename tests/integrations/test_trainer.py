@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +151,36 @@ def test_loading_the_best_model_at_the_end_is_refused(tmp_path: Path) -> None:
     prepared = trainer(tmp_path, "ADMM", **options)
     with pytest.raises(ValueError, match="weights from before the holes"):
         prepared.train()
+
+
+def one_of_two(rank: int, folder: Path) -> None:
+    """What each of two processes does that accelerate puts together by DDP: train, and go on from the checkpoint."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}  # accelerate wants them; the file below is used
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    ends = []
+    for checkpoint in (None, str(folder / "run" / "checkpoint-5")):
+        done = trainer(folder / "run", "SRSTE", ddp_backend="gloo")
+        done.train(resume_from_checkpoint=checkpoint)
+        assert done.args.parallel_mode.value == "distributed"
+        ends.append(done.model.state_dict())
+    torch.save(ends, folder / f"{rank}.pt")
+
+
+@pytest.mark.full
+def test_two_processes_of_the_trainer_end_alike_and_resume(tmp_path: Path) -> None:
+    code = "import sys; from integrations.test_trainer import *; one_of_two(int(sys.argv[1]), Path(sys.argv[2]))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code]
+    started = [subprocess.Popen([*command, str(rank), str(tmp_path)], env=environment) for rank in range(2)]
+    try:
+        assert [process.wait(timeout=300) for process in started] == [0, 0]
+    finally:
+        for process in started:
+            process.kill()
+    first, *others = [end for rank in range(2) for end in torch.load(tmp_path / f"{rank}.pt", weights_only=True)]
+    assert len(others) == 3
+    assert all(torch.equal(first[name], end[name]) for end in others for name in first)
+    model = bert()
+    model.load_state_dict(first)
+    assert plan(model).verify(model).ok

@@ -116,6 +116,13 @@ def test_sharded_weights_are_pruned_at_once_and_held(both: list[Any]) -> None:
     _assert_equal(both[0]["one shot"], both[1]["one shot"])
 
 
+def test_batch_norm_of_sharded_weights_is_estimated_anew_as_in_one_process(both: list[Any]) -> None:
+    expected = worker.statistics(worker.alone)
+    assert (expected["1.running_var"] != 1).all()
+    for found in both:
+        _assert_equal(found["statistics"], expected)
+
+
 def test_infinity_in_the_part_of_one_process_is_skipped_by_both(both: list[Any]) -> None:
     assert [found["skipped"] for found in both] == [[1, 1, 2], [1, 1, 2]]
 

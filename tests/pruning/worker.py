@@ -137,6 +137,16 @@ def one_shot() -> dict[str, Any]:
     return {"weights": dcp.get_model_state_dict(model, options=WHOLE), "masks": masks, "report": str(report)}
 
 
+def statistics(wrap: Wrap) -> dict[str, Tensor]:
+    """What batch norm is left with after pruning at once on given batches."""
+    torch.manual_seed(0)
+    model = wrap(nn.Sequential(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 7, 3)))
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(8, 2, 7, 7, generator=generator) for _ in range(3)]
+    prune(model, Plan({"0.weight": ("2x1", 0.5), "3.weight": ("7x1", 0.25)}), batches)
+    return dcp.get_model_state_dict(model, options=WHOLE)
+
+
 def skipped(rank: int) -> list[int]:
     """Sharded, with loss scaling: Inf in the part of process 1 at the second of three steps."""
     model = sharded(network())
@@ -204,6 +214,7 @@ def main(rank: int, folder: Path, methods: list[str]) -> None:
         }
     found["digits"] = digits_read(rank, 2)
     found["one shot"] = one_shot()
+    found["statistics"] = statistics(sharded)
     found["skipped"] = skipped(rank)
     found["progress"] = looked_at_by_one(rank)
     found["refused"] = {

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from monstera.pruning import Progress, Residuals
 from monstera.recipe import run
+from monstera.recipe.display import shown
 from monstera.recipe.logs import Logging, logged
 from monstera.recipe.report import Report
 
@@ -96,6 +97,17 @@ def test_the_log_of_a_run_has_loss_rate_residuals_and_the_density_of_each_layer(
 def test_densities_of_layers_are_shown_on_request(done: tuple[Path, str]) -> None:
     assert "density 0.250 (conv2.weight 0.250, conv3.weight 0.250), residuals" in done[1]
     assert "s left" in done[1]
+
+
+def test_a_terminal_shows_a_bar_with_loss_and_residuals() -> None:
+    text = io.StringIO()
+    with shown(Console(file=text, force_terminal=True, width=250), "digits, seed 0", layers=True) as show:
+        for step in (10, 40):
+            show(_report(step))
+    assert "digits, seed 0" in text.getvalue()
+    assert "40/40" in text.getvalue()
+    assert "loss 0.0250, density 0.500 (conv2.weight 0.250" in text.getvalue()
+    assert "residuals 3.0e-01 / 2.0e-01" in text.getvalue()
 
 
 def test_tensorboard_has_every_curve_and_each_step_once(done: tuple[Path, str], tmp_path: Path) -> None:
