@@ -145,7 +145,7 @@ def test_a_bad_field_is_refused_by_name(tmp_path: Path, changes: dict[str, Any],
         ({"method": {"name": "spp"}}, r"method: steps: 11 updates fit before masks are fixed at step 11"),
         ({"method": {"name": "spp"}, "plan": {"pattern": "2:4"}, "epochs": 9}, r"method: conv2\.weight: SPP ranks"),
         ({"method": {"name": "admm", "rho": {"conv9*": [0.1]}}}, r"method: rho\['conv9\*'\]: the glob meets no"),
-        ({"plan": {"pattern": "int4", "density": 0.5}}, r"plan: .*'4x1&int4'"),
+        ({"plan": {"pattern": "int4", "density": 0.5}}, r"plan\.density: .*'4x1&int4'"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
