@@ -177,9 +177,9 @@ def test_momentum_from_before_the_ties_does_not_pull_them_apart() -> None:
         model.weight.copy_(torch.tensor([[2.0, -2.0]]))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.5)
     ADMM(model, optimizer, Plan({"weight": ("unify1x2", 1.0)}), steps=2, rho=[1e-9])
-    model.weight.grad = torch.tensor([[-1.0, -1.0]])
+    model.weight.grad = torch.tensor([[1.0, 1.0]])
     optimizer.step()
-    # (3, -1) is tied to (2, -2); of the momentum (-1, -1) nothing moves both magnitudes alike.
+    # (1, -3) is tied to (2, -2); of the momentum (1, 1), nowhere negative, nothing moves both magnitudes alike.
     assert model.weight[0].tolist() == [2, -2]
     assert optimizer.state[model.weight]["momentum_buffer"].tolist() == [[0, 0]]
     model.weight.grad = torch.tensor([[-4.0, 0.0]])
