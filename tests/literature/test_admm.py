@@ -155,6 +155,7 @@ def test_rounds_keep_former_zeros_and_take_the_same_part_of_what_is_left(name: s
         _train(model, optimizer, target.roll(step, 1), curvature, 1)
         assert not model.weight.detach()[dead].any()
         assert pruner.phase == ("regularise" if pruner.step % 20 < 10 and pruner.step < 60 else "tune")
+        assert bool(pruner.ties) == (pruner.phase == "tune" and name != "unstructured"), "loosed in every round"
         if pruner.step % 20 == 10:
             dead = ~pruner.masks["weight"]
             kept.append(int(model.weight.count_nonzero()))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import monstera as ms
+from monstera.compiler import price
 from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
@@ -176,9 +177,9 @@ def test_momentum_from_before_the_ties_does_not_pull_them_apart() -> None:
         model.weight.copy_(torch.tensor([[2.0, -2.0]]))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.5)
     ADMM(model, optimizer, Plan({"weight": ("unify1x2", 1.0)}), steps=2, rho=[1e-9])
-    model.weight.grad = torch.tensor([[-1.0, -1.0]])
+    model.weight.grad = torch.tensor([[1.0, 1.0]])
     optimizer.step()
-    # (3, -1) is tied to (2, -2); of the momentum (-1, -1) nothing moves both magnitudes alike.
+    # (1, -3) is tied to (2, -2); of the momentum (1, 1), nowhere negative, nothing moves both magnitudes alike.
     assert model.weight[0].tolist() == [2, -2]
     assert optimizer.state[model.weight]["momentum_buffer"].tolist() == [[0, 0]]
     model.weight.grad = torch.tensor([[-4.0, 0.0]])
@@ -300,3 +301,23 @@ def test_a_network_trained_with_admm_under_a_constraint_compiles_and_agrees_with
     got = np.asarray(engine(images[:64]))
     assert np.abs(got - expected.numpy()).max() <= 1e-4 * float(expected.abs().max())
     assert float((torch.from_numpy(got).argmax(1) == labels[:64]).float().mean()) > 0.3
+
+
+def test_a_unified_layer_that_was_trained_so_gets_the_kernel_of_unified_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(price, "_CACHE_BYTES", 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 160), nn.ReLU())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    pruner = ADMM(model, optimizer, Plan({"0.weight": ("unify16x1", 0.3)}), steps=8, rho=[1e-1])
+    for _ in range(8):
+        optimizer.zero_grad()
+        model(torch.randn(16, 300)).square().mean().backward()
+        optimizer.step()
+    pruner.finish()
+    x = torch.randn(1, 300)
+    engine = ms.compile(model.eval(), x)
+    assert "f32_spmv_unified_16x1_relu" in [step.kernel for step in engine.manifest.layers]
+    with torch.no_grad():
+        torch.testing.assert_close(engine(x), model(x), rtol=1e-4, atol=1e-5)

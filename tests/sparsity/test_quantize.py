@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from monstera.sparsity import Layout, PatternError, Quantize, pattern
+from monstera.sparsity.ties import snapped
 
 PATTERNS = st.builds(Quantize, st.integers(2, 8), st.sampled_from(["channel", "layer"]))
 SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
@@ -77,6 +78,36 @@ def test_no_scale_that_covers_the_largest_weight_is_better(quantize: Quantize, w
         scale = row.double().abs().max() / quantize.most
         covering = (row.double() - (row.double() / scale).round() * scale).square().sum() if scale > 0 else 0
         assert float(found.sum()) <= float(covering) * (1 + 1e-5) + 1e-9 * float(row.double().square().sum())
+
+
+@given(st.integers(2, 8), st.integers(1, 60), st.sampled_from([0.75, 1.0, 3e-5, 1234.0]), st.integers(0, 2**20))
+@settings(max_examples=40)
+def test_a_weight_that_obeys_is_its_own_projection(bits: int, columns: int, scale: float, seed: int) -> None:
+    # Levels that need not reach the largest, so that the scale that is there need not be one of those tried.
+    generator = torch.Generator().manual_seed(seed)
+    quantize = Quantize(bits)
+    most = int(torch.randint(1, quantize.most + 1, (), generator=generator))
+    scales = scale * torch.randint(1, 100, (3, 1), generator=generator)
+    weight = torch.randint(-most, most + 1, (3, columns), generator=generator) * snapped_scales(scales)
+    assert quantize.holds(weight)
+    assert torch.equal(quantize.project(weight), weight)
+
+
+def snapped_scales(scales: Tensor) -> Tensor:
+    return snapped(scales.double(), torch.full_like(scales, 127.0, dtype=torch.float64), torch.float32).float()
+
+
+@given(PATTERNS, weights())
+@settings(max_examples=40)
+def test_every_weight_is_at_the_nearest_level_of_the_scale_that_it_has_in_its_dtype(
+    quantize: Quantize, weight: Tensor
+) -> None:
+    projected = quantize.project(weight).double()
+    for row, found in zip(rows_of(quantize, weight.double()), rows_of(quantize, projected), strict=True):
+        scale = found.abs().max() / quantize.most
+        inside = found.abs() < found.abs().max()
+        # The scale is fitted once more behind the levels: a weight half-way between two may be nearer to the other.
+        assert float((row - found)[inside].abs().max() if inside.any() else 0) <= 0.6 * float(scale)
 
 
 def test_the_gap_to_the_best_scale_of_all_is_small(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ class Residuals:
     """How far ADMM is from agreement, after an update of Z and U at optimizer step `step`.
 
     `primal` is `||W - Z|| / ||W||`, `dual` is `||Z - Z before|| / ||W||`, Frobenius norms over all planned weights.
-    Both fall towards 0 when the regularisation works; a primal residual that stays says that rho is too small.
+    Both fall towards 0 when the regularisation works; a primal residual that stays says that rho (the largest of all
+    weights is given) is too small.
     """
 
     step: int
