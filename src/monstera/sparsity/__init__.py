@@ -3,8 +3,17 @@
 from monstera.sparsity.allocation import erk, erk_densities, global_magnitude
 from monstera.sparsity.block import Block, NOfM
 from monstera.sparsity.block_column_row import BlockColumnRow
+from monstera.sparsity.channels import ChannelGraph, ChannelGroup, FixedDimension, Member, channel_graph, permute_
 from monstera.sparsity.entry import Entry, EntryLike
-from monstera.sparsity.errors import FormatError, MaskFileError, PatternError, PlanError, ViewError
+from monstera.sparsity.errors import (
+    AttachedError,
+    FormatError,
+    MaskFileError,
+    PatternError,
+    PlanError,
+    TraceError,
+    ViewError,
+)
 from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.masks import load_masks, save_masks
 from monstera.sparsity.pattern import ALL, Pattern
@@ -29,18 +38,23 @@ __all__ = [
     "ALL",
     "PLAIN",
     "SCHEDULES",
+    "AttachedError",
     "Block",
     "BlockColumnRow",
+    "ChannelGraph",
+    "ChannelGroup",
     "Constant",
     "Cosine",
     "Cubic",
     "Entry",
     "EntryLike",
+    "FixedDimension",
     "FormatError",
     "KernelPattern",
     "Layout",
     "Linear",
     "MaskFileError",
+    "Member",
     "NOfM",
     "OneCycle",
     "Pattern",
@@ -50,9 +64,11 @@ __all__ = [
     "PlanError",
     "PlanReport",
     "Schedule",
+    "TraceError",
     "ViewError",
     "WeightReport",
     "WeightView",
+    "channel_graph",
     "erk",
     "erk_densities",
     "find_view",
@@ -61,6 +77,7 @@ __all__ = [
     "load_masks",
     "magnitude",
     "pattern",
+    "permute_",
     "register_view",
     "save_masks",
     "schedule",
