@@ -31,6 +31,7 @@ _EXPORTS = {
     "load": "loading",
     "load_masks": "sparsity",
     "pattern": "sparsity",
+    "pivot": "sparsity",
     "preview": "compiler",
     "prune": "pruning",
     "read_tuning": "compiler",
@@ -60,6 +61,7 @@ __all__ = [
     "load",
     "load_masks",
     "pattern",
+    "pivot",
     "preview",
     "prune",
     "read_tuning",
@@ -82,7 +84,17 @@ if TYPE_CHECKING:
     from monstera.loading import load
     from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
-    from monstera.sparsity import Block, BlockColumnRow, KernelPattern, Plan, PlanError, load_masks, pattern, save_masks
+    from monstera.sparsity import (
+        Block,
+        BlockColumnRow,
+        KernelPattern,
+        Plan,
+        PlanError,
+        load_masks,
+        pattern,
+        pivot,
+        save_masks,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from monstera.sparsity.kernel_pattern import KernelPattern
 from monstera.sparsity.masks import load_masks, save_masks
 from monstera.sparsity.pattern import ALL, Pattern
 from monstera.sparsity.pattern_names import PatternLike, pattern
+from monstera.sparsity.pivoting import Pivoting, pivot
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.report import PlanReport, WeightReport
 from monstera.sparsity.schedules import (
@@ -60,6 +61,7 @@ __all__ = [
     "Pattern",
     "PatternError",
     "PatternLike",
+    "Pivoting",
     "Plan",
     "PlanError",
     "PlanReport",
@@ -78,6 +80,7 @@ __all__ = [
     "magnitude",
     "pattern",
     "permute_",
+    "pivot",
     "register_view",
     "save_masks",
     "schedule",

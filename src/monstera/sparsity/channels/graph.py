@@ -37,7 +37,7 @@ class Member:
         """The dimension of the parameter itself, where it is a single one."""
         return self.dims[0] if len(self.dims) == 1 else None
 
-    def reordered(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
+    def reordered(self, tensor: Tensor, order: Sequence[int] | np.ndarray) -> Tensor:
         """A new tensor in whose place k of the group stands the channel that was at `order[k]`."""
         sizes = [self.view[d] for d in self.dims]
         index = np.arange(prod(sizes))
