@@ -14,6 +14,7 @@ _EXPORTS = {
     "Block": "sparsity",
     "BlockColumnRow": "sparsity",
     "BuildError": "compiler",
+    "Cuts": "sparsity",
     "Engine": "runtime",
     "Gradual": "pruning",
     "GroupLasso": "pruning",
@@ -36,6 +37,7 @@ _EXPORTS = {
     "prune": "pruning",
     "read_tuning": "compiler",
     "save_masks": "sparsity",
+    "shrink": "sparsity",
     "write_tuning": "compiler",
 }
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Block",
     "BlockColumnRow",
     "BuildError",
+    "Cuts",
     "Engine",
     "Gradual",
     "GroupLasso",
@@ -66,6 +69,7 @@ __all__ = [
     "prune",
     "read_tuning",
     "save_masks",
+    "shrink",
     "write_tuning",
 ]
 
@@ -87,6 +91,7 @@ if TYPE_CHECKING:
     from monstera.sparsity import (
         Block,
         BlockColumnRow,
+        Cuts,
         KernelPattern,
         Plan,
         PlanError,
@@ -94,6 +99,7 @@ if TYPE_CHECKING:
         pattern,
         pivot,
         save_masks,
+        shrink,
     )
 
 

@@ -11,6 +11,7 @@ from monstera.sparsity.errors import (
     MaskFileError,
     PatternError,
     PlanError,
+    ShrinkError,
     TraceError,
     ViewError,
 )
@@ -33,6 +34,7 @@ from monstera.sparsity.schedules import (
 )
 from monstera.sparsity.scores import magnitude
 from monstera.sparsity.selection import kept_groups
+from monstera.sparsity.shrinking import Cuts, shrink
 from monstera.sparsity.view import PLAIN, Layout, WeightView, find_view, register_view, weight_views
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Cubic",
+    "Cuts",
     "Entry",
     "EntryLike",
     "FixedDimension",
@@ -66,6 +69,7 @@ __all__ = [
     "PlanError",
     "PlanReport",
     "Schedule",
+    "ShrinkError",
     "TraceError",
     "ViewError",
     "WeightReport",
@@ -84,5 +88,6 @@ __all__ = [
     "register_view",
     "save_masks",
     "schedule",
+    "shrink",
     "weight_views",
 ]

@@ -37,6 +37,10 @@ class AttachedError(ValueError):
     """A model must not be rewritten now, as a method works on its parameters."""
 
 
+class ShrinkError(ValueError):
+    """A file of cuts is damaged, or its cuts do not fit a model."""
+
+
 class MaskFileError(ValueError):
     """A mask file is damaged, foreign, or of another version."""
 

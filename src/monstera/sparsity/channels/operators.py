@@ -26,9 +26,19 @@ _MOVEMENT = """
     unbind unflatten unsafe_chunk unsafe_split unsqueeze view view_as _unsafe_view
 """
 _REDUCTIONS = ["all", "amax", "amin", "any", "mean", "norm", "std", "sum", "var"]
-_POOLS = {f"{kind}{n}d": n for n in (1, 2, 3) for kind in ("max_pool", "avg_pool", "adaptive_avg_pool")}
+POOLS = {f"{kind}{n}d": n for n in (1, 2, 3) for kind in ("max_pool", "avg_pool", "adaptive_avg_pool")}
 _RESIZED = {f"upsample_{kind}{n}d": n for kind, n in (("nearest", 1), ("nearest", 2), ("nearest", 3), ("bilinear", 2))}
-_MOVED = frozenset(_MOVEMENT.split())
+# Sums of products, and which two arguments are multiplied.
+PRODUCTS = {
+    **{f"conv{n}d": ("input", "weight") for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": ("input", "weight") for n in (1, 2, 3)},
+    "linear": ("input", "weight"),
+    "matmul": ("self", "other"),
+    "mm": ("self", "mat2"),
+    "bmm": ("self", "mat2"),
+    "addmm": ("mat1", "mat2"),
+}
+MOVEMENTS = frozenset(_MOVEMENT.split())
 _SOFTMAX = ("softmax", "log_softmax", "_softmax", "_log_softmax")
 
 Arguments = Mapping[str, Any]
@@ -46,7 +56,7 @@ def axes_of(ledger: Ledger, node: fx.Node, arguments: Arguments, shapes: Sequenc
     given = [v for argument in arguments.values() for v in _values(argument)]
     if not any(value.axes for value in given):
         return [()] * len(shapes)
-    if name in _MOVED and arguments.get("self") is given[0]:
+    if name in MOVEMENTS and arguments.get("self") is given[0]:
         if len(given) > (2 if name.endswith("_as") else 1):
             return [rules.unknown(ledger, given, "moves it by numbers computed on the way")] * len(shapes)
         return [rules.moved(ledger, given[0], source) for source in _sources(node, given[0].shape)]
@@ -124,8 +134,7 @@ def _addmm(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
 
 
 def _attention(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    own_scale = a["scale"] is not None
-    return rules.attention(ledger, shape, a["query"], a["key"], a["value"], a["attn_mask"], own_scale)
+    return rules.attention(ledger, shape, a["query"], a["key"], a["value"], a["attn_mask"])
 
 
 def _embedding(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
@@ -160,7 +169,7 @@ _READ: dict[str, Read] = {
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduction),
     **dict.fromkeys(_SOFTMAX, _softmax),
-    **{name: _windowed(n) for name, n in {**_POOLS, **_RESIZED}.items()},
+    **{name: _windowed(n) for name, n in {**POOLS, **_RESIZED}.items()},
     **{f"conv{n}d": _convolution for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": _transposed_convolution for n in (1, 2, 3)},
     **dict.fromkeys(("matmul", "mm", "bmm"), _matmul),

@@ -200,7 +200,7 @@ def group_norm(ledger: Ledger, shape: Shape, x: Value, groups: int, vectors: Seq
     return axes
 
 
-def attention(ledger: Ledger, shape: Shape, q: Value, k: Value, v: Value, mask: Value | None, own_scale: bool) -> Axes:
+def attention(ledger: Ledger, shape: Shape, q: Value, k: Value, v: Value, mask: Value | None) -> Axes:
     """Within a head queries and keys share their features, values have theirs; heads stay where they are."""
     if len({x.shape[:-2] for x in (q, k, v)}) > 1:
         return unknown(ledger, [q, k, v], "shares keys among heads")
@@ -209,10 +209,9 @@ def attention(ledger: Ledger, shape: Shape, q: Value, k: Value, v: Value, mask: 
     scores = (*q.shape[:-1], k.shape[-2])
     for axis in matmul(ledger, q, turned, scores):
         ledger.fix(axis, "attends over it")
-    if not own_scale:
-        for axis in q.axes:
-            if rank - 1 in axis.dims:
-                ledger.keep_whole(axis, "divides scores by the root of the features of a head")
+    for axis in q.axes:
+        if rank - 1 in axis.dims:
+            ledger.keep_whole(axis, "divides scores by the root of its size")
     if mask is not None:
         unknown(ledger, [mask], "masks by it")
     return matmul(ledger, Value(scores), v, shape)

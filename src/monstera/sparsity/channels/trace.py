@@ -37,7 +37,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
         TraceError: torch.export cannot trace the model.
     """
     args = example if isinstance(example, tuple) else (example,)
-    with _evaluating(model), torch.no_grad():
+    with evaluating(model), torch.no_grad():
         try:
             program = torch.export.export(model, args, strict=False)
         except Exception as error:
@@ -49,7 +49,8 @@ def trace(model: nn.Module, example: Example) -> Trace:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode, then every module back in the mode it had."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -111,7 +112,7 @@ class _Walk:
 
     def _call(self, node: fx.Node) -> Value | list[Value] | None:
         shapes = _shapes(node)
-        found = axes_of(self.ledger, node, _arguments(node, self.values), shapes)
+        found = axes_of(self.ledger, node, arguments_of(node, self.values), shapes)
         made = [Value(shape, axes) for shape, axes in zip(shapes, found, strict=True)]
         self.ledger.seen += [axis for axes in found for axis in axes]
         return made if isinstance(node.meta.get("val"), (list, tuple)) else made[0] if made else None
@@ -132,8 +133,8 @@ def _shapes(node: fx.Node) -> list[Shape]:
     return [tuple(int(size) for size in tensor.shape) for tensor in tensors if isinstance(tensor, Tensor)]
 
 
-def _arguments(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
-    """The arguments by name of the schema, with values in place of nodes."""
+def arguments_of(node: fx.Node, values: Mapping[fx.Node, Any]) -> dict[str, Any]:
+    """The arguments of a call by name of the schema, with values in place of nodes."""
     assert isinstance(node.target, torch._ops.OpOverload)
     schema = node.target._schema.arguments
     given = {**dict(zip([a.name for a in schema], node.args, strict=False)), **node.kwargs}
