@@ -34,6 +34,7 @@ from monstera.sparsity.schedules import (
 )
 from monstera.sparsity.scores import magnitude
 from monstera.sparsity.selection import kept_groups
+from monstera.sparsity.shortcuts import layers_with_shortcut
 from monstera.sparsity.shrinking import Cuts, shrink
 from monstera.sparsity.view import PLAIN, Layout, WeightView, find_view, register_view, weight_views
 
@@ -80,6 +81,7 @@ __all__ = [
     "find_view",
     "global_magnitude",
     "kept_groups",
+    "layers_with_shortcut",
     "load_masks",
     "magnitude",
     "pattern",

@@ -170,9 +170,9 @@ def _cut(tensor: Tensor, dims: Mapping[int, Sequence[int]]) -> Tensor:
 
 def _replace(module: nn.Module, new: Mapping[int, Tensor]) -> None:
     """Put new tensors where the old ones are, and correct the sizes that the module knows of."""
-    stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-    for store in stores:
-        store.update({name: new[id(t)] for name, t in store.items() if id(t) in new})
+    for store in (module._parameters, module._buffers):
+        changed: dict[str, Any] = {name: new[id(t)] for name, t in store.items() if id(t) in new}
+        store.update(changed)
     weight = module._parameters.get("weight")
     if weight is None:
         return
