@@ -54,7 +54,7 @@ def axes_of(ledger: Ledger, node: fx.Node, arguments: Arguments, shapes: Sequenc
     """
     name = operator_name(node)
     given = [v for argument in arguments.values() for v in _values(argument)]
-    if not any(value.axes for value in given):
+    if not any(value.axes for value in given) or _only_looks(node, shapes):
         return [()] * len(shapes)
     if name in MOVEMENTS and arguments.get("self") is given[0]:
         if len(given) > (2 if name.endswith("_as") else 1):
@@ -70,6 +70,11 @@ def operator_name(node: fx.Node) -> str:
     target = node.target
     name = target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else str(target)
     return name if name.startswith("_") or not name.endswith("_") else name.removesuffix("_")
+
+
+def _only_looks(node: fx.Node, shapes: Sequence[Shape]) -> bool:
+    """Whether a node is a check, such as those that export inserts: no result, and nothing is written to."""
+    return not shapes and isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.is_mutable
 
 
 def _values(argument: Any) -> list[Value]:

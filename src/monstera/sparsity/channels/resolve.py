@@ -53,6 +53,10 @@ def resolve(ledger: Ledger) -> Resolved:
     for one, other, where in ledger.ties:
         _check_tie(resolved, one, other, where, reasons)
     kinds = _kinds(ledger, resolved, reasons)
+    seen = np.unique(np.concatenate([classes[axis.atoms].reshape(-1) for axis in ledger.seen] or [classes[:0]]))
+    for channel in np.setdiff1d(np.unique(classes), seen).tolist():
+        # Rows of a table of positions beyond the example's length, say: other inputs will read them.
+        reasons.setdefault(channel, "the example does not reach it")
     free = np.setdiff1d(np.unique(classes), np.array(list(reasons), np.int64))
     order = free[np.argsort(kinds[free], kind="stable")]
     groups = np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1) if len(order) else []
