@@ -178,11 +178,6 @@ def shuffled(x: Tensor) -> Tensor:
     return x.view(2, 2, 4, 4, 4).transpose(1, 2).reshape(2, 8, 4, 4)
 
 
-def against(x: Tensor) -> Tensor:
-    even, odd = x.unflatten(1, (4, 2)).split(1, 2)
-    return torch.cat([even.roll(1, 1), odd.roll(-1, 1)], 2).flatten(1, 2)
-
-
 OPERATORS = {
     "gate": (Gated(), 8, [8]),
     "depthwise": (nn.Conv2d(8, 8, 3, padding=1, groups=8), 8, [8]),
@@ -199,7 +194,8 @@ OPERATORS = {
     "two halves added": (lambda x: x[:, :4] + x[:, 4:], 4, [4]),
     "two halves multiplied the other way round": (lambda x: x[:, :4] * x[:, 4:].flip(1), 4, [4]),
     "channels beside themselves in a ring": (lambda x: x + x.roll(2, 1), 8, [2]),
-    "channels beside themselves in rings that turn against each other": (lambda x: x + against(x), 8, []),
+    # Channels 1, 2, 4 and 3, 6, 5 follow each other in rings that do not turn alike.
+    "channels beside themselves shuffled": (lambda x: x + shuffled(x), 8, []),
     "channels beside themselves turned": (lambda x: x + x.flip(1), 8, [4]),
     "shuffle": (shuffled, 8, [8]),
     "roll": (lambda x: x.roll(3, 1), 8, [8]),
@@ -361,7 +357,7 @@ KINDS = """
 """.split()  # noqa: SIM905
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 20)), min_size=1, max_size=9), st.integers(0, 99))
 def test_random_programs_compute_the_same_with_all_groups_permuted(steps: list[tuple[str, int]], seed: int) -> None:
     model = exact(Program([("conv", 4), *steps]))

@@ -81,6 +81,19 @@ def kept(model: nn.Module, plan: Plan) -> float:
     return float(sum(squares[n][masks[n]].sum() for n in plan) / sum(square.sum() for square in squares.values()))
 
 
+def test_swaps_after_which_less_is_kept_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network("digits_cnn", width=8), torch.randn(2, 1, 8, 8)
+    randomize_(model, x)
+    plan = Plan.uniform(model, "4x1", 0.25)
+    assert pivot(model, x, plan).orders
+    pivoted = copy.deepcopy(model.state_dict())
+    monkeypatch.setattr(pivoting, "_swapped", lambda _sides, channels, random: random.permutation(channels))
+    report = pivot(model, x, plan)
+    assert not report.orders
+    assert report.after == report.before
+    assert all(torch.equal(value, pivoted[name]) for name, value in model.state_dict().items())
+
+
 def test_attention_is_pivoted_within_its_heads() -> None:
     model = network("bert_tiny")
     x = torch.randn(2, 5, 48)

@@ -90,7 +90,7 @@ def test_an_operator_that_is_run_on_nan_hands_it_on(name: str) -> None:
     assert CALLS[name](torch.full((1, 2, 3, 3), torch.nan, dtype=torch.float64)).isnan().all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 20)), min_size=1, max_size=8),
     st.integers(0, 99),
