@@ -15,6 +15,7 @@ _EXPORTS = {
     "Block": "sparsity",
     "BlockColumnRow": "sparsity",
     "BuildError": "compiler",
+    "Cuts": "sparsity",
     "Distill": "pruning",
     "Engine": "runtime",
     "Gradual": "pruning",
@@ -37,10 +38,12 @@ _EXPORTS = {
     "load": "loading",
     "load_masks": "sparsity",
     "pattern": "sparsity",
+    "pivot": "sparsity",
     "preview": "compiler",
     "prune": "pruning",
     "read_tuning": "compiler",
     "save_masks": "sparsity",
+    "shrink": "sparsity",
     "write_tuning": "compiler",
 }
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "Block",
     "BlockColumnRow",
     "BuildError",
+    "Cuts",
     "Distill",
     "Engine",
     "Gradual",
@@ -72,10 +76,12 @@ __all__ = [
     "load",
     "load_masks",
     "pattern",
+    "pivot",
     "preview",
     "prune",
     "read_tuning",
     "save_masks",
+    "shrink",
     "write_tuning",
 ]
 
@@ -97,6 +103,7 @@ if TYPE_CHECKING:
     from monstera.sparsity import (
         Block,
         BlockColumnRow,
+        Cuts,
         Intersection,
         KernelPattern,
         Plan,
@@ -105,7 +112,9 @@ if TYPE_CHECKING:
         Unify,
         load_masks,
         pattern,
+        pivot,
         save_masks,
+        shrink,
     )
 
 

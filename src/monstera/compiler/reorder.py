@@ -10,7 +10,7 @@ understand it: there rows with equal column lists form a group, and a row that d
 reordering serves masks pruned for it. Here a block stores the union of its rows' columns and its price counts the zeros
 this carries, so any mask can gain. The order lives in the table of output rows: no data moves at run time. Permuting
 rows or columns so that pruning keeps more (matrix pivoting, Sredojevic et al. 2017) changes which weights live and is
-not done here: the compiler takes the holes as they are.
+not done here but in `monstera.sparsity.pivoting`: the compiler takes the holes as they are.
 """
 
 from __future__ import annotations

@@ -26,6 +26,7 @@ from monstera.pruning.holes import clear_state_, punch_
 from monstera.pruning.report import Divergence, Progress, PruneReport
 from monstera.pruning.tying import tie_, tie_grads_, tie_state_
 from monstera.sparsity import Plan, Ties
+from monstera.sparsity.attached import attach, detach
 
 
 class Pruner(ABC):
@@ -82,6 +83,7 @@ class Pruner(ABC):
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
+        attach(self.weights.values(), self.name)
 
     # ---- what a method says -----------------------------------------------------------------------------------------
 
@@ -209,6 +211,7 @@ class Pruner(ABC):
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        detach(self.weights.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a new pruner of the same settings needs to go on bit for bit: tensors and plain values only.

@@ -1,4 +1,4 @@
-"""What can be wrong with a view, a pattern, a plan, a mask file or a stored weight.
+"""What can be wrong with a view, a pattern, a plan, a mask file, a stored weight or a rewrite of a model.
 
 All are `ValueError`s with advice in the message.
 """
@@ -27,6 +27,18 @@ class PlanError(ValueError):
 
     def __reduce__(self) -> tuple[type[PlanError], tuple[tuple[str, ...]]]:
         return type(self), (self.problems,)
+
+
+class TraceError(ValueError):
+    """The channels of a model cannot be followed."""
+
+
+class AttachedError(ValueError):
+    """A model must not be rewritten now, as a method works on its parameters."""
+
+
+class ShrinkError(ValueError):
+    """A file of cuts is damaged, or its cuts do not fit a model."""
 
 
 class MaskFileError(ValueError):

@@ -1,0 +1,243 @@
+"""Matrix pivoting: reorder rows and columns of weights, by the channels of the network, so that blocks keep more.
+
+Orders are found by swaps, one group of the channel graph after the other. What a swap gains is known only when blocks
+compete anew, so each weight gets a price for a kept block, the energy of the least one that is kept now, and the gain
+is what a swap adds to `sum over blocks of max(energy - price, 0)`. The swaps of a group are taken if the plan keeps
+more with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from monstera.sparsity.attached import refuse_attached
+from monstera.sparsity.block import Block, NOfM
+from monstera.sparsity.channels import ChannelGroup, Member, channel_graph, permute_
+from monstera.sparsity.channels.graph import named_tensors
+from monstera.sparsity.channels.trace import Example
+from monstera.sparsity.competition import pools
+from monstera.sparsity.plan import Plan
+from monstera.sparsity.scores import magnitude
+from monstera.sparsity.view import Layout
+
+# Of larger groups so many channels are considered at a time, and so many of the blocks that a channel has a part in.
+_CHANNELS = 128
+_BLOCKS = 512
+_ROUNDS = 60
+# Gains below this part of what there is are rounding.
+_TRIFLE = 1e-12
+
+Scores = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Pivoting:
+    """What pivoting did.
+
+    Attributes:
+        before: what the plan keeps of the squared magnitude of the planned weights as they stood, from 0 to 1.
+        after: the same in the new order; never less.
+        orders: for each group of channels that was reordered, by its name, the place where each channel came from.
+    """
+
+    before: float
+    after: float
+    orders: Mapping[str, tuple[int, ...]]
+
+    def __str__(self) -> str:
+        return (
+            f"kept of the squared magnitude: {self.before:.2%} as it stood, {self.after:.2%} pivoted "
+            f"({len(self.orders)} groups of channels reordered)"
+        )
+
+
+def pivot(model: nn.Module, example: Example, plan: Plan, *, sweeps: int = 4) -> Pivoting:
+    """Reorder the channels of a model in place so that the plan keeps more of its weights.
+
+    The model computes the same function, up to rounding: neighbouring layers, norms and residual streams take the same
+    order. Inputs and outputs keep theirs. Do it before optimizer, teacher and pruner exist.
+
+    Args:
+        model: its parameters and buffers are reordered; nothing is pruned.
+        example: an input of the model, or a tuple of all its inputs.
+        plan: which weights will be pruned, how; only blocks of several rows or columns give reason to reorder.
+        sweeps: how often all groups are visited at most; it ends when one sweep finds nothing.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        TraceError: torch.export cannot trace the model.
+        AttachedError: a pruner is attached to a weight.
+
+    Source: R. Sredojevic et al., "Structured Deep Neural Network Pruning via Matrix Pivoting", 2017, of which only the
+    abstract was at hand: criterion and search are ours.
+    """
+    weights = plan.weights(model)
+    tensors = named_tensors(model)
+    refuse_attached(tensors, "reordered")
+    names = {id(tensors[name]): name for name in plan}
+    search = _Search(plan, plan.layouts(model), {name: magnitude(weight) for name, weight in weights.items()})
+    groups = [(group, _planned(group, tensors, names)) for group in channel_graph(model, example)]
+    groups = [(group, members) for group, members in groups if len(group) > 1 and members]
+    before = search.kept(search.scores)
+    orders = {group.name: np.arange(len(group)) for group, _ in groups}
+    for _ in range(sweeps):
+        gained = [search.improve(group, members, orders) for group, members in groups]
+        if not any(gained):
+            break
+    moved = {g.name: (g, orders[g.name].tolist()) for g, _ in groups if (np.diff(orders[g.name]) != 1).any()}
+    for group, order in moved.values():
+        permute_(model, group, order)
+    total = search.total()
+    return Pivoting(
+        before / total, search.kept(search.scores) / total, {name: tuple(order) for name, (_, order) in moved.items()}
+    )
+
+
+def _planned(group: ChannelGroup, tensors: Mapping[str, Tensor], names: Mapping[int, str]) -> dict[str, list[Member]]:
+    """The members of a group that are planned weights, by the name the plan has for them."""
+    found: dict[str, list[Member]] = {}
+    for member in group.members:
+        if name := names.get(id(tensors[member.name])):
+            found.setdefault(name, []).append(member)
+    return found
+
+
+@dataclass(slots=True)
+class _Side:
+    """Part `[channels, k]` of each channel in the k blocks of its place, their energies `[channels, k]`, the price of a
+    block, and which places share blocks: `[channels]`."""
+
+    parts: np.ndarray
+    energies: np.ndarray
+    place: np.ndarray
+    price: float
+
+    def gains(self, chosen: np.ndarray) -> np.ndarray:
+        """What a swap of each two of the chosen places adds, `[chosen, chosen]`."""
+        parts, energies, place = self.parts[chosen], self.energies[chosen], self.place[chosen]
+        worth = np.maximum(energies - self.price, 0).sum(1)
+        gains = np.empty((len(chosen), len(chosen)))
+        for i in range(len(chosen)):
+            change = parts - parts[i]
+            after = np.maximum(energies[i] + change - self.price, 0).sum(1)
+            after += np.maximum(energies - change - self.price, 0).sum(1)
+            gains[i] = np.where(place == place[i], 0, after - worth[i] - worth)
+        return gains
+
+    def swap(self, i: int, j: int) -> None:
+        change = self.parts[j] - self.parts[i]
+        self.energies[self.place == self.place[i]] += change
+        self.energies[self.place == self.place[j]] -= change
+        self.parts[[i, j]] = self.parts[[j, i]]
+
+
+class _Search:
+    """The squared weights in the order of the moment, and the best that is known."""
+
+    def __init__(self, plan: Plan, layouts: Mapping[str, Layout], scores: Scores) -> None:
+        self.plan, self.layouts, self.scores = plan, layouts, scores
+        self.random = np.random.default_rng(0)
+
+    def total(self) -> float:
+        return sum(float(score.sum()) for score in self.scores.values()) or 1.0
+
+    def kept(self, scores: Scores) -> float:
+        """What the plan keeps of the squared magnitude of the weights given, and of what competes with them."""
+        among = [pool for pool in pools(self.plan) if not scores.keys().isdisjoint(pool)]
+        every = {**self.scores, **scores}
+        masks = Plan({name: self.plan[name] for pool in among for name in pool}).masks(every, every, self.layouts)
+        return sum(float(every[name][mask].sum()) for name, mask in masks.items())
+
+    def improve(self, group: ChannelGroup, members: Mapping[str, list[Member]], orders: dict[str, np.ndarray]) -> bool:
+        """Reorder one group if the plan then keeps more; says whether it does."""
+        sides = [side for name, own in members.items() for m in own if (side := self._side(name, m)) is not None]
+        if not sides:
+            return False
+        order = _swapped(sides, len(group), self.random)
+        before = {name: self.scores[name] for name in members}
+        after = dict(before)
+        for name, own in members.items():
+            for member in own:
+                after[name] = member.reordered(after[name], order)
+        if self.kept(after) <= self.kept(before) * (1 + _TRIFLE):
+            return False
+        self.scores |= after
+        orders[group.name] = orders[group.name][order]
+        return True
+
+    def _side(self, name: str, member: Member) -> _Side | None:
+        """How one weight is cut along the channels of a group; None where their order makes no difference."""
+        pattern, layout, score = self.plan[name].pattern, self.layouts[name], self.scores[name]
+        if not isinstance(pattern, Block) or isinstance(pattern.scope, NOfM):
+            return None
+        blocks = pattern.groups(score, layout)
+        energies = np.bincount(blocks.numpy().reshape(-1), score.cpu().numpy().reshape(-1))
+        mask = pattern.mask(score, self.plan[name].density, layout)
+        price = float(energies[np.unique(blocks[mask.cpu()].numpy())].min())
+        return _side_of(_rows(member, score).numpy(), _rows(member, blocks).numpy(), energies, price)
+
+
+def _rows(member: Member, tensor: Tensor) -> Tensor:
+    """`[channels, everything else]`: what belongs to each channel of a member."""
+    front = tensor.cpu().reshape(member.view).movedim(member.dims, tuple(range(len(member.dims))))
+    return front.flatten(0, len(member.dims) - 1)[torch.from_numpy(member.positions)].flatten(1)
+
+
+def _side_of(scores: np.ndarray, blocks: np.ndarray, energies: np.ndarray, price: float) -> _Side | None:
+    """A side from squared weights and numbers of blocks, both `[channels, everything else]`."""
+    first, column = np.unique(blocks[0], return_inverse=True)
+    heads = np.array([np.flatnonzero(column == k)[0] for k in range(len(first))])
+    place = np.unique(blocks[:, heads], axis=0, return_inverse=True)[1].reshape(-1)
+    alike = (blocks == blocks[:, heads][:, column]).all()
+    if not alike or len(np.unique(place)) == 1 or len(np.unique(blocks[:, heads])) == blocks[:, heads].size:
+        # Blocks are cut across channels in no regular way, or hold all of them, or one alone.
+        return None
+    order = np.argsort(column, kind="stable")
+    starts = np.searchsorted(column[order], np.arange(len(first)))
+    parts = np.add.reduceat(scores[:, order], starts, axis=1)
+    return _Side(parts, energies[blocks[:, heads]], place, price)
+
+
+def _swapped(sides: Sequence[_Side], channels: int, random: np.random.Generator) -> np.ndarray:
+    """An order of the channels by swaps that each gain something, taken the best first until there are none."""
+    sides = [_sampled(side, random) for side in sides]
+    order = np.arange(channels)
+    for _ in range(_ROUNDS):
+        chosen = np.arange(channels)
+        if channels > _CHANNELS:
+            chosen = np.sort(random.choice(channels, _CHANNELS, replace=False))
+        swaps = _disjoint(sides, chosen, np.sum([side.gains(chosen) for side in sides], axis=0))
+        for i, j in swaps:
+            order[[i, j]] = order[[j, i]]
+            for side in sides:
+                side.swap(i, j)
+        if not swaps:
+            break
+    return order
+
+
+def _sampled(side: _Side, random: np.random.Generator) -> _Side:
+    if side.parts.shape[1] <= _BLOCKS:
+        return side
+    chosen = np.sort(random.choice(side.parts.shape[1], _BLOCKS, replace=False))
+    return _Side(side.parts[:, chosen], side.energies[:, chosen], side.place, side.price)
+
+
+def _disjoint(sides: Sequence[_Side], chosen: np.ndarray, gains: np.ndarray) -> list[tuple[int, int]]:
+    """The best swaps, as far as they touch no block twice: only then do their gains add up."""
+    trifle = _TRIFLE * max(1e-300, float(np.abs(gains).max(initial=0)))
+    left, right = np.nonzero(np.triu(gains, 1) > trifle)
+    taken: list[tuple[int, int]] = []
+    touched: set[tuple[int, int]] = set()
+    for index in np.argsort(-gains[left, right], kind="stable"):
+        i, j = int(chosen[left[index]]), int(chosen[right[index]])
+        blocks = {(number, int(side.place[k])) for number, side in enumerate(sides) for k in (i, j)}
+        if not blocks & touched:
+            touched |= blocks
+            taken.append((i, j))
+    return taken
