@@ -121,7 +121,7 @@ def test_without_a_dense_network_variants_start_as_the_recipe_says() -> None:
         ({"variants": {}}, "variants: "),
         ({"densities": [0]}, r"densities\.0: .*greater than 0, got 0"),
         ({"variants": {"a": {"sets": {}}}}, r"variants\.a\.sets: is not a field"),
-        ({"variants": {"a": {"set": {"method.nam": "x"}}}}, r"variants\.a: method: "),
+        ({"variants": {"a": {"set": {"method.nam": "x"}}}}, r"variants\.a: method\.name: is missing"),
         ({"recipe": {**RECIPE, "batch_size": 0}}, r"variants\.dense: batch_size: .*got 0"),
         ({"variants": {"dense": {"set": {"method": {"name": "srste"}}}}}, "'dense' is the network that the others"),
         ({"trials": {"seeds": [9]}}, r"trials: .*set data\.held_out"),
