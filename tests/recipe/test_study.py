@@ -196,6 +196,15 @@ def test_a_study_goes_from_trials_to_results_and_does_nothing_twice() -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("tiny").rglob("tiny-*")} == stored
 
 
+def test_a_value_with_which_training_diverges_is_a_result_and_not_chosen() -> None:
+    variants = {"admm": {"set": {"method": {"name": "admm"}}, "tries": {"optimizer.lr": [1e30, 0.05]}}}
+    changes: dict[str, Any] = {"dense": None, "densities": [0.5], "variants": variants}
+    assert "tiny-admm-0.5-trial0, seed 9: the loss is " in _run("trials", changes=changes)
+    assert "2 of 2 are done" in _run("trials", changes=changes)
+    assert "admm-0.5: 0.05 (1e+30: diverged, 0.05: " in _run("choose", changes=changes)
+    assert read_chosen("tiny/study.yaml") == {"admm-0.5": 0.05}
+
+
 def test_sizes_count_the_holes_of_planned_weights_alone() -> None:
     _run("finals", changes={"dense": None}, only=["plain"])
     result = json.loads(Path("tiny/results/tiny-plain-0.5.json").read_text())

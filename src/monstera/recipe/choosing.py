@@ -17,6 +17,8 @@ FORMAT = "monstera.chosen.1"
 def choose(study: Study, path: str | os.PathLike[str]) -> tuple[dict[str, Any], list[str]]:
     """Choose the value of the best held-out accuracy for each name of `Study.tried_at`, of equal ones the first.
 
+    A value with which training diverged has an accuracy of None, and is chosen only where all did.
+
     Returns:
         What was written to `chosen_path`, and the names that trials are missing for: nothing is chosen for these.
 
@@ -34,7 +36,7 @@ def choose(study: Study, path: str | os.PathLike[str]) -> tuple[dict[str, Any], 
                 continue
             accuracy = read_result(Path(cell.recipe.output))["accuracy"]["sparse_mean"]
             entry = found.setdefault(name, {"field": field, "value": value, "tries": []})
-            if all(accuracy > one["accuracy"] for one in entry["tries"]):
+            if all((accuracy or 0) > (one["accuracy"] or 0) for one in entry["tries"]):
                 entry["value"] = value
             entry["tries"].append({"value": value, "accuracy": accuracy})
     values = {name: entry for name, entry in found.items() if name not in missing}

@@ -47,6 +47,19 @@ def make_result(
     }
 
 
+def make_diverged(recipe: Recipe, reason: str) -> dict[str, Any]:
+    """Put together what the file says of a trial whose training came to no end."""
+    return {
+        "format": FORMAT,
+        "name": recipe.name,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "diverged": reason,
+        "accuracy": {"sparse_mean": None},
+        "recipe": recipe.model_dump(mode="json"),
+        "machine": asdict(this_machine()),
+    }
+
+
 def write_result(result: dict[str, Any], path: Path) -> None:
     """Write the result file, whole or not at all."""
     write_json(result, path)

@@ -13,8 +13,9 @@ from typing import Any
 from rich.console import Console
 
 from monstera.recipe.choosing import choose, chosen_path, read_chosen
+from monstera.recipe.errors import DivergedError
 from monstera.recipe.ingredients import Ingredients, gather
-from monstera.recipe.result import done
+from monstera.recipe.result import done, make_diverged, write_result
 from monstera.recipe.running import measure_again, train_all
 from monstera.recipe.study import DENSE, Cell, Study, finals, read_study, trials
 from monstera.zoo.data import data_set
@@ -63,16 +64,22 @@ def run_study(
         for cell in cells:
             measure_again(cell.recipe, things(cell), console)
         return
-    _train(study, cells, things, Path(runs), console)
+    _train(study, cells, things, Path(runs), console, tried=stage == "trials")
 
 
 def _train(
-    study: Study, cells: Sequence[Cell], things: Callable[[Cell], Ingredients], runs: Path, console: Console
+    study: Study,
+    cells: Sequence[Cell],
+    things: Callable[[Cell], Ingredients],
+    runs: Path,
+    console: Console,
+    *,
+    tried: bool,
 ) -> None:
     pending = [cell for cell in cells if not done(cell.recipe)]
     console.print(f"{study.name}: {len(cells) - len(pending)} of {len(cells)} are done", soft_wrap=True)
     for cell in [cell for cell in pending if cell.variant == DENSE]:
-        _train_cell(study, cell, things, runs, console, wait=True)
+        _train_cell(study, cell, things, runs, console, wait=True, tried=False)
     rest = [cell for cell in pending if cell.variant != DENSE]
     # A pattern that does not fit is told now, not hours later.
     for cell in rest:
@@ -80,19 +87,37 @@ def _train(
     elsewhere = 0
     for index, cell in enumerate(rest):
         console.print(f"{study.name}: {index + 1} of {len(rest)}, {cell.recipe.name}", soft_wrap=True)
-        elsewhere += not _train_cell(study, cell, things, runs, console, wait=False)
+        elsewhere += not _train_cell(study, cell, things, runs, console, wait=False, tried=tried)
     if elsewhere:
         console.print(f"{study.name}: {elsewhere} are being run by other processes", soft_wrap=True)
 
 
 def _train_cell(
-    study: Study, cell: Cell, things: Callable[[Cell], Ingredients], runs: Path, console: Console, *, wait: bool
+    study: Study,
+    cell: Cell,
+    things: Callable[[Cell], Ingredients],
+    runs: Path,
+    console: Console,
+    *,
+    wait: bool,
+    tried: bool,
 ) -> bool:
-    """Run a cell, unless another process has done so meanwhile, or does so now: then return False."""
-    with _locked(runs / f"{cell.recipe.name}.lock", wait) as mine:
-        if mine and not done(cell.recipe):
-            train_all(cell.recipe, things(cell), runs / cell.recipe.name, console, cell=cell.facts(study))
-        return mine
+    """Run a cell, unless another process has done so meanwhile, or does so now: then return False.
+
+    That a value which is only `tried` makes training diverge is a result as well.
+    """
+    recipe = cell.recipe
+    with _locked(runs / f"{recipe.name}.lock", wait) as mine:
+        if not mine or done(recipe):
+            return mine
+        try:
+            train_all(recipe, things(cell), runs / recipe.name, console, cell=cell.facts(study))
+        except DivergedError as error:
+            if not tried:
+                raise
+            write_result(make_diverged(recipe, str(error)) | {"cell": cell.facts(study)}, Path(recipe.output))
+            console.print(str(error), soft_wrap=True)
+        return True
 
 
 @contextmanager
@@ -111,7 +136,11 @@ def _locked(path: Path, wait: bool) -> Iterator[bool]:
 def _choose(study: Study, path: str | os.PathLike[str], console: Console) -> None:
     chosen, missing = choose(study, path)
     for name, entry in chosen["values"].items():
-        tries = ", ".join(f"{one['value']}: {one['accuracy']:.2%}" for one in entry["tries"])
+        tries = ", ".join(f"{one['value']}: {_shown(one['accuracy'])}" for one in entry["tries"])
         console.print(f"{name}: {entry['value']} ({tries})", highlight=False, markup=False, soft_wrap=True)
     told = f"; trials are missing, so nothing was chosen for {', '.join(missing)}" if missing else ""
     console.print(f"{chosen_path(path)} written{told}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _shown(accuracy: float | None) -> str:
+    return "diverged" if accuracy is None else f"{accuracy:.2%}"

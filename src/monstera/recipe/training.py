@@ -16,6 +16,7 @@ from monstera.pruning import Pruner
 from monstera.pruning.streams import stream
 from monstera.recipe.augment import augment
 from monstera.recipe.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from monstera.recipe.errors import DivergedError
 from monstera.recipe.ingredients import (
     Ingredients,
     lr_factor,
@@ -60,6 +61,7 @@ def train_seed(
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another recipe.
+        DivergedError: the loss became infinite or NaN.
     """
     run = _Run(recipe, seed, things)
     run.load(load_checkpoint(path, fingerprint(recipe)), path)
@@ -127,6 +129,11 @@ class _Run:
             group["lr"] = self.recipe.optimizer.lr * lr_factor(self.recipe.lr_schedule, self.step, self.steps)
         images, labels = self._batch()
         loss = self._loss(images, labels)
+        if not loss.isfinite():
+            raise DivergedError(
+                f"{self.recipe.name}, seed {self.seed}: the loss is {loss.item()} at step {self.step + 1} of "
+                f"{self.steps}; try a lower optimizer.lr, or a method that pulls less"
+            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

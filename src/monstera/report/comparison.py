@@ -133,5 +133,5 @@ def _tries(chosen: Mapping[str, Any]) -> str:
 
 def _tried(entry: Mapping[str, Any]) -> Iterator[str]:
     for one in entry["tries"]:
-        text = f"{one['value']}: {one['accuracy']:.2%}"
+        text = f"{one['value']}: " + ("diverged" if one["accuracy"] is None else f"{one['accuracy']:.2%}")
         yield f"**{text}**" if one["value"] == entry["value"] else text

@@ -2,8 +2,8 @@
 
 Orders are found by swaps, one group of the channel graph after the other. What a swap gains is known only when blocks
 compete anew, so each weight gets a price for a kept block, the energy of the least one that is kept now, and the gain
-is what a swap adds to `sum over blocks of max(energy - price, 0)`. The swaps of a group are taken if the plan keeps
-more with them.
+is what a swap adds to `sum over blocks of max(energy - price, 0)`. Where neighbours compete (N:M), columns are dealt to
+stripes instead, see `find_permutation`. An order is taken if the plan keeps more with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from monstera.sparsity.channels import ChannelGroup, Member, channel_graph, perm
 from monstera.sparsity.channels.graph import named_tensors
 from monstera.sparsity.channels.trace import Example
 from monstera.sparsity.competition import pools
+from monstera.sparsity.permutation import find_permutation
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.scores import magnitude
 from monstera.sparsity.view import Layout
@@ -29,6 +30,8 @@ from monstera.sparsity.view import Layout
 _CHANNELS = 128
 _BLOCKS = 512
 _ROUNDS = 60
+# Of the search for stripes; more gain little.
+_ESCAPES = 5
 # Gains below this part of what there is are rounding.
 _TRIFLE = 1e-12
 
@@ -65,7 +68,7 @@ def pivot(model: nn.Module, example: Example, plan: Plan, *, sweeps: int = 4) ->
     Args:
         model: its parameters and buffers are reordered; nothing is pruned.
         example: an input of the model, or a tuple of all its inputs.
-        plan: which weights will be pruned, how; only blocks of several rows or columns give reason to reorder.
+        plan: which weights will be pruned, how; blocks of several rows or columns and N:M give reason to reorder.
         sweeps: how often all groups are visited at most; it ends when one sweep finds nothing.
 
     Raises:
@@ -155,10 +158,19 @@ class _Search:
 
     def improve(self, group: ChannelGroup, members: Mapping[str, list[Member]], orders: dict[str, np.ndarray]) -> bool:
         """Reorder one group if the plan then keeps more; says whether it does."""
-        sides = [side for name, own in members.items() for m in own if (side := self._side(name, m)) is not None]
-        if not sides:
+        swapped = self._take(group, members, self._blocks(group, members), orders)
+        dealt = self._take(group, members, self._stripes(members), orders)
+        return swapped or dealt
+
+    def _take(
+        self,
+        group: ChannelGroup,
+        members: Mapping[str, list[Member]],
+        order: np.ndarray | None,
+        orders: dict[str, np.ndarray],
+    ) -> bool:
+        if order is None:
             return False
-        order = _swapped(sides, len(group), self.random)
         before = {name: self.scores[name] for name in members}
         after = dict(before)
         for name, own in members.items():
@@ -169,6 +181,29 @@ class _Search:
         self.scores |= after
         orders[group.name] = orders[group.name][order]
         return True
+
+    def _blocks(self, group: ChannelGroup, members: Mapping[str, list[Member]]) -> np.ndarray | None:
+        """An order in which blocks of several channels keep more."""
+        sides = [side for name, own in members.items() for m in own if (side := self._side(name, m)) is not None]
+        return _swapped(sides, len(group), self.random) if sides else None
+
+    def _stripes(self, members: Mapping[str, list[Member]]) -> np.ndarray | None:
+        """An order in which N:M keeps more, if all weights that read the channels under N:M have the same pattern."""
+        names = [name for name, own in members.items() for member in own if self._competes(name, member)]
+        patterns = {self.plan[name].pattern for name in names}
+        if len(patterns) != 1:
+            return None
+        # The search squares what it gets.
+        weights, layouts = [self.scores[name].sqrt() for name in names], [self.layouts[name] for name in names]
+        return find_permutation(weights, patterns.pop(), layouts, escapes=_ESCAPES).order.numpy()
+
+    def _competes(self, name: str, member: Member) -> bool:
+        """Whether the channels are all the inputs of a weight, whose neighbours compete."""
+        pattern, layout = self.plan[name].pattern, self.layouts[name]
+        if not isinstance(pattern, Block) or not isinstance(pattern.scope, NOfM) or pattern.in_ != 1:
+            return False
+        inputs = member.dim == (0 if layout.transposed else 1) and layout.groups == 1
+        return inputs and np.array_equal(member.positions, np.arange(member.view[member.dims[0]])[:, None])
 
     def _side(self, name: str, member: Member) -> _Side | None:
         """How one weight is cut along the channels of a group; None where their order makes no difference."""
