@@ -193,7 +193,7 @@ class _Search:
         patterns = {self.plan[name].pattern for name in names}
         if len(patterns) != 1:
             return None
-        # The search squares what it gets.
+        # The search takes weights; their signs make no difference to it.
         weights, layouts = [self.scores[name].sqrt() for name in names], [self.layouts[name] for name in names]
         return find_permutation(weights, patterns.pop(), layouts, escapes=_ESCAPES).order.numpy()
 
