@@ -44,8 +44,8 @@ class BlockColumnRow(Pattern):
 
     Example:
         >>> weight = torch.tensor([[4.0, 1.0, 3.0, 0.0], [2.0, 0.0, 1.0, 0.0], [0.0, 5.0, 1.0, 2.0]])
-        >>> BlockColumnRow(3, 2, row_share=0.5).project(weight, 0.25)
-        tensor([[4., 0., 0., 0.],
+        >>> BlockColumnRow(3, 2, row_share=0.5).project(weight, 1 / 3)
+        tensor([[4., 1., 0., 0.],
                 [0., 0., 0., 0.],
                 [0., 5., 0., 0.]])
     """
