@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from monstera.sparsity import AttachedError, TraceError, channel_graph, permute_
+from monstera.pruning import Gradual, hold
+from monstera.sparsity import AttachedError, Plan, TraceError, channel_graph, permute_
 from monstera.sparsity.channels import ChannelGraph, ChannelGroup
 from monstera.zoo import network, randomize_
 
@@ -418,16 +419,18 @@ def test_many_random_programs_compute_the_same_with_all_groups_permuted(
 # ---- rewrites wait -----------------------------------------------------------------------------------------------
 
 
-def test_a_rewrite_is_refused_while_a_pruner_is_attached() -> None:
-    from monstera.pruning import Gradual
-    from monstera.sparsity import Plan
-
+def test_a_rewrite_is_refused_while_a_pruner_or_a_hold_is_attached() -> None:
     model = network("digits_cnn", width=4)
     graph = channel_graph(model, torch.randn(1, 1, 8, 8))
     plan = Plan({"conv2.weight": ("4x1", 0.5)})
     pruner = Gradual(model, torch.optim.SGD(model.parameters(), 0.1), plan, steps=4)
     (group,) = groups(graph, "conv2.weight", 0)
+    conv2 = model.conv2.weight.detach().clone()
     with pytest.raises(AttachedError, match=r"conv2.weight cannot be reordered while Gradual"):
         permute_(model, group, [1, 0, 2, 3])
-    pruner.remove()
+    with hold(model, torch.optim.SGD(model.parameters(), 0.1), {"conv2.weight": conv2 != 0}):
+        pruner.remove()
+        pruner.remove()
+        with pytest.raises(AttachedError, match=r"while hold is attached"):
+            permute_(model, group, [1, 0, 2, 3])
     permute_(model, group, [1, 0, 2, 3])
