@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from monstera.sparsity import AttachedError, TraceError, channel_graph, permute_
+from monstera.pruning import Gradual, hold
+from monstera.sparsity import AttachedError, Plan, TraceError, channel_graph, permute_
 from monstera.sparsity.channels import ChannelGraph, ChannelGroup
 from monstera.zoo import network, randomize_
 
@@ -136,6 +137,45 @@ def test_keys_that_heads_share_have_the_features_of_all_their_queries() -> None:
     assert sizes(graph, "q.weight", 0) == [3, 3]
     assert sizes(graph, "kv.weight", 0) == [3, 3, 3, 3]
     assert sizes(graph, "both.weight", 0) == [7]
+
+
+def test_torchs_own_encoder_layer_is_followed_into_its_heads() -> None:
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Linear(5, 12), nn.Linear(12, 2)
+            self.layer = nn.TransformerEncoderLayer(12, 3, 7, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(self.layer(self.enter(x)))
+
+    graph = assert_nobody_can_tell(exact(Encoder()), torch.randn(2, 6, 5, dtype=torch.float64))
+    assert sizes(graph, "layer.self_attn.in_proj_weight", 0) == [4] * 6
+    assert sizes(graph, "layer.linear1.weight", 0) == [7]
+    assert sizes(graph, "enter.weight", 0) == [12]
+
+
+def test_a_recurrent_layer_fixes_what_it_reads_and_makes() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.inner = nn.Linear(3, 4), nn.Linear(4, 4)
+            self.gru, self.leave = nn.GRU(4, 6, batch_first=True), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(self.gru(self.inner(self.enter(x)))[0])
+
+    model, x = exact(Reads()), torch.randn(2, 5, 3, dtype=torch.float64)
+    graph = assert_nobody_can_tell(model, x)
+    assert [group.name for group in graph] == ["enter.weight[0]"]
+    assert "gru (gru) is an operator that is not known here" in str(graph)
+
+
+def test_pixels_that_were_channels_for_a_while_are_pixels_again() -> None:
+    graph = assert_nobody_can_tell(
+        exact(Between(lambda x: x.flatten(1).view(2, 8, 4, 4))), torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    )
+    assert sizes(graph, "first.weight", 0) == [8]
 
 
 def test_what_stays_is_listed_with_the_operator_that_is_why() -> None:
@@ -379,16 +419,18 @@ def test_many_random_programs_compute_the_same_with_all_groups_permuted(
 # ---- rewrites wait -----------------------------------------------------------------------------------------------
 
 
-def test_a_rewrite_is_refused_while_a_pruner_is_attached() -> None:
-    from monstera.pruning import Gradual
-    from monstera.sparsity import Plan
-
+def test_a_rewrite_is_refused_while_a_pruner_or_a_hold_is_attached() -> None:
     model = network("digits_cnn", width=4)
     graph = channel_graph(model, torch.randn(1, 1, 8, 8))
     plan = Plan({"conv2.weight": ("4x1", 0.5)})
     pruner = Gradual(model, torch.optim.SGD(model.parameters(), 0.1), plan, steps=4)
     (group,) = groups(graph, "conv2.weight", 0)
+    conv2 = model.conv2.weight.detach().clone()
     with pytest.raises(AttachedError, match=r"conv2.weight cannot be reordered while Gradual"):
         permute_(model, group, [1, 0, 2, 3])
-    pruner.remove()
+    with hold(model, torch.optim.SGD(model.parameters(), 0.1), {"conv2.weight": conv2 != 0}):
+        pruner.remove()
+        pruner.remove()
+        with pytest.raises(AttachedError, match=r"while hold is attached"):
+            permute_(model, group, [1, 0, 2, 3])
     permute_(model, group, [1, 0, 2, 3])

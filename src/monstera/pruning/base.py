@@ -210,8 +210,9 @@ class Pruner(ABC):
         """Detach from the optimizer; weights stay as they are."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            detach(self.weights.values(), self.name)
         self._handles = []
-        detach(self.weights.values())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a new pruner of the same settings needs to go on bit for bit: tensors and plain values only.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from monstera.pruning.distributed import part_of, refuse_flattened, whole
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.sparsity import load_masks, save_masks, weight_views
+from monstera.sparsity.attached import attach, detach
 
 
 @final
@@ -27,6 +28,7 @@ class Hold:
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
+        attach([weights[name] for name in masks], "hold")
         self._keep()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -37,6 +39,8 @@ class Hold:
         """Let go: the zeros stay, but later steps may fill them."""
         for handle in self._handles:
             handle.remove()
+        if self._handles:
+            detach([self._weights[name] for name in self.masks], "hold")
         self._handles = []
 
     def __enter__(self) -> Hold:

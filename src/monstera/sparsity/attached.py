@@ -9,20 +9,23 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from monstera.sparsity.errors import AttachedError
 
-# Parameters are known by identity; those of models that are gone leave by themselves.
+# The names of all methods on a parameter. It is known by identity, and leaves by itself when its model is gone.
 _BY_PARAMETER: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def attach(tensors: Iterable[Tensor], name: str) -> None:
     """Say that a method works on these parameters from now on."""
     for tensor in tensors:
-        _BY_PARAMETER[tensor] = name
+        _BY_PARAMETER[tensor] = (*(_BY_PARAMETER.get(tensor) or ()), name)
 
 
-def detach(tensors: Iterable[Tensor]) -> None:
-    """Say that no method works on these parameters any more."""
+def detach(tensors: Iterable[Tensor], name: str) -> None:
+    """Say that a method does not work on these parameters any more; once more does no harm."""
     for tensor in tensors:
-        _BY_PARAMETER.pop(tensor, None)
+        names = list(_BY_PARAMETER.get(tensor) or ())
+        if name in names:
+            names.remove(name)
+            _BY_PARAMETER[tensor] = tuple(names)
 
 
 def refuse_attached(tensors: Mapping[str, Tensor], done: str) -> None:
@@ -31,9 +34,8 @@ def refuse_attached(tensors: Mapping[str, Tensor], done: str) -> None:
     Raises:
         AttachedError: a method is attached to one of the tensors.
     """
-    held = {name: _BY_PARAMETER[tensor] for name, tensor in tensors.items() if tensor in _BY_PARAMETER}
-    if held:
-        name, method = next(iter(held.items()))
+    held = {name: methods for name, tensor in tensors.items() if (methods := _BY_PARAMETER.get(tensor))}
+    for name, (method, *_) in held.items():
         raise AttachedError(
             f"{name} cannot be {done} while {method} is attached to it, which holds masks and copies in the order of "
             f"now; rewrite the model before pruner and optimizer are made, or call finish() or remove() first"

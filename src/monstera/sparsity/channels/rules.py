@@ -309,20 +309,22 @@ def moved(ledger: Ledger, x: Value, source: np.ndarray) -> Axes:
 def _moved(atoms: np.ndarray, lanes: np.ndarray, rest: np.ndarray) -> Axis | str:
     """An axis of what stands at every position after a movement, or a reason why it cannot be followed.
 
-    `rest` is the position along the dimensions that the axis did not cover.
+    `rest` is the position along the dimensions that the axis did not cover. Together with lanes it says what else a
+    position is but a channel: where that is merged into the dimensions of the channels it makes new lanes, and where
+    lanes have come apart from channels they are none any more.
     """
-    code = _ranked(atoms) * (int(lanes.max(initial=0)) + 1) + lanes
-    shape = code.shape
-    dims = [d for d in range(len(shape)) if _varies(code, d)]
+    rest = lanes * (int(rest.max(initial=0)) + 1) + rest
+    dims = [d for d in range(atoms.ndim) if _varies(atoms, d)]
     if not dims:
         return "takes one channel by itself"
+    shape = atoms.shape
     order = [*dims, *(d for d in range(len(shape)) if d not in dims)]
     count = int(np.prod([shape[d] for d in dims]))
-    code, rest, atoms, lanes = (a.transpose(order).reshape(count, -1) for a in (code, rest, atoms, lanes))
-    # Where rows of other dimensions were merged into these, they tell the lanes of a channel apart.
-    lane = _ranked(_ranked(lanes[:, 0]) * (int(rest.max(initial=0)) + 1) + rest[:, 0])
+    atoms, rest = (a.transpose(order).reshape(count, -1) for a in (atoms, rest))
+    lane = _ranked(rest[:, 0])
     first = np.unique(lane, return_index=True)[1]
-    if not np.array_equal(rest[first][lane], rest) or _repeats(lanes[first], rest[first]):
+    # Positions of one lane must be one in all rows beside them, and those of two lanes never.
+    if not np.array_equal(rest[first][lane], rest) or _repeats(rest[first]):
         return "mixes it with other dimensions"
     sizes = [size if d in dims else 1 for d, size in enumerate(shape)]
     return Axis(atoms[:, 0].reshape(sizes), lane.reshape(sizes))
@@ -342,10 +344,9 @@ def _ranked(values: np.ndarray) -> np.ndarray:
     return np.unique(values, return_inverse=True)[1].reshape(values.shape)
 
 
-def _repeats(lanes: np.ndarray, rest: np.ndarray) -> bool:
-    """Whether two lanes of a channel are the same position somewhere."""
-    pairs = _ranked(lanes) * (int(rest.max(initial=0)) + 1) + rest
-    ordered = np.sort(pairs, 0)
+def _repeats(lanes: np.ndarray) -> bool:
+    """Whether two lanes are the same position in some row; `[lanes, rows]`."""
+    ordered = np.sort(lanes, 0)
     return bool((ordered[1:] == ordered[:-1]).any())
 
 

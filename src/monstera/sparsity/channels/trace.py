@@ -37,7 +37,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
         TraceError: torch.export cannot trace the model.
     """
     args = example if isinstance(example, tuple) else (example,)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model), _attention_in_full(), torch.no_grad():
         try:
             program = torch.export.export(model, args, strict=False)
         except Exception as error:
@@ -58,6 +58,17 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _attention_in_full() -> Iterator[None]:
+    """Without torch's fast path of attention, which is one operator that hides all layers."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _parameters(model: nn.Module, program: ExportedProgram) -> dict[str, str]:

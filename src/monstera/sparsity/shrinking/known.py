@@ -7,6 +7,7 @@ multiplies. Of other operators nothing is known.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def known_values(program: torch.export.ExportedProgram, tensors: Mapping[str, Te
 
 def uniform(known: Tensor, dims: tuple[int, ...]) -> Tensor:
     """For every position along `dims`, flattened, the number that stands there everywhere, else NaN."""
-    front = known.movedim(dims, tuple(range(len(dims)))).flatten(0, len(dims) - 1).flatten(1)
+    count = prod(known.shape[d] for d in dims)
+    front = known.movedim(dims, tuple(range(len(dims)))).reshape(count, -1)
     low, high = front.amin(1), front.amax(1)
     return torch.where(low == high, low, torch.nan)
 
