@@ -186,6 +186,23 @@ def test_depthwise_filters_go_with_their_channel() -> None:
     assert smaller[2].bias is not None
 
 
+def test_a_convolution_that_makes_several_channels_of_each_is_left_as_it_is() -> None:
+    layers = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 12, 3, groups=6), nn.Conv2d(12, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    model = exact(nn.Sequential(*layers))
+    dead(model, "2", [1], 0.3)
+    smaller, cuts = small_and_same(model, torch.randn(1, 3, 5, 5, dtype=torch.float64))
+    assert (smaller[1].groups, smaller[1].in_channels, smaller[1].out_channels) == (6, 6, 12)
+    assert smaller[2].out_channels == 3
+    assert not cuts.stayed
+
+
+def test_a_norm_without_factors_knows_its_size_by_its_statistics() -> None:
+    model = exact(nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6, affine=False), nn.Linear(6, 2)))
+    model[2].weight.data[:, 2] = 0
+    smaller, _ = small_and_same(model, torch.randn(5, 3, dtype=torch.float64))
+    assert (smaller[1].num_features, len(smaller[1].running_mean)) == (5, 5)
+
+
 def test_heads_lose_as_many_values_each_and_queries_stay() -> None:
     x = torch.randn(2, 5, 48)
     model = randomize_(network("bert_tiny"), x).double().eval()

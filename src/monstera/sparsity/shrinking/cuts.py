@@ -174,18 +174,20 @@ def _replace(module: nn.Module, new: Mapping[int, Tensor]) -> None:
         changed: dict[str, Any] = {name: new[id(t)] for name, t in store.items() if id(t) in new}
         store.update(changed)
     weight = module._parameters.get("weight")
+    if isinstance(module, _BATCH_NORMS):
+        # Of a norm without factors only the statistics know.
+        sized = module.running_mean if weight is None else weight
+        module.num_features = module.num_features if sized is None else len(sized)
     if weight is None:
         return
     if isinstance(module, _CONVOLUTIONS):
-        if module.groups > 1 and weight.shape[1] == 1 and module.groups == module.in_channels:
+        if module.groups == module.in_channels == module.out_channels > 1:
             module.groups = len(weight)
         module.out_channels, module.in_channels = len(weight), weight.shape[1] * module.groups
     elif isinstance(module, _TRANSPOSED):
         module.in_channels, module.out_channels = len(weight), weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, _BATCH_NORMS):
-        module.num_features = len(weight)
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = weight.shape[1]
     elif isinstance(module, nn.PReLU):
