@@ -249,6 +249,26 @@ def test_where_the_code_counts_on_a_size_channels_stay_and_are_told() -> None:
     assert any("counts.first.weight[0]: 1 channels cannot go: the module's code counts" in line for line in cuts.stayed)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_is_shrunk_and_differs_by_its_rounding(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(8, 32), nn.Sigmoid(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4))
+    model.load_state_dict({name: torch.randn(t.shape) for name, t in model.state_dict().items()})
+    dead(model, "0", list(range(0, 32, 2)), 0.7)
+    model.to(dtype)
+    x = torch.randn(5, 8, dtype=dtype)
+    smaller, cuts = shrink(model, x)
+    assert smaller[0].out_features == 16
+    assert not cuts.stayed
+    scale = float(model(x).detach().abs().max())
+    torch.testing.assert_close(smaller(x), model(x), rtol=0, atol=8 * torch.finfo(dtype).eps * scale)
+
+
+def test_what_is_known_lies_where_the_program_runs() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).to("meta")
+    program = trace(model, torch.zeros(1, 3, device="meta")).program
+    assert {t.device.type for t in known_values(program, dict(model.named_parameters())).values()} == {"meta"}
+
+
 def test_nothing_to_cut_gives_an_equal_copy() -> None:
     model = exact(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
     smaller, cuts = small_and_same(model, torch.randn(5, 3, dtype=torch.float64))

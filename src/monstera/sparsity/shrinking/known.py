@@ -81,7 +81,7 @@ def _nothing(node: fx.Node) -> Any:
         return [None] * len(value)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return None
-    return torch.full(tuple(value.shape), torch.nan, dtype=value.dtype)
+    return torch.full(tuple(value.shape), torch.nan, dtype=value.dtype, device=value.device)
 
 
 def _copied(args: tuple[Any, ...]) -> tuple[Any, ...]:
