@@ -121,6 +121,16 @@ def _output(found) -> object:
 # ---- what goes ---------------------------------------------------------------------------------------------------
 
 
+def test_what_one_round_refuses_and_the_next_takes_is_not_told_to_stay() -> None:
+    layers = nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 2)
+    model = exact(nn.Sequential(*layers))
+    dead(model, "0", [1], 0.5)
+    model[2].weight.data[3] = 0
+    smaller, cuts = small_and_same(model, torch.randn(5, 4, dtype=torch.float64))
+    assert (smaller[2].in_features, smaller[2].out_features, len(smaller[2].bias)) == (5, 4, 4)
+    assert not cuts.stayed
+
+
 def test_what_dead_filters_emit_goes_into_the_next_bias() -> None:
     model = exact(nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 3)))
     dead(model, "0", [1, 4], 0.5)
@@ -308,6 +318,8 @@ def test_cuts_of_another_model_are_refused() -> None:
         cuts.apply_(nn.Linear(2, 2))
     with pytest.raises(ShrinkError, match="no module 'head'"):
         Cuts({}, ("head",)).apply_(model)
+    with pytest.raises(ShrinkError, match="of 99 parameters, but it has"):
+        Cuts({"conv2.weight": {0: (0, 1)}}, parameters=(99, 90)).apply_(model)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 

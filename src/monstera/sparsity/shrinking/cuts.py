@@ -36,7 +36,7 @@ class Cuts:
         biases: modules that get a bias, for what channels that are gone had added to theirs.
         stayed: channels that emit the same number whatever the input is and are kept nevertheless, and why; told to
             people, not written to the file.
-        parameters: how many there were before, and are now.
+        parameters: how many there were before, and are now; 0 where that is not known.
     """
 
     kept: Kept
@@ -58,10 +58,13 @@ class Cuts:
             `model`.
 
         Raises:
-            ShrinkError: it has other parameters, or of other shapes, than these cuts are of.
+            ShrinkError: it lacks parameters or indices that are kept, or has more or fewer in all.
             AttachedError: a pruner is attached to one of them.
         """
         tensors = _named(model)
+        size, before = sum(p.numel() for p in model.parameters()), self.parameters[0]
+        if before and size != before:
+            raise ShrinkError(f"these cuts are of another model: of {before:,} parameters, but it has {size:,}")
         if problems := [p for name, dims in self.kept.items() if (p := _misfit(name, dims, tensors))]:
             raise ShrinkError("these cuts are of another model:\n  - " + "\n  - ".join(problems))
         refuse_attached({name: tensors[name] for name in self.kept}, "cut")

@@ -54,8 +54,9 @@ def shrink(model: nn.Module, example: Example) -> tuple[nn.Module, Cuts]:
     args = example if isinstance(example, tuple) else (example,)
     small, cuts = copy.deepcopy(model), Cuts({})
     expected = [_run(model, inputs) for inputs in (args, _noise(args))]
-    refused: dict[str, str] = {}
     while True:
+        # What one round refuses may go in the next, when others have gone.
+        refused: dict[str, str] = {}
         traced = trace(small, args)
         layers = {f"{name}.weight": name for name, layer in small.named_modules() if isinstance(layer, BIASED)}
         choice = choose(traced, known_values(traced.program, named_tensors(small)), layers)
