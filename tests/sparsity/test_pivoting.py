@@ -62,7 +62,9 @@ def check_trained(pattern: str, density: float) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.sampled_from(["2x1", "4x1", "1x2", "2x2", "3x2", "2x2x9", "4x1@network", "2x1@1:2", "bcr4x4", "unify2x1", "2x2&int4"]),
+    st.sampled_from(
+        ["2x1", "4x1", "1x2", "2x2", "3x2", "2x2x9", "4x1@network", "2x1@1:2", "bcr4x4", "unify2x1", "2x2&int4"]
+    ),
     st.sampled_from([0.1, 0.25, 0.5]),
     st.integers(0, 99),
 )

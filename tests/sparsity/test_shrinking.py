@@ -90,6 +90,28 @@ def test_an_operator_that_is_run_on_nan_hands_it_on(name: str) -> None:
     assert CALLS[name](torch.full((1, 2, 3, 3), torch.nan, dtype=torch.float64)).isnan().all()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda x, _: x.long().to(x), id="cast to whole numbers and back"),
+        pytest.param(lambda x, w: torch.addmm(w, x, w, alpha=-1), id="product times less than 0"),
+    ],
+)
+def test_what_depends_on_the_input_is_not_taken_for_known(call) -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return call(x, self.weight) * 1.0
+
+    model = Calls()
+    found = known_values(trace(model, torch.ones(2, 2)).program, dict(model.named_parameters()))
+    result = next(node for node in reversed(found) if node.op == "call_function")
+    assert found[result] is None or found[result].isnan().all()
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 20)), min_size=1, max_size=8),
