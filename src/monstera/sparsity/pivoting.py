@@ -71,8 +71,8 @@ def pivot(model: nn.Module, example: Example, plan: Plan, *, sweeps: int = 4) ->
     Args:
         model: its parameters and buffers are reordered; nothing is pruned.
         example: an input of the model, or a tuple of all its inputs.
-        plan: which weights will be pruned, how; blocks of several rows or columns and N:M give reason to reorder, and do
-            so under constraints on values.
+        plan: which weights will be pruned, how; blocks of several rows or columns and N:M give reason to reorder,
+            also under constraints on values.
         sweeps: how often all groups are visited at most; it ends when one sweep finds nothing.
 
     Raises:
