@@ -132,6 +132,19 @@ def test_where_the_shortcut_is_a_layer_it_has_to_stay() -> None:
     assert not [name for name in names if "downsample" in name]
 
 
+def test_a_factor_stays_although_the_other_passes_fewer_layers() -> None:
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.gate, self.inner = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return x * self.gate(x + self.inner(x)).relu()
+
+    assert layers_with_shortcut(Gated(), torch.randn(2, 4)) == ("inner.weight",)
+
+
 def test_in_an_encoder_all_but_nothing_may_vanish_as_every_layer_is_beside_a_shortcut() -> None:
     names = layers_with_shortcut(network("bert_tiny"), torch.zeros(1, 3, 48))
     assert len(names) == 12

@@ -227,6 +227,19 @@ def test_patterns_that_cannot_be_served_are_refused_all_at_once_and_say_why() ->
         SPP(model, optimizer, Plan({"0.weight": (Block(4, 1, scope=NOfM(2, 4)),)}), steps=80)
 
 
+@pytest.mark.parametrize("name", ["unify4x1u0.9", "4x1&int4", "4x1@network&unify2x1"])
+def test_values_are_tied_from_hardening_on(name: str) -> None:
+    model, optimizer = _model()
+    plan = Plan({"0.weight": (name, 0.25)})
+    pruner = SPP(model, optimizer, plan, steps=80, update_every=1)
+    _train(model, optimizer, 0, 40)
+    assert pruner.phase == "tune"
+    for step in range(40, 80):
+        assert plan.verify(model).ok
+        _train(model, optimizer, step, step + 1)
+    pruner.finish()
+
+
 def test_patterns_that_a_network_mines_from_its_weights_are_refused() -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -91,6 +91,18 @@ def test_no_choice_of_groups_with_their_values_tied_is_nearer(
     assert distance == pytest.approx(float(weight.square().sum() - best), abs=1e-9)
 
 
+@settings(max_examples=20)
+@given(st.one_of(BOTH.filter(lambda name: "bcr" not in name), st.just("unify4x1")), weights())
+def test_groups_and_sums_are_those_of_the_holes(name: str, weight: Tensor) -> None:
+    both = pattern(name)
+    holes = both.holes if isinstance(both, Intersection) else Block(4, 1)
+    assert torch.equal(both.groups(weight), holes.groups(weight))
+    squares = weight.double().square()
+    (sums,) = both.sums(squares)
+    of = both.groups(weight).flatten()
+    torch.testing.assert_close(sums.flatten(), torch.bincount(of, squares.flatten())[of])
+
+
 def test_a_group_is_worth_what_it_saves_not_its_norm() -> None:
     weight = torch.tensor([[6.0, 3.5, 1.0], [0.0, -4.5, 1.0]])
     # Norms 36, 32.5 and 2; with one magnitude a block saves 2 * 3^2, 2 * 4^2 and 2.

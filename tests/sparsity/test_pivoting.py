@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from monstera.pruning import Gradual
-from monstera.sparsity import AttachedError, Plan, PlanError, pivot, pivoting
+from monstera.sparsity import AttachedError, Plan, PlanError, pivot, pivoting, shrink
 from monstera.zoo import load_cifar_resnet_state, network, randomize_
 from monstera.zoo.data import DataMissingError, data_root
 
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 # What docs/methods/pivoting.md says: percent of the squared magnitude that is kept as it stood, and pivoted.
 KEPT = {
     ("4x1", 0.25): (55.75, 58.01),
@@ -61,7 +62,9 @@ def check_trained(pattern: str, density: float) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.sampled_from(["2x1", "4x1", "1x2", "2x2", "3x2", "2x2x9", "4x1@network", "2x1@1:2", "bcr4x4"]),
+    st.sampled_from(
+        ["2x1", "4x1", "1x2", "2x2", "3x2", "2x2x9", "4x1@network", "2x1@1:2", "bcr4x4", "unify2x1", "2x2&int4"]
+    ),
     st.sampled_from([0.1, 0.25, 0.5]),
     st.integers(0, 99),
 )
@@ -82,6 +85,31 @@ def kept(model: nn.Module, plan: Plan) -> float:
     masks, weights = plan.masks(model), plan.weights(model)
     squares = {name: weight.detach().square() for name, weight in weights.items()}
     return float(sum(squares[n][masks[n]].sum() for n in plan) / sum(square.sum() for square in squares.values()))
+
+
+@pytest.mark.parametrize(("pattern", "density"), [("4x1&int4", 0.25), ("unify4x1", 0.25), ("2:4&int4", 0.5)])
+def test_constraints_on_values_are_pivoted_by_their_holes(pattern: str, density: float) -> None:
+    x = torch.randn(2, 1, 8, 8)
+    model = randomize_(network("digits_cnn", width=16), x).bfloat16().eval()
+    before, plan = copy.deepcopy(model), Plan.uniform(model, pattern, density)
+    report = pivot(model, x.bfloat16(), plan)
+    assert report.after > report.before + 0.005
+    assert_same(model.double(), before.double(), x.double())
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+def test_a_model_is_pivoted_and_shrunk_where_it_lies(device: str) -> None:
+    x = torch.randn(2, 1, 8, 8)
+    model = randomize_(network("digits_cnn", width=8), x).double().eval()
+    model.conv2.weight.data[3] = 0
+    model.bn2.bias.data[3] = -9
+    model, x = model.to(device), x.double().to(device)
+    before = copy.deepcopy(model)
+    assert pivot(model, x, Plan.uniform(model, "4x1", 0.25)).orders
+    assert_same(model, before, x)
+    smaller, _ = shrink(model, x)
+    assert smaller.bn2.num_features == 7
+    assert_same(smaller, before, x)
 
 
 def test_swaps_after_which_less_is_kept_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,7 @@ def test_a_name_stands_for_exactly_one_pattern(quantize: Quantize) -> None:
         (lambda: pattern("int16"), "from 2 to 8"),
         (lambda: Quantize(4, "filter"), "channel.*layer"),  # pyright: ignore[reportArgumentType]
         (lambda: Quantize(4).project(torch.tensor([[1.0, torch.nan]])), "NaN"),
+        (lambda: Quantize(4).project(torch.tensor([[1.0, torch.inf]])), "infinite"),
         (lambda: Quantize(4).project(torch.ones(2, 2), 0.5), "'4x1&int4'"),
     ],
 )

@@ -90,6 +90,28 @@ def test_an_operator_that_is_run_on_nan_hands_it_on(name: str) -> None:
     assert CALLS[name](torch.full((1, 2, 3, 3), torch.nan, dtype=torch.float64)).isnan().all()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda x, _: x.long().to(x), id="cast to whole numbers and back"),
+        pytest.param(lambda x, w: torch.addmm(w, x, w, alpha=-1), id="product times less than 0"),
+    ],
+)
+def test_what_depends_on_the_input_is_not_taken_for_known(call) -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return call(x, self.weight) * 1.0
+
+    model = Calls()
+    found = known_values(trace(model, torch.ones(2, 2)).program, dict(model.named_parameters()))
+    result = next(node for node in reversed(found) if node.op == "call_function")
+    assert found[result] is None or found[result].isnan().all()
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 20)), min_size=1, max_size=8),
@@ -119,6 +141,16 @@ def _output(found) -> object:
 
 
 # ---- what goes ---------------------------------------------------------------------------------------------------
+
+
+def test_what_one_round_refuses_and_the_next_takes_is_not_told_to_stay() -> None:
+    layers = nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 5, bias=False), nn.ReLU(), nn.Linear(5, 2)
+    model = exact(nn.Sequential(*layers))
+    dead(model, "0", [1], 0.5)
+    model[2].weight.data[3] = 0
+    smaller, cuts = small_and_same(model, torch.randn(5, 4, dtype=torch.float64))
+    assert (smaller[2].in_features, smaller[2].out_features, len(smaller[2].bias)) == (5, 4, 4)
+    assert not cuts.stayed
 
 
 def test_what_dead_filters_emit_goes_into_the_next_bias() -> None:
@@ -186,6 +218,23 @@ def test_depthwise_filters_go_with_their_channel() -> None:
     assert smaller[2].bias is not None
 
 
+def test_a_convolution_that_makes_several_channels_of_each_is_left_as_it_is() -> None:
+    layers = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 12, 3, groups=6), nn.Conv2d(12, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    model = exact(nn.Sequential(*layers))
+    dead(model, "2", [1], 0.3)
+    smaller, cuts = small_and_same(model, torch.randn(1, 3, 5, 5, dtype=torch.float64))
+    assert (smaller[1].groups, smaller[1].in_channels, smaller[1].out_channels) == (6, 6, 12)
+    assert smaller[2].out_channels == 3
+    assert not cuts.stayed
+
+
+def test_a_norm_without_factors_knows_its_size_by_its_statistics() -> None:
+    model = exact(nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6, affine=False), nn.Linear(6, 2)))
+    model[2].weight.data[:, 2] = 0
+    smaller, _ = small_and_same(model, torch.randn(5, 3, dtype=torch.float64))
+    assert (smaller[1].num_features, len(smaller[1].running_mean)) == (5, 5)
+
+
 def test_heads_lose_as_many_values_each_and_queries_stay() -> None:
     x = torch.randn(2, 5, 48)
     model = randomize_(network("bert_tiny"), x).double().eval()
@@ -232,6 +281,26 @@ def test_where_the_code_counts_on_a_size_channels_stay_and_are_told() -> None:
     assert any("counts.first.weight[0]: 1 channels cannot go: the module's code counts" in line for line in cuts.stayed)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_is_shrunk_and_differs_by_its_rounding(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Linear(8, 32), nn.Sigmoid(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4))
+    model.load_state_dict({name: torch.randn(t.shape) for name, t in model.state_dict().items()})
+    dead(model, "0", list(range(0, 32, 2)), 0.7)
+    model.to(dtype)
+    x = torch.randn(5, 8, dtype=dtype)
+    smaller, cuts = shrink(model, x)
+    assert smaller[0].out_features == 16
+    assert not cuts.stayed
+    scale = float(model(x).detach().abs().max())
+    torch.testing.assert_close(smaller(x), model(x), rtol=0, atol=8 * torch.finfo(dtype).eps * scale)
+
+
+def test_what_is_known_lies_where_the_program_runs() -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)).to("meta")
+    program = trace(model, torch.zeros(1, 3, device="meta")).program
+    assert {t.device.type for t in known_values(program, dict(model.named_parameters())).values()} == {"meta"}
+
+
 def test_nothing_to_cut_gives_an_equal_copy() -> None:
     model = exact(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
     smaller, cuts = small_and_same(model, torch.randn(5, 3, dtype=torch.float64))
@@ -271,6 +340,8 @@ def test_cuts_of_another_model_are_refused() -> None:
         cuts.apply_(nn.Linear(2, 2))
     with pytest.raises(ShrinkError, match="no module 'head'"):
         Cuts({}, ("head",)).apply_(model)
+    with pytest.raises(ShrinkError, match="of 99 parameters, but it has"):
+        Cuts({"conv2.weight": {0: (0, 1)}}, parameters=(99, 90)).apply_(model)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 

@@ -136,6 +136,7 @@ class SPP(Pruner):
             self._deal(names, settled(probability, norms, count))
         self._record(decided=sum(count for _, count in self._pools) - before)
         self._show({name: p < 1 for name, p in self.probabilities.items()})
+        self.ties = self.plan.ties(self.weights, self.masks, self.layouts)
         self.dense = {}
 
     def progress(self) -> Progress:

@@ -108,6 +108,14 @@ class Intersection(Pattern):
         """Those of the values, among what the mask keeps."""
         return self.values.ties(weight, mask, layout)
 
+    def groups(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
+        """Those of the holes.
+
+        Raises:
+            PatternError: as for the holes.
+        """
+        return self.holes.groups(weight, layout)
+
     def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:
         """Those of the holes."""
         return self.holes.sums(score, layout)

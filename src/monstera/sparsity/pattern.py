@@ -81,7 +81,7 @@ class Pattern(ABC):
         Raises:
             PatternError: the pattern has no disjoint groups that live or die each by itself.
         """
-        raise PatternError(f"{self} has no disjoint groups that live or die each by itself; a Block has")
+        raise PatternError(f"{self} has no disjoint groups that live or die each by itself; Block and Unify have")
 
     @abstractmethod
     def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:

@@ -21,6 +21,9 @@ from monstera.sparsity.channels import ChannelGroup, Member, channel_graph, perm
 from monstera.sparsity.channels.graph import named_tensors
 from monstera.sparsity.channels.trace import Example
 from monstera.sparsity.competition import pools
+from monstera.sparsity.errors import PatternError
+from monstera.sparsity.intersection import Intersection
+from monstera.sparsity.pattern import Pattern
 from monstera.sparsity.permutation import find_permutation
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.scores import magnitude
@@ -68,7 +71,8 @@ def pivot(model: nn.Module, example: Example, plan: Plan, *, sweeps: int = 4) ->
     Args:
         model: its parameters and buffers are reordered; nothing is pruned.
         example: an input of the model, or a tuple of all its inputs.
-        plan: which weights will be pruned, how; blocks of several rows or columns and N:M give reason to reorder.
+        plan: which weights will be pruned, how; blocks of several rows or columns and N:M give reason to reorder,
+            also under constraints on values.
         sweeps: how often all groups are visited at most; it ends when one sweep finds nothing.
 
     Raises:
@@ -83,7 +87,7 @@ def pivot(model: nn.Module, example: Example, plan: Plan, *, sweeps: int = 4) ->
     tensors = named_tensors(model)
     refuse_attached(tensors, "reordered")
     names = {id(tensors[name]): name for name in plan}
-    search = _Search(plan, plan.layouts(model), {name: magnitude(weight) for name, weight in weights.items()})
+    search = _Search(plan, plan.layouts(model), {name: magnitude(weight).cpu() for name, weight in weights.items()})
     groups = [(group, _planned(group, tensors, names)) for group in channel_graph(model, example)]
     groups = [(group, members) for group, members in groups if len(group) > 1 and members]
     before = search.kept(search.scores)
@@ -140,7 +144,7 @@ class _Side:
 
 
 class _Search:
-    """The squared weights in the order of the moment, and the best that is known."""
+    """The squared weights in the order of the moment, on the CPU, and the best that is known."""
 
     def __init__(self, plan: Plan, layouts: Mapping[str, Layout], scores: Scores) -> None:
         self.plan, self.layouts, self.scores = plan, layouts, scores
@@ -190,7 +194,7 @@ class _Search:
     def _stripes(self, members: Mapping[str, list[Member]]) -> np.ndarray | None:
         """An order in which N:M keeps more, if all weights that read the channels under N:M have the same pattern."""
         names = [name for name, own in members.items() for member in own if self._competes(name, member)]
-        patterns = {self.plan[name].pattern for name in names}
+        patterns = {self._holes(name) for name in names}
         if len(patterns) != 1:
             return None
         # The search takes weights; their signs make no difference to it.
@@ -199,27 +203,34 @@ class _Search:
 
     def _competes(self, name: str, member: Member) -> bool:
         """Whether the channels are all the inputs of a weight, whose neighbours compete."""
-        pattern, layout = self.plan[name].pattern, self.layouts[name]
+        pattern, layout = self._holes(name), self.layouts[name]
         if not isinstance(pattern, Block) or not isinstance(pattern.scope, NOfM) or pattern.in_ != 1:
             return False
         inputs = member.dim == (0 if layout.transposed else 1) and layout.groups == 1
         return inputs and np.array_equal(member.positions, np.arange(member.view[member.dims[0]])[:, None])
 
+    def _holes(self, name: str) -> Pattern:
+        pattern = self.plan[name].pattern
+        return pattern.holes if isinstance(pattern, Intersection) else pattern
+
     def _side(self, name: str, member: Member) -> _Side | None:
         """How one weight is cut along the channels of a group; None where their order makes no difference."""
         pattern, layout, score = self.plan[name].pattern, self.layouts[name], self.scores[name]
-        if not isinstance(pattern, Block) or isinstance(pattern.scope, NOfM):
+        if isinstance(pattern.scope, NOfM):
             return None
-        blocks = pattern.groups(score, layout)
-        energies = np.bincount(blocks.numpy().reshape(-1), score.cpu().numpy().reshape(-1))
+        try:
+            blocks = pattern.groups(score, layout)
+        except PatternError:  # no disjoint blocks
+            return None
+        energies = np.bincount(blocks.numpy().reshape(-1), score.numpy().reshape(-1))
         mask = pattern.mask(score, self.plan[name].density, layout)
-        price = float(energies[np.unique(blocks[mask.cpu()].numpy())].min())
+        price = float(energies[np.unique(blocks[mask].numpy())].min())
         return _side_of(_rows(member, score).numpy(), _rows(member, blocks).numpy(), energies, price)
 
 
 def _rows(member: Member, tensor: Tensor) -> Tensor:
     """`[channels, everything else]`: what belongs to each channel of a member."""
-    front = tensor.cpu().reshape(member.view).movedim(member.dims, tuple(range(len(member.dims))))
+    front = tensor.reshape(member.view).movedim(member.dims, tuple(range(len(member.dims))))
     return front.flatten(0, len(member.dims) - 1)[torch.from_numpy(member.positions)].flatten(1)
 
 

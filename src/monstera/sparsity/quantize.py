@@ -126,8 +126,10 @@ class Quantize(Pattern):
 
     def _scales(self, rows: Tensor, dtype: torch.dtype) -> Tensor:
         """A scale for each of `[rows, n]` absolute values, `[rows, 1]`: the one that is there, or the best found."""
-        if rows.isnan().any():
-            raise PatternError(f"{int(rows.isnan().sum())} of {rows.numel()} weights are NaN; check the weights")
+        if not (finite := rows.isfinite()).all():
+            raise PatternError(
+                f"{int((~finite).sum())} of {rows.numel()} weights are NaN or infinite; check the weights"
+            )
         widest = rows.amax(1, keepdim=True) / self.most
         best, least = self._snapped(widest, dtype), torch.full_like(widest, torch.inf)
         for part in _PARTS:

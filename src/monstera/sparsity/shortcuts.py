@@ -9,12 +9,14 @@ from torch import fx, nn
 from monstera.sparsity.channels.operators import PRODUCTS, operator_name
 from monstera.sparsity.channels.trace import Example, Trace, arguments_of, trace
 
+_MULTIPLYING = frozenset([*PRODUCTS, "mul", "div", "true_divide", "scaled_dot_product_attention"])
+
 
 def layers_with_shortcut(model: nn.Module, example: Example) -> tuple[str, ...]:
     """Name the weights of convolutions and linear layers that can all be zero while outputs still depend on inputs.
 
     What has to stay are the layers on the way from inputs to outputs that passes the fewest of them: where both
-    branches of a sum have layers, those of the shorter one stay.
+    branches of a sum have layers, those of the shorter one stay. What is multiplied stays with both its factors.
 
     Args:
         model: read only; it is traced in eval mode.
@@ -55,10 +57,13 @@ def _layers(traced: Trace) -> dict[fx.Node, str]:
 
 
 def _shortest(traced: Trace, layers: Collection[fx.Node]) -> set[fx.Node]:
-    """The nodes on the way to each output that passes the fewest layers; of equal ones the first argument's."""
+    """The nodes on the way to each output that passes the fewest layers; of equal ones the first argument's.
+
+    Where all factors of a product depend on inputs, all are on the way: a branch of zeros would take the other with it.
+    """
     inputs = set(traced.program.graph_signature.user_inputs)
     passed: dict[fx.Node, int] = {}
-    before: dict[fx.Node, fx.Node] = {}
+    before: dict[fx.Node, list[fx.Node]] = {}
     outputs: list[fx.Node] = []
     for node in traced.program.graph.nodes:
         reached = [source for source in node.all_input_nodes if source in passed]
@@ -67,11 +72,13 @@ def _shortest(traced: Trace, layers: Collection[fx.Node]) -> set[fx.Node]:
         elif node.op == "placeholder" and node.name in inputs:
             passed[node] = 0
         elif reached:
-            before[node] = min(reached, key=passed.__getitem__)
-            passed[node] = passed[before[node]] + (node in layers)
-    way = set(outputs)
-    for output in outputs:
-        while output in before:
-            output = before[output]
-            way.add(output)
+            every = operator_name(node) in _MULTIPLYING
+            before[node] = reached if every else [min(reached, key=passed.__getitem__)]
+            passed[node] = sum(passed[source] for source in before[node]) + (node in layers)
+    way: set[fx.Node] = set()
+    while outputs:
+        node = outputs.pop()
+        if node not in way:
+            way.add(node)
+            outputs += before.get(node, ())
     return way

@@ -132,6 +132,10 @@ class Unify(Pattern):
     def _free(self, blocks: int) -> int:
         return blocks - kept_groups(self.unified, blocks)
 
+    def groups(self, weight: Tensor | WeightView, layout: Layout = PLAIN) -> Tensor:
+        """The block of every weight: int64 of the weight's shape, counting from 0 in canonical row-major order."""
+        return self.block.groups(weight, layout)
+
     def sums(self, score: Tensor, layout: Layout = PLAIN) -> list[Tensor]:
         """The sum of a score over the block that every weight is in: one tensor of the score's shape."""
         return self.block.sums(score, layout)

@@ -107,11 +107,11 @@ def _reader(node: fx.Node, traced: Trace, resolved: Resolved, known: Known) -> R
     if axis is None or x is None or w is None or given.get("groups", 1) != 1:
         return None
     channels, _ = resolved.positions(axis)
-    numbers = uniform(x, axis.dims).numpy().astype(np.float64)
+    numbers = uniform(x, axis.dims).cpu().double().numpy()
     other = next((a for a in right.axes if summed[1] in a.dims), None)
     unread = np.zeros(len(channels), bool)
     if other is not None and len(axis.dims) == len(other.dims):
-        unread = (uniform(w, other.dims) == 0).numpy()
+        unread = (uniform(w, other.dims) == 0).cpu().numpy()
     return Reader(node, channels, numbers, unread | (numbers == 0), right.parameter, "")
 
 

@@ -36,7 +36,7 @@ class Cuts:
         biases: modules that get a bias, for what channels that are gone had added to theirs.
         stayed: channels that emit the same number whatever the input is and are kept nevertheless, and why; told to
             people, not written to the file.
-        parameters: how many there were before, and are now.
+        parameters: how many there were before, and are now; 0 where that is not known.
     """
 
     kept: Kept
@@ -58,10 +58,13 @@ class Cuts:
             `model`.
 
         Raises:
-            ShrinkError: it has other parameters, or of other shapes, than these cuts are of.
+            ShrinkError: it lacks parameters or indices that are kept, or has more or fewer in all.
             AttachedError: a pruner is attached to one of them.
         """
         tensors = _named(model)
+        size, before = sum(p.numel() for p in model.parameters()), self.parameters[0]
+        if before and size != before:
+            raise ShrinkError(f"these cuts are of another model: of {before:,} parameters, but it has {size:,}")
         if problems := [p for name, dims in self.kept.items() if (p := _misfit(name, dims, tensors))]:
             raise ShrinkError("these cuts are of another model:\n  - " + "\n  - ".join(problems))
         refuse_attached({name: tensors[name] for name in self.kept}, "cut")
@@ -174,18 +177,20 @@ def _replace(module: nn.Module, new: Mapping[int, Tensor]) -> None:
         changed: dict[str, Any] = {name: new[id(t)] for name, t in store.items() if id(t) in new}
         store.update(changed)
     weight = module._parameters.get("weight")
+    if isinstance(module, _BATCH_NORMS):
+        # Of a norm without factors only the statistics know.
+        sized = module.running_mean if weight is None else weight
+        module.num_features = module.num_features if sized is None else len(sized)
     if weight is None:
         return
     if isinstance(module, _CONVOLUTIONS):
-        if module.groups > 1 and weight.shape[1] == 1 and module.groups == module.in_channels:
+        if module.groups == module.in_channels == module.out_channels > 1:
             module.groups = len(weight)
         module.out_channels, module.in_channels = len(weight), weight.shape[1] * module.groups
     elif isinstance(module, _TRANSPOSED):
         module.in_channels, module.out_channels = len(weight), weight.shape[1] * module.groups
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = weight.shape
-    elif isinstance(module, _BATCH_NORMS):
-        module.num_features = len(weight)
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = weight.shape[1]
     elif isinstance(module, nn.PReLU):

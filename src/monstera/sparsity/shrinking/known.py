@@ -72,7 +72,9 @@ def _known(node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
     if name == "scaled_dot_product_attention":
         return _attended(node, args, kwargs)
     # What is done in place must not change what is known of the operand.
-    return target(*_copied(args), **kwargs) if name in _RUN else _nothing(node)
+    found = target(*_copied(args), **kwargs) if name in _RUN else _nothing(node)
+    # Whole numbers cannot say that they are not known.
+    return None if isinstance(found, Tensor) and not found.is_floating_point() else found
 
 
 def _nothing(node: fx.Node) -> Any:
@@ -81,7 +83,7 @@ def _nothing(node: fx.Node) -> Any:
         return [None] * len(value)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return None
-    return torch.full(tuple(value.shape), torch.nan, dtype=value.dtype)
+    return torch.full(tuple(value.shape), torch.nan, dtype=value.dtype, device=value.device)
 
 
 def _copied(args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -99,7 +101,7 @@ def _product(node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     alone = {name: torch.zeros_like(v) if isinstance(v, Tensor) else v for name, v in given.items()}
     reached = target(**{**alone, left: x.isnan().to(x.dtype), right: (w != 0).to(w.dtype)})
     reached += target(**{**alone, left: (x != 0).to(x.dtype), right: w.isnan().to(w.dtype)})
-    return result.masked_fill(reached > 0, torch.nan)
+    return result.masked_fill(reached != 0, torch.nan)
 
 
 def _normed(result: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -19,8 +19,9 @@ from monstera.sparsity.shrinking.choice import Choice, choose
 from monstera.sparsity.shrinking.cuts import BIASED, Cuts, Kept, add_bias
 from monstera.sparsity.shrinking.known import known_values
 
-# Of the largest output: more than rounding ever moves it.
+# Of the largest output: more than rounding ever moves it, or so many times what the coarsest parameter rounds by.
 _TOLERANCE = 1e-4
+_ROUNDINGS = 8
 
 
 def shrink(model: nn.Module, example: Example) -> tuple[nn.Module, Cuts]:
@@ -53,8 +54,9 @@ def shrink(model: nn.Module, example: Example) -> tuple[nn.Module, Cuts]:
     args = example if isinstance(example, tuple) else (example,)
     small, cuts = copy.deepcopy(model), Cuts({})
     expected = [_run(model, inputs) for inputs in (args, _noise(args))]
-    refused: dict[str, str] = {}
     while True:
+        # What one round refuses may go in the next, when others have gone.
+        refused: dict[str, str] = {}
         traced = trace(small, args)
         layers = {f"{name}.weight": name for name, layer in small.named_modules() if isinstance(layer, BIASED)}
         choice = choose(traced, known_values(traced.program, named_tensors(small)), layers)
@@ -115,7 +117,8 @@ def _cut_and_run(
         found = [_run(small, inputs) for inputs in (args, _noise(args))]
     except Exception as error:
         return f"the module's code counts on their number ({str(error).splitlines()[0]})"
-    if not all(_close(a, b) for few, many in zip(found, expected, strict=True) for a, b in zip(few, many, strict=True)):
+    pairs = [pair for few, many in zip(found, expected, strict=True) for pair in zip(few, many, strict=True)]
+    if not all(_close(a, b, _tolerance(model)) for a, b in pairs):
         return "the module computes something else without them, as its code counts on their number"
     return small, cuts
 
@@ -185,8 +188,13 @@ def _noise(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return pytree.tree_map(noise, args)
 
 
-def _close(found: Tensor, expected: Tensor) -> bool:
+def _tolerance(model: nn.Module) -> float:
+    coarsest = (torch.finfo(p.dtype).eps for p in model.parameters() if p.is_floating_point())
+    return max(_TOLERANCE, _ROUNDINGS * max(coarsest, default=0.0))
+
+
+def _close(found: Tensor, expected: Tensor, within: float) -> bool:
     if found.shape != expected.shape:
         return False
     scale = float(expected.double().abs().max()) if expected.numel() else 0.0
-    return float((found.double() - expected.double()).abs().max() if expected.numel() else 0.0) <= _TOLERANCE * scale
+    return float((found.double() - expected.double()).abs().max() if expected.numel() else 0.0) <= within * scale
