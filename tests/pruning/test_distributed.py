@@ -100,9 +100,22 @@ def test_what_was_saved_of_sharded_weights_goes_on_in_a_single_process(both: lis
         _assert_equal(later["weights"], single[method]["weights"])
 
 
-def test_masks_are_those_of_process_0_also_where_others_see_other_weights(both: list[Any]) -> None:
-    expected = worker.of_process_0(0)
-    assert any(not torch.equal(expected[name], mask) for name, mask in worker.of_process_0(1).items())
+@pytest.mark.parametrize("method", ["ADMM", "SRSTE"])
+def test_tied_weights_end_alike_on_all_processes_and_like_those_of_a_single_one(both: list[Any], method: str) -> None:
+    alone = worker.trained(method, worker.alone, plan=worker.TIED)
+    one, other = (found["tied"][method] for found in both)
+    for case in one:
+        _assert_equal(one[case], other[case])
+    for part in ("weights", "state", "report"):
+        _assert_equal(one["same batches"][part], alone[part])
+    assert one["other batches"]["state"]["ties"].keys() == worker.TIED.keys()
+    assert "the plan holds" in one["other batches"]["report"]
+
+
+def test_masks_and_ties_are_those_of_process_0_also_where_others_see_other_weights(both: list[Any]) -> None:
+    expected, other = worker.of_process_0(0), worker.of_process_0(1)
+    assert any(not torch.equal(expected["masks"][name], mask) for name, mask in other["masks"].items())
+    assert any(not torch.equal(expected["ties"][name][1], factor) for name, (_, factor) in other["ties"].items())
     for found in both:
         _assert_equal(found["of process 0"], expected)
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from monstera.pruning import ADMM, Gradual, Pruner, hold, prune
-from monstera.pruning.distributed import decided
+from monstera.pruning.distributed import decided, tied
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
@@ -27,6 +27,7 @@ from pruning.methods import METHODS, STEPS
 
 CUT = 6
 PLAN = Plan({"0.weight": ("2x1", 0.5), "2.weight": ("7x1", 0.25), "4.weight": ("2:4",)})
+TIED = Plan({"0.weight": ("unify2x1", 0.5), "2.weight": ("7x1&int4", 0.5), "4.weight": ("unify4x1u0.8", 0.5)})
 WHOLE = dcp.StateDictOptions(full_state_dict=True)
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -48,9 +49,9 @@ def alone(model: nn.Module) -> nn.Module:
     return model
 
 
-def attached(method: str, model: nn.Module) -> tuple[torch.optim.Optimizer, Pruner]:
+def attached(method: str, model: nn.Module, plan: Plan = PLAN) -> tuple[torch.optim.Optimizer, Pruner]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.01)
-    return optimizer, METHODS[method](model, optimizer, PLAN)
+    return optimizer, METHODS[method](model, optimizer, plan)
 
 
 def step(wrapped: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -61,11 +62,12 @@ def step(wrapped: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> N
     optimizer.step()
 
 
-def trained(method: str, wrap: Wrap, batches: int = 0, resume: Any = None) -> dict[str, Any]:
+def trained(method: str, wrap: Wrap, batches: int = 0, resume: Any = None, plan: Plan = PLAN) -> dict[str, Any]:
     """What training ends with, and the state at `CUT`; `batches` says from where on batches are taken."""
     model = network()
     wrapped = wrap(model)
-    optimizer, pruner = attached(method, model)
+    optimizer, pruner = attached(method, model, plan)
+    pruner.track_divergence(4)
     cut: list[Any] = resume
     if resume is not None:
         saved = copy.deepcopy(resume)  # torch cuts what it is given in place
@@ -174,12 +176,15 @@ def looked_at_by_one(rank: int) -> list[float]:
     return [pruner.progress().density, *pruner.densities().values()] if rank else []
 
 
-def of_process_0(rank: int) -> dict[str, Tensor]:
+def of_process_0(rank: int) -> dict[str, Any]:
     weights = {
         name: weight * (1 if rank == 0 else -1) ** torch.arange(weight.numel()).view(weight.shape) + rank
         for name, weight in PLAN.weights(network()).items()
     }
-    return decided(PLAN, weights, PLAN.layouts(network()), weights)
+    layouts = PLAN.layouts(network())
+    masks = decided(PLAN, weights, layouts, weights)
+    ties = {name: [t.group, t.factor] for name, t in tied(TIED, weights, masks, layouts).items()}
+    return {"masks": masks, "ties": ties}
 
 
 def digits_read(rank: int, ranks: int) -> float:
@@ -212,6 +217,13 @@ def main(rank: int, folder: Path, methods: list[str]) -> None:
             "sharded": (whole := trained(method, sharded)),
             "resumed": trained(method, sharded, resume=whole["cut"]),
         }
+    found["tied"] = {
+        method: {
+            "other batches": trained(method, DistributedDataParallel, batches=100 * rank, plan=TIED),
+            "same batches": trained(method, DistributedDataParallel, plan=TIED),
+        }
+        for method in ("ADMM", "SRSTE")
+    }
     found["digits"] = digits_read(rank, 2)
     found["one shot"] = one_shot()
     found["statistics"] = statistics(sharded)

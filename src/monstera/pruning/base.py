@@ -17,6 +17,7 @@ from monstera.pruning.distributed import (
     processes,
     refuse_disagreement,
     refuse_flattened,
+    tied,
     whole,
     whole_state,
     whole_weights,
@@ -134,16 +135,22 @@ class Pruner(ABC):
         What is dead stays dead. From now on which weights are tied is fixed, and training moves their scalars.
         """
         self.masks = {name: mask & self.masks[name] for name, mask in self.decide(plan=plan).items()}
-        self.ties = plan.ties(self.weights, self.masks, self.layouts)
+        self.ties = self.bind(self.weights, self.masks, plan)
 
     def decide(self, points: Mapping[str, Tensor] | None = None, plan: Plan | None = None) -> dict[str, Tensor]:
         """The masks of the plan, or of another one, for the weights or for other points: alike on all processes."""
         return decided(plan or self.plan, points or self.weights, self.layouts, self.weights)
 
+    def bind(
+        self, points: Mapping[str, Tensor], masks: Mapping[str, Tensor], plan: Plan | None = None
+    ) -> dict[str, Ties]:
+        """How the plan, or another one, ties what masks keep of points: alike on all processes."""
+        return tied(plan or self.plan, points, masks, self.layouts)
+
     def nearest(self, points: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         """The projection of points of the weights' shapes to a plan, its masks alike on all processes."""
         masks = self.decide(points, plan)
-        ties = plan.ties(points, masks, self.layouts)
+        ties = self.bind(points, masks, plan)
         return {
             name: ties[name].nearest(point) if name in ties else point.masked_fill(~masks[name], 0)
             for name, point in points.items()

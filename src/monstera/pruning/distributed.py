@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from monstera.sparsity import Layout, Plan, find_view
+from monstera.sparsity import Layout, Plan, Ties, find_view
 
 
 def processes() -> int:
@@ -69,9 +69,27 @@ def decided(
         PlanError: see `Plan.masks`; on all processes, as all see the same weights.
     """
     masks = plan.masks({name: whole(point.detach()) for name, point in points.items()}, layouts=layouts)
-    if processes() > 1:
-        masks = {name: _of_process_0(mask) for name, mask in masks.items()}
-    return {name: part_of(mask, like[name]) for name, mask in masks.items()}
+    return {name: part_of(of_process_0(mask, mask.device), like[name]) for name, mask in masks.items()}
+
+
+def tied(
+    plan: Plan, points: Mapping[str, Tensor], masks: Mapping[str, Tensor], layouts: Mapping[str, Layout]
+) -> dict[str, Ties]:
+    """How a plan binds what masks keep of `points`, the same on all processes, as masks are. Collective."""
+    made = plan.ties(points, masks, layouts)
+    return {
+        name: Ties(*(of_process_0(part, part.device) for part in (ties.group, ties.factor)))
+        for name, ties in made.items()
+    }
+
+
+def of_process_0(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor as process 0 has it; it is sent from `device`, as not every backend sends from the CPU. Collective."""
+    if processes() == 1:
+        return tensor
+    sent = tensor.to(device, copy=True).contiguous()
+    dist.broadcast(sent.view(torch.uint8), 0)  # as bytes, which every backend sends
+    return torch.empty_like(tensor).copy_(sent)
 
 
 @contextmanager
@@ -120,12 +138,6 @@ def refuse_flattened(model: nn.Module) -> None:
             "FullyShardedDataParallel joins weights into flat ones, in which no pattern can be seen; "
             "shard the model by torch.distributed.fsdp.fully_shard, which keeps them"
         )
-
-
-def _of_process_0(mask: Tensor) -> Tensor:
-    bits = mask.contiguous().view(torch.uint8)
-    dist.broadcast(bits, 0)
-    return torch.empty_like(mask).copy_(bits.view(torch.bool))
 
 
 def _feed(digest: Any, value: Any) -> None:
