@@ -176,7 +176,8 @@ class Pruner(ABC):
     def track_divergence(self, every: int = 1) -> None:
         """Begin to note, every so many steps, how many weights came into the masks or left them: see `divergences`.
 
-        Costs a copy of the masks. What was noted is part of the state; who loads it goes on, and needs not call this.
+        Keeps the masks of one step more. What was noted is part of the state; who loads it goes on, and needs not call
+        this. With several processes call it on all, as to count sharded masks waits for all.
 
         Raises:
             ValueError: `every` is below 1.
@@ -249,8 +250,8 @@ class Pruner(ABC):
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
         self.masks = {name: self.placed(name, state["masks"][name].to(torch.bool)) for name in self.weights}
-        self._divergence = resumed(self._divergence, state["divergence"], self.step, self.masks)
-        # States from before there were ties have none.
+        self._divergence = resumed(self._divergence, state.get("divergence"), self.step, self.masks)
+        # States from before there were notes or ties have none.
         ties = state.get("ties", {})
         self.ties = {name: Ties(*pair).to(self.weights[name].device) for name, pair in ties.items()}
         self.load_own_state(state)
