@@ -16,7 +16,7 @@ from pruning.methods import METHODS
 
 WORKER = Path(worker.__file__)
 SOURCES = WORKER.parents[2] / "src"
-QUICK = ("ADMM", "GroupLasso, proximal", "SRSTE")
+QUICK = ("ADMM", "GroupLasso, proximal", "SPP", "SRSTE")
 METHOD = pytest.mark.parametrize(
     "method", [pytest.param(method, marks=() if method in QUICK else pytest.mark.full) for method in METHODS]
 )
@@ -120,6 +120,11 @@ def test_masks_and_ties_are_those_of_process_0_also_where_others_see_other_weigh
         _assert_equal(found["of process 0"], expected)
 
 
+def test_probabilities_are_those_of_process_0_also_where_another_ranks_other_weights(both: list[Any]) -> None:
+    assert any(p.any() for p in both[0]["drifted"].values())
+    _assert_equal(both[0]["drifted"], both[1]["drifted"])
+
+
 def test_sharded_weights_are_pruned_at_once_and_held(both: list[Any]) -> None:
     model = worker.network()
     assert both[0]["one shot"]["report"] == str(worker.prune(model, worker.PLAN))
@@ -152,10 +157,13 @@ def test_progress_waits_for_no_other_process(both: list[Any]) -> None:
     [
         (
             "weights",
-            "RuntimeError: ADMM: processes [0] and [1] have different weights or states; make the pruner alike",
+            "RuntimeError: ADMM: processes [0] and [1] have different settings, weights or states; make the pruner "
+            "alike",
         ),
+        ("settings", "RuntimeError: SPP: processes [0] and [1] have different settings, weights or states"),
         ("plans", "RuntimeError: Gradual: processes [0] and [1] have different plans"),
         ("flattened", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
+        ("flattened, SPP", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
         ("flattened, one shot", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
         ("flattened, held", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
         ("unready", "TypeError: Unready: needs whole weights, and these are sharded; train under DDP instead"),

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from monstera.pruning import ADMM, Gradual, Pruner, hold, prune
+from monstera.pruning import ADMM, SPP, Gradual, Pruner, hold, prune
 from monstera.pruning.distributed import decided, tied
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
@@ -108,6 +108,24 @@ def different_plans(rank: int) -> None:
     model = network()
     plan = Plan({"0.weight": ("2x1", 0.25 * (1 + rank))})
     Gradual(model, torch.optim.SGD(model.parameters(), lr=0.1), plan, steps=4)
+
+
+def different_settings(rank: int) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    SPP(model, optimizer, Plan({"2.weight": ("7x1", 0.25)}), steps=40, increment=0.5, seed=rank)
+    step(model, optimizer, 0)
+
+
+def drifted(rank: int) -> dict[str, Tensor]:
+    """What SPP draws where the weights that process 1 ranks have drifted, as last bits do, but far."""
+    model = network()
+    optimizer, pruner = attached("SPP", model)
+    assert isinstance(pruner, SPP)
+    for number in range(4):
+        step(model, optimizer, number)
+        pruner.dense = {name: weight + rank * torch.rand_like(weight) for name, weight in pruner.dense.items()}
+    return pruner.probabilities
 
 
 def flattened(use: Callable[[nn.Module], Any]) -> str:
@@ -229,10 +247,13 @@ def main(rank: int, folder: Path, methods: list[str]) -> None:
     found["statistics"] = statistics(sharded)
     found["skipped"] = skipped(rank)
     found["progress"] = looked_at_by_one(rank)
+    found["drifted"] = drifted(rank)
     found["refused"] = {
         "weights": refusal(lambda: different_weights(rank)),
         "plans": refusal(lambda: different_plans(rank)),
+        "settings": refusal(lambda: different_settings(rank)),
         "flattened": flattened(lambda model: attached("Gradual", model)),
+        "flattened, SPP": flattened(lambda model: attached("SPP", model)),
         "flattened, one shot": flattened(lambda model: prune(model, PLAN)),
         "flattened, held": flattened(lambda model: hold(model, torch.optim.SGD(model.parameters(), lr=0.1))),
         "unready": refusal(lambda: Unready(sharded(network()))),

@@ -269,8 +269,8 @@ class Pruner(ABC):
         if self._skipped:
             return
         if not self._compared and processes() > 1:
-            state = [self.weights, self.masks, self.step, self.own_state()]
-            refuse_disagreement(self.name, "weights or states", state)
+            state = [self.settings(), self.weights, self.masks, self.step, self.own_state()]
+            refuse_disagreement(self.name, "settings, weights or states", state)
         self._compared = True
         grads = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
         scale = getattr(optimizer, "grad_scale", None)
