@@ -134,6 +134,14 @@ def test_sharded_weights_are_pruned_at_once_and_held(both: list[Any]) -> None:
     _assert_equal(both[0]["one shot"], both[1]["one shot"])
 
 
+@pytest.mark.parametrize("what", ["pruned", "held", "finished"])
+def test_weights_that_an_evaluation_left_whole_are_pruned_all_the_same(both: list[Any], what: str) -> None:
+    model = worker.network()
+    for found in both:
+        model.load_state_dict(found["looked at before"][what])
+        assert worker.PLAN.verify(model).ok
+
+
 def test_batch_norm_of_sharded_weights_is_estimated_anew_as_in_one_process(both: list[Any]) -> None:
     expected = worker.statistics(worker.alone)
     assert (expected["1.running_var"] != 1).all()

@@ -157,6 +157,36 @@ def one_shot() -> dict[str, Any]:
     return {"weights": dcp.get_model_state_dict(model, options=WHOLE), "masks": masks, "report": str(report)}
 
 
+def looked_at_before() -> dict[str, Any]:
+    """Sharded as one, and evaluated before it is pruned at once, held, given a pruner, and before that finishes early.
+
+    After a forward pass without a backward one torch leaves the weights of the outermost module whole.
+    """
+    seen = {}
+    for what in ("pruned", "held", "finished"):
+        model = fully_shard(network(), mesh=init_device_mesh("cpu", (2,)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        _evaluate(model)
+        if what == "finished":
+            pruner = METHODS["Gradual"](model, optimizer, PLAN)
+            step(model, optimizer, 0)
+            _evaluate(model)
+            pruner.finish()
+        else:
+            prune(model, PLAN)
+        if what == "held":
+            _evaluate(model)
+            hold(model, optimizer)
+            step(model, optimizer, 0)
+        seen[what] = dcp.get_model_state_dict(model, options=WHOLE)
+    return seen
+
+
+def _evaluate(model: nn.Module) -> None:
+    with torch.no_grad():
+        model(torch.ones(1, 2, 7, 7))
+
+
 def statistics(wrap: Wrap) -> dict[str, Tensor]:
     """What batch norm is left with after pruning at once on given batches."""
     torch.manual_seed(0)
@@ -244,6 +274,7 @@ def main(rank: int, folder: Path, methods: list[str]) -> None:
     }
     found["digits"] = digits_read(rank, 2)
     found["one shot"] = one_shot()
+    found["looked at before"] = looked_at_before()
     found["statistics"] = statistics(sharded)
     found["skipped"] = skipped(rank)
     found["progress"] = looked_at_by_one(rank)

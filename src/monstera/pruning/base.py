@@ -16,7 +16,7 @@ from monstera.pruning.distributed import (
     part_of,
     processes,
     refuse_disagreement,
-    refuse_flattened,
+    reshard,
     tied,
     whole,
     whole_state,
@@ -62,7 +62,7 @@ class Pruner(ABC):
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> None:
         if steps < 1:
             raise ValueError(f"steps: expected at least 1 optimizer step, got {steps}")
-        refuse_flattened(model)
+        reshard(model)
         refuse_disagreement(self.name, "plans", [self.name, plan.to_yaml(), steps])
         self.plan, self.steps, self.step = plan, steps, 0
         self.weights: dict[str, nn.Parameter] = plan.weights(model)

@@ -95,6 +95,7 @@ def of_process_0(tensor: Tensor, device: torch.device) -> Tensor:
 @contextmanager
 def whole_weights(model: nn.Module, plan: Plan) -> Iterator[None]:
     """Let the modules hold their planned weights whole for a while, to be read. Collective."""
+    reshard(model)
     views = [find_view(model, name) for name in plan]
     held = [(view.module, view.parameter, view.weight) for view in views if is_sharded(view.weight)]
     try:
@@ -126,18 +127,23 @@ def refuse_disagreement(who: str, what: str, values: Any) -> None:
         )
 
 
-def refuse_flattened(model: nn.Module) -> None:
-    """Refuse weights that have lost their shape.
+def reshard(model: nn.Module) -> None:
+    """Let a model hold the weights that train: refuse flattened ones, and drop the copies that FSDP2 has made.
+
+    After an evaluation the outermost module of FSDP2 holds copies of its weights, whole, which the next step forgets.
 
     Raises:
         TypeError: the model is wrapped in FullyShardedDataParallel, torch's first FSDP.
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")  # where it was not imported, nothing is wrapped in it
-    if fsdp and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
-        raise TypeError(
-            "FullyShardedDataParallel joins weights into flat ones, in which no pattern can be seen; "
-            "shard the model by torch.distributed.fsdp.fully_shard, which keeps them"
-        )
+    for module in model.modules() if fsdp else ():
+        if isinstance(module, fsdp.FullyShardedDataParallel):
+            raise TypeError(
+                "FullyShardedDataParallel joins weights into flat ones, in which no pattern can be seen; "
+                "shard the model by torch.distributed.fsdp.fully_shard, which keeps them"
+            )
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def _feed(digest: Any, value: Any) -> None:

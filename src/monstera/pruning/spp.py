@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
-from monstera.pruning.distributed import of_process_0, part_of, refuse_flattened, whole
+from monstera.pruning.distributed import of_process_0, part_of, reshard, whole
 from monstera.pruning.pruning_probability import drawn, settled, updated
 from monstera.pruning.report import Progress, Sampling
 from monstera.sparsity import Layout, PatternError, Plan, PlanError, kept_groups
@@ -93,7 +93,7 @@ class SPP(Pruner):
         self.update_every = _interval(update_every, self.harden_step, increment)
         self.history: list[Sampling] = []
         # Refused before hooks are there.
-        refuse_flattened(model)
+        reshard(model)
         self._cuts = _cuts(plan, plan.weights(model), plan.layouts(model))
         super().__init__(model, optimizer, plan, steps)
         self.probabilities = {name: torch.zeros(len(c.first), dtype=torch.float64) for name, c in self._cuts.items()}
