@@ -128,6 +128,24 @@ def test_a_run_stopped_early_is_pruned_and_says_so(tmp_path: Path) -> None:
     assert plan(done.model).verify(done.model).ok
 
 
+def test_training_that_broke_off_begins_anew_with_one_pruner(tmp_path: Path) -> None:
+    class Break(hf.TrainerCallback):
+        def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
+            if state.global_step == 3:
+                raise KeyboardInterrupt
+
+    done = trainer(tmp_path, "ADMM")
+    done.add_callback(Break())
+    with pytest.raises(KeyboardInterrupt):
+        done.train()
+    done.remove_callback(Break)
+    first = callback_of(done).pruner
+    done.train()  # with the optimizer of before
+    assert first is not None
+    assert first.step == 3
+    assert plan(done.model).verify(done.model).ok
+
+
 def test_a_checkpoint_made_without_the_callback_is_refused(tmp_path: Path) -> None:
     first = trainer(tmp_path, "ADMM")
     first.remove_callback(PruningCallback)

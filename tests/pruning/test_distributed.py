@@ -16,7 +16,7 @@ from pruning.methods import METHODS
 
 WORKER = Path(worker.__file__)
 SOURCES = WORKER.parents[2] / "src"
-QUICK = ("ADMM", "GroupLasso, proximal", "SRSTE")
+QUICK = ("ADMM", "GroupLasso, proximal", "SPP", "SRSTE")
 METHOD = pytest.mark.parametrize(
     "method", [pytest.param(method, marks=() if method in QUICK else pytest.mark.full) for method in METHODS]
 )
@@ -100,11 +100,29 @@ def test_what_was_saved_of_sharded_weights_goes_on_in_a_single_process(both: lis
         _assert_equal(later["weights"], single[method]["weights"])
 
 
-def test_masks_are_those_of_process_0_also_where_others_see_other_weights(both: list[Any]) -> None:
-    expected = worker.of_process_0(0)
-    assert any(not torch.equal(expected[name], mask) for name, mask in worker.of_process_0(1).items())
+@pytest.mark.parametrize("method", ["ADMM", "SRSTE"])
+def test_tied_weights_end_alike_on_all_processes_and_like_those_of_a_single_one(both: list[Any], method: str) -> None:
+    alone = worker.trained(method, worker.alone, plan=worker.TIED)
+    one, other = (found["tied"][method] for found in both)
+    for case in one:
+        _assert_equal(one[case], other[case])
+    for part in ("weights", "state", "report"):
+        _assert_equal(one["same batches"][part], alone[part])
+    assert one["other batches"]["state"]["ties"].keys() == worker.TIED.keys()
+    assert "the plan holds" in one["other batches"]["report"]
+
+
+def test_masks_and_ties_are_those_of_process_0_also_where_others_see_other_weights(both: list[Any]) -> None:
+    expected, other = worker.of_process_0(0), worker.of_process_0(1)
+    assert any(not torch.equal(expected["masks"][name], mask) for name, mask in other["masks"].items())
+    assert any(not torch.equal(expected["ties"][name][1], factor) for name, (_, factor) in other["ties"].items())
     for found in both:
         _assert_equal(found["of process 0"], expected)
+
+
+def test_probabilities_are_those_of_process_0_also_where_another_ranks_other_weights(both: list[Any]) -> None:
+    assert any(p.any() for p in both[0]["drifted"].values())
+    _assert_equal(both[0]["drifted"], both[1]["drifted"])
 
 
 def test_sharded_weights_are_pruned_at_once_and_held(both: list[Any]) -> None:
@@ -114,6 +132,14 @@ def test_sharded_weights_are_pruned_at_once_and_held(both: list[Any]) -> None:
         assert torch.equal(mask, model.get_parameter(name) != 0)
         assert not both[0]["one shot"]["weights"][name][~mask].any()
     _assert_equal(both[0]["one shot"], both[1]["one shot"])
+
+
+@pytest.mark.parametrize("what", ["pruned", "held", "finished"])
+def test_weights_that_an_evaluation_left_whole_are_pruned_all_the_same(both: list[Any], what: str) -> None:
+    model = worker.network()
+    for found in both:
+        model.load_state_dict(found["looked at before"][what])
+        assert worker.PLAN.verify(model).ok
 
 
 def test_batch_norm_of_sharded_weights_is_estimated_anew_as_in_one_process(both: list[Any]) -> None:
@@ -139,10 +165,13 @@ def test_progress_waits_for_no_other_process(both: list[Any]) -> None:
     [
         (
             "weights",
-            "RuntimeError: ADMM: processes [0] and [1] have different weights or states; make the pruner alike",
+            "RuntimeError: ADMM: processes [0] and [1] have different settings, weights or states; make the pruner "
+            "alike",
         ),
+        ("settings", "RuntimeError: SPP: processes [0] and [1] have different settings, weights or states"),
         ("plans", "RuntimeError: Gradual: processes [0] and [1] have different plans"),
         ("flattened", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
+        ("flattened, SPP", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
         ("flattened, one shot", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
         ("flattened, held", "TypeError: FullyShardedDataParallel joins weights into flat ones"),
         ("unready", "TypeError: Unready: needs whole weights, and these are sharded; train under DDP instead"),

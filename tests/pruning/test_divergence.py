@@ -74,6 +74,16 @@ def test_a_pruner_that_notes_takes_an_untracked_state_and_keeps_its_own_interval
     assert other.state_dict()["divergence"]["every"] == 3
 
 
+def test_states_from_before_there_were_notes_are_loaded() -> None:
+    model, plan = _network()
+    pruner = ASP(model, _sgd(model), plan, steps=STEPS)
+    state = {key: value for key, value in pruner.state_dict().items() if key not in ("divergence", "ties")}
+    pruner.track_divergence(3)
+    pruner.load_state_dict(state)
+    assert pruner.divergences == []
+    assert pruner.state_dict()["divergence"]["every"] == 3
+
+
 def test_nothing_is_noted_unasked() -> None:
     model, plan = _network()
     optimizer = _sgd(model)

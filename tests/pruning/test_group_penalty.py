@@ -204,6 +204,19 @@ def test_where_groups_overlap_the_weaker_of_a_weights_row_and_column_decides() -
     assert torch.equal(model[0].weight.detach() != 0, expected)
 
 
+def test_constrained_values_are_bound_among_what_a_norm_to_prune_below_has_left() -> None:
+    model, optimizer = _conv()
+    pruner = Reweighted(model, optimizer, _plan("4x1&int4"), steps=3, strength=0.0, prune_below=0.15)
+    for _ in range(3):
+        _still(model, optimizer)
+        for name, ties in pruner.ties.items():
+            weight, mask = pruner.weights[name].detach(), pruner.masks[name]
+            assert not weight[~mask].any()
+            assert not ties.factor[~mask].any()
+    assert pruner.densities()["0.weight"] < 0.49
+    assert pruner.finish().plan.ok
+
+
 def test_a_norm_to_prune_below_only_removes_from_what_the_plan_leaves() -> None:
     masks = {}
     for norm in (0.0, 0.15):

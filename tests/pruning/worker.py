@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from monstera.pruning import ADMM, Gradual, Pruner, hold, prune
-from monstera.pruning.distributed import decided
+from monstera.pruning import ADMM, SPP, Gradual, Pruner, hold, prune
+from monstera.pruning.distributed import decided, tied
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
@@ -27,6 +27,7 @@ from pruning.methods import METHODS, STEPS
 
 CUT = 6
 PLAN = Plan({"0.weight": ("2x1", 0.5), "2.weight": ("7x1", 0.25), "4.weight": ("2:4",)})
+TIED = Plan({"0.weight": ("unify2x1", 0.5), "2.weight": ("7x1&int4", 0.5), "4.weight": ("unify4x1u0.8", 0.5)})
 WHOLE = dcp.StateDictOptions(full_state_dict=True)
 Wrap = Callable[[nn.Module], nn.Module]
 
@@ -48,9 +49,9 @@ def alone(model: nn.Module) -> nn.Module:
     return model
 
 
-def attached(method: str, model: nn.Module) -> tuple[torch.optim.Optimizer, Pruner]:
+def attached(method: str, model: nn.Module, plan: Plan = PLAN) -> tuple[torch.optim.Optimizer, Pruner]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.01)
-    return optimizer, METHODS[method](model, optimizer, PLAN)
+    return optimizer, METHODS[method](model, optimizer, plan)
 
 
 def step(wrapped: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -61,11 +62,12 @@ def step(wrapped: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> N
     optimizer.step()
 
 
-def trained(method: str, wrap: Wrap, batches: int = 0, resume: Any = None) -> dict[str, Any]:
+def trained(method: str, wrap: Wrap, batches: int = 0, resume: Any = None, plan: Plan = PLAN) -> dict[str, Any]:
     """What training ends with, and the state at `CUT`; `batches` says from where on batches are taken."""
     model = network()
     wrapped = wrap(model)
-    optimizer, pruner = attached(method, model)
+    optimizer, pruner = attached(method, model, plan)
+    pruner.track_divergence(4)
     cut: list[Any] = resume
     if resume is not None:
         saved = copy.deepcopy(resume)  # torch cuts what it is given in place
@@ -108,6 +110,24 @@ def different_plans(rank: int) -> None:
     Gradual(model, torch.optim.SGD(model.parameters(), lr=0.1), plan, steps=4)
 
 
+def different_settings(rank: int) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    SPP(model, optimizer, Plan({"2.weight": ("7x1", 0.25)}), steps=40, increment=0.5, seed=rank)
+    step(model, optimizer, 0)
+
+
+def drifted(rank: int) -> dict[str, Tensor]:
+    """What SPP draws where the weights that process 1 ranks have drifted, as last bits do, but far."""
+    model = network()
+    optimizer, pruner = attached("SPP", model)
+    assert isinstance(pruner, SPP)
+    for number in range(4):
+        step(model, optimizer, number)
+        pruner.dense = {name: weight + rank * torch.rand_like(weight) for name, weight in pruner.dense.items()}
+    return pruner.probabilities
+
+
 def flattened(use: Callable[[nn.Module], Any]) -> str:
     model = FullyShardedDataParallel(network(), use_orig_params=True, device_id=torch.device("cpu"))
     return refusal(lambda: use(model))
@@ -135,6 +155,36 @@ def one_shot() -> dict[str, Any]:
         step(model, optimizer, number)
     masks = {name: mask.full_tensor() for name, mask in held.masks.items()}
     return {"weights": dcp.get_model_state_dict(model, options=WHOLE), "masks": masks, "report": str(report)}
+
+
+def looked_at_before() -> dict[str, Any]:
+    """Sharded as one, and evaluated before it is pruned at once, held, given a pruner, and before that finishes early.
+
+    After a forward pass without a backward one torch leaves the weights of the outermost module whole.
+    """
+    seen = {}
+    for what in ("pruned", "held", "finished"):
+        model = fully_shard(network(), mesh=init_device_mesh("cpu", (2,)))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        _evaluate(model)
+        if what == "finished":
+            pruner = METHODS["Gradual"](model, optimizer, PLAN)
+            step(model, optimizer, 0)
+            _evaluate(model)
+            pruner.finish()
+        else:
+            prune(model, PLAN)
+        if what == "held":
+            _evaluate(model)
+            hold(model, optimizer)
+            step(model, optimizer, 0)
+        seen[what] = dcp.get_model_state_dict(model, options=WHOLE)
+    return seen
+
+
+def _evaluate(model: nn.Module) -> None:
+    with torch.no_grad():
+        model(torch.ones(1, 2, 7, 7))
 
 
 def statistics(wrap: Wrap) -> dict[str, Tensor]:
@@ -174,12 +224,15 @@ def looked_at_by_one(rank: int) -> list[float]:
     return [pruner.progress().density, *pruner.densities().values()] if rank else []
 
 
-def of_process_0(rank: int) -> dict[str, Tensor]:
+def of_process_0(rank: int) -> dict[str, Any]:
     weights = {
         name: weight * (1 if rank == 0 else -1) ** torch.arange(weight.numel()).view(weight.shape) + rank
         for name, weight in PLAN.weights(network()).items()
     }
-    return decided(PLAN, weights, PLAN.layouts(network()), weights)
+    layouts = PLAN.layouts(network())
+    masks = decided(PLAN, weights, layouts, weights)
+    ties = {name: [t.group, t.factor] for name, t in tied(TIED, weights, masks, layouts).items()}
+    return {"masks": masks, "ties": ties}
 
 
 def digits_read(rank: int, ranks: int) -> float:
@@ -212,15 +265,26 @@ def main(rank: int, folder: Path, methods: list[str]) -> None:
             "sharded": (whole := trained(method, sharded)),
             "resumed": trained(method, sharded, resume=whole["cut"]),
         }
+    found["tied"] = {
+        method: {
+            "other batches": trained(method, DistributedDataParallel, batches=100 * rank, plan=TIED),
+            "same batches": trained(method, DistributedDataParallel, plan=TIED),
+        }
+        for method in ("ADMM", "SRSTE")
+    }
     found["digits"] = digits_read(rank, 2)
     found["one shot"] = one_shot()
+    found["looked at before"] = looked_at_before()
     found["statistics"] = statistics(sharded)
     found["skipped"] = skipped(rank)
     found["progress"] = looked_at_by_one(rank)
+    found["drifted"] = drifted(rank)
     found["refused"] = {
         "weights": refusal(lambda: different_weights(rank)),
         "plans": refusal(lambda: different_plans(rank)),
+        "settings": refusal(lambda: different_settings(rank)),
         "flattened": flattened(lambda model: attached("Gradual", model)),
+        "flattened, SPP": flattened(lambda model: attached("SPP", model)),
         "flattened, one shot": flattened(lambda model: prune(model, PLAN)),
         "flattened, held": flattened(lambda model: hold(model, torch.optim.SGD(model.parameters(), lr=0.1))),
         "unready": refusal(lambda: Unready(sharded(network()))),

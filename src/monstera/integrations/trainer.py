@@ -60,6 +60,8 @@ class PruningCallback(TrainerCallback):
             )
         if state.is_hyper_param_search:
             raise ValueError("a search for hyper-parameters keeps no checkpoints that a pruner can go on from")
+        if self.pruner is not None:
+            self.pruner.remove()  # training that broke off left it on the optimizer, which the Trainer keeps
         model, optimizer = kwargs["model"], _own(kwargs["optimizer"])
         self.pruner, self.report = self.make(model, optimizer, state.max_steps), None
         if state.global_step > 0:

@@ -31,6 +31,7 @@ class ASP(Pruner):
     """
 
     name = "ASP"
+    works_on_parts = True
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, *, steps: int) -> None:
         super().__init__(model, optimizer, plan, steps)

@@ -16,7 +16,8 @@ from monstera.pruning.distributed import (
     part_of,
     processes,
     refuse_disagreement,
-    refuse_flattened,
+    reshard,
+    tied,
     whole,
     whole_state,
     whole_weights,
@@ -61,7 +62,7 @@ class Pruner(ABC):
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> None:
         if steps < 1:
             raise ValueError(f"steps: expected at least 1 optimizer step, got {steps}")
-        refuse_flattened(model)
+        reshard(model)
         refuse_disagreement(self.name, "plans", [self.name, plan.to_yaml(), steps])
         self.plan, self.steps, self.step = plan, steps, 0
         self.weights: dict[str, nn.Parameter] = plan.weights(model)
@@ -134,16 +135,22 @@ class Pruner(ABC):
         What is dead stays dead. From now on which weights are tied is fixed, and training moves their scalars.
         """
         self.masks = {name: mask & self.masks[name] for name, mask in self.decide(plan=plan).items()}
-        self.ties = plan.ties(self.weights, self.masks, self.layouts)
+        self.ties = self.bind(self.weights, self.masks, plan)
 
     def decide(self, points: Mapping[str, Tensor] | None = None, plan: Plan | None = None) -> dict[str, Tensor]:
         """The masks of the plan, or of another one, for the weights or for other points: alike on all processes."""
         return decided(plan or self.plan, points or self.weights, self.layouts, self.weights)
 
+    def bind(
+        self, points: Mapping[str, Tensor], masks: Mapping[str, Tensor], plan: Plan | None = None
+    ) -> dict[str, Ties]:
+        """How the plan, or another one, ties what masks keep of points: alike on all processes."""
+        return tied(plan or self.plan, points, masks, self.layouts)
+
     def nearest(self, points: Mapping[str, Tensor], plan: Plan) -> dict[str, Tensor]:
         """The projection of points of the weights' shapes to a plan, its masks alike on all processes."""
         masks = self.decide(points, plan)
-        ties = plan.ties(points, masks, self.layouts)
+        ties = self.bind(points, masks, plan)
         return {
             name: ties[name].nearest(point) if name in ties else point.masked_fill(~masks[name], 0)
             for name, point in points.items()
@@ -169,7 +176,8 @@ class Pruner(ABC):
     def track_divergence(self, every: int = 1) -> None:
         """Begin to note, every so many steps, how many weights came into the masks or left them: see `divergences`.
 
-        Costs a copy of the masks. What was noted is part of the state; who loads it goes on, and needs not call this.
+        Keeps the masks of one step more. What was noted is part of the state; who loads it goes on, and needs not call
+        this. With several processes call it on all, as to count sharded masks waits for all.
 
         Raises:
             ValueError: `every` is below 1.
@@ -242,8 +250,8 @@ class Pruner(ABC):
                 raise ValueError(f"pruner state: expected the {key} {own[key]!r}, got {state.get(key)!r}")
         self.step = state["step"]
         self.masks = {name: self.placed(name, state["masks"][name].to(torch.bool)) for name in self.weights}
-        self._divergence = resumed(self._divergence, state["divergence"], self.step, self.masks)
-        # States from before there were ties have none.
+        self._divergence = resumed(self._divergence, state.get("divergence"), self.step, self.masks)
+        # States from before there were notes or ties have none.
         ties = state.get("ties", {})
         self.ties = {name: Ties(*pair).to(self.weights[name].device) for name, pair in ties.items()}
         self.load_own_state(state)
@@ -261,8 +269,8 @@ class Pruner(ABC):
         if self._skipped:
             return
         if not self._compared and processes() > 1:
-            state = [self.weights, self.masks, self.step, self.own_state()]
-            refuse_disagreement(self.name, "weights or states", state)
+            state = [self.settings(), self.weights, self.masks, self.step, self.own_state()]
+            refuse_disagreement(self.name, "settings, weights or states", state)
         self._compared = True
         grads = {name: weight.grad for name, weight in self.weights.items() if weight.grad is not None}
         scale = getattr(optimizer, "grad_scale", None)

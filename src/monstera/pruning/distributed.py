@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from monstera.sparsity import Layout, Plan, find_view
+from monstera.sparsity import Layout, Plan, Ties, find_view
 
 
 def processes() -> int:
@@ -69,14 +69,33 @@ def decided(
         PlanError: see `Plan.masks`; on all processes, as all see the same weights.
     """
     masks = plan.masks({name: whole(point.detach()) for name, point in points.items()}, layouts=layouts)
-    if processes() > 1:
-        masks = {name: _of_process_0(mask) for name, mask in masks.items()}
-    return {name: part_of(mask, like[name]) for name, mask in masks.items()}
+    return {name: part_of(of_process_0(mask, mask.device), like[name]) for name, mask in masks.items()}
+
+
+def tied(
+    plan: Plan, points: Mapping[str, Tensor], masks: Mapping[str, Tensor], layouts: Mapping[str, Layout]
+) -> dict[str, Ties]:
+    """How a plan binds what masks keep of `points`, the same on all processes, as masks are. Collective."""
+    made = plan.ties(points, masks, layouts)
+    return {
+        name: Ties(*(of_process_0(part, part.device) for part in (ties.group, ties.factor)))
+        for name, ties in made.items()
+    }
+
+
+def of_process_0(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor as process 0 has it; it is sent from `device`, as not every backend sends from the CPU. Collective."""
+    if processes() == 1:
+        return tensor
+    sent = tensor.to(device, copy=True).contiguous()
+    dist.broadcast(sent.view(torch.uint8), 0)  # as bytes, which every backend sends
+    return torch.empty_like(tensor).copy_(sent)
 
 
 @contextmanager
 def whole_weights(model: nn.Module, plan: Plan) -> Iterator[None]:
     """Let the modules hold their planned weights whole for a while, to be read. Collective."""
+    reshard(model)
     views = [find_view(model, name) for name in plan]
     held = [(view.module, view.parameter, view.weight) for view in views if is_sharded(view.weight)]
     try:
@@ -108,24 +127,23 @@ def refuse_disagreement(who: str, what: str, values: Any) -> None:
         )
 
 
-def refuse_flattened(model: nn.Module) -> None:
-    """Refuse weights that have lost their shape.
+def reshard(model: nn.Module) -> None:
+    """Let a model hold the weights that train: refuse flattened ones, and drop the copies that FSDP2 has made.
+
+    After an evaluation the outermost module of FSDP2 holds copies of its weights, whole, which the next step forgets.
 
     Raises:
         TypeError: the model is wrapped in FullyShardedDataParallel, torch's first FSDP.
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")  # where it was not imported, nothing is wrapped in it
-    if fsdp and any(isinstance(module, fsdp.FullyShardedDataParallel) for module in model.modules()):
-        raise TypeError(
-            "FullyShardedDataParallel joins weights into flat ones, in which no pattern can be seen; "
-            "shard the model by torch.distributed.fsdp.fully_shard, which keeps them"
-        )
-
-
-def _of_process_0(mask: Tensor) -> Tensor:
-    bits = mask.contiguous().view(torch.uint8)
-    dist.broadcast(bits, 0)
-    return torch.empty_like(mask).copy_(bits.view(torch.bool))
+    for module in model.modules() if fsdp else ():
+        if isinstance(module, fsdp.FullyShardedDataParallel):
+            raise TypeError(
+                "FullyShardedDataParallel joins weights into flat ones, in which no pattern can be seen; "
+                "shard the model by torch.distributed.fsdp.fully_shard, which keeps them"
+            )
+        if isinstance(module, fsdp.FSDPModule):
+            module.reshard()
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -43,20 +43,20 @@ class DivergenceLog:
             raise ValueError(f"every: expected at least 1 step, got {every}")
         self.every = every
         self.history: list[Divergence] = []
-        self._since, self._masks = step, _copies(masks)
+        self._since, self._masks = step, masks
 
     def note(self, step: int, masks: Mapping[str, Tensor]) -> None:
         """Take note of the masks after a step, if it is one of those."""
         if step % self.every == 0:
             self.history.append(Divergence(self._since, step, sad(self._masks, masks)))
-            self._since, self._masks = step, _copies(masks)
+            self._since, self._masks = step, masks
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values."""
         return {
             "every": self.every,
             "since": self._since,
-            "masks": _copies(self._masks),
+            "masks": {name: mask.clone() for name, mask in self._masks.items()},
             "history": [asdict(entry) for entry in self.history],
         }
 
@@ -77,8 +77,3 @@ def resumed(
 
 def _on(values: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: part_of(values[name].to(mask.device), mask) for name, mask in like.items()}
-
-
-def _copies(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # A method may edit its masks in place.
-    return {name: mask.clone() for name, mask in masks.items()}

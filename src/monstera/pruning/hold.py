@@ -9,7 +9,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.distributed import part_of, refuse_flattened, whole
+from monstera.pruning.distributed import part_of, reshard, whole
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.sparsity import load_masks, save_masks, weight_views
 from monstera.sparsity.attached import attach, detach
@@ -81,7 +81,7 @@ def hold(
         MaskFileError: the mask file is damaged.
         TypeError: the model was wrapped in torch's first FSDP.
     """
-    refuse_flattened(model)
+    reshard(model)
     parameters = dict(model.named_parameters())
     if masks is None:
         views = weight_views(model)

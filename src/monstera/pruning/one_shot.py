@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from monstera.pruning.batch_norm import reestimate_batch_norm
-from monstera.pruning.distributed import decided, refuse_flattened, whole_weights
+from monstera.pruning.distributed import decided, reshard, tied, whole_weights
 from monstera.pruning.holes import punch_
 from monstera.pruning.report import PruneReport
 from monstera.pruning.tying import tie_
@@ -32,10 +32,10 @@ def prune(model: nn.Module, plan: Plan, batches: Iterable[Any] | None = None) ->
         >>> int(model[0].weight.count_nonzero())
         16
     """
-    refuse_flattened(model)
+    reshard(model)
     weights, layouts = plan.weights(model), plan.layouts(model)
     masks = decided(plan, weights, layouts, weights)
-    ties = plan.ties(weights, masks, layouts)
+    ties = tied(plan, weights, masks, layouts)
     punch_(weights, masks)
     tie_(weights, ties)
     with whole_weights(model, plan):

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, final, get_args
 import torch
 from torch import Tensor, nn
 
+from monstera.pruning.distributed import of_process_0, part_of, whole
 from monstera.pruning.group_penalty import GroupPenalty
 from monstera.sparsity import PatternLike, Plan, magnitude
 
@@ -96,6 +97,7 @@ class Reweighted(GroupPenalty):
         super().harden()
         if self.prune_below:
             self.masks = {name: self._strong(name, mask) for name, mask in self.masks.items()}
+            self.ties = self.bind(self.weights, self.masks)
 
     def settings(self) -> dict[str, Any]:
         own = {"alpha": self.alpha, "penalty": self.penalty, "eps": self.eps, "reweight_steps": self.reweight_steps}
@@ -111,9 +113,11 @@ class Reweighted(GroupPenalty):
 
     def _strong(self, name: str, mask: Tensor) -> Tensor:
         """Those of a mask whose groups are not weaker than `prune_below`, or are the strongest of all."""
-        sums = self.plan[name].pattern.sums(magnitude(self.weights[name]), self.layouts[name])
-        weakest = torch.stack(sums).amin(0).masked_fill(~mask, -1)
-        return weakest >= weakest.max().clamp_max(self.prune_below**2)
+        weight = self.weights[name]
+        sums = self.plan[name].pattern.sums(magnitude(whole(weight)), self.layouts[name])
+        weakest = torch.stack(sums).amin(0).masked_fill(~whole(mask), -1)
+        strong = weakest >= weakest.max().clamp_max(self.prune_below**2)
+        return part_of(of_process_0(strong, strong.device), weight)
 
     def _reweight(self) -> None:
         power = 2 if self.alpha == "square" else 1

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.distributed import of_process_0, part_of, reshard, whole
 from monstera.pruning.pruning_probability import drawn, settled, updated
 from monstera.pruning.report import Progress, Sampling
 from monstera.sparsity import Layout, PatternError, Plan, PlanError, kept_groups
@@ -68,6 +69,7 @@ class SPP(Pruner):
     """
 
     name = "SPP"
+    works_on_parts = True
 
     def __init__(
         self,
@@ -91,6 +93,7 @@ class SPP(Pruner):
         self.update_every = _interval(update_every, self.harden_step, increment)
         self.history: list[Sampling] = []
         # Refused before hooks are there.
+        reshard(model)
         self._cuts = _cuts(plan, plan.weights(model), plan.layouts(model))
         super().__init__(model, optimizer, plan, steps)
         self.probabilities = {name: torch.zeros(len(c.first), dtype=torch.float64) for name, c in self._cuts.items()}
@@ -159,7 +162,7 @@ class SPP(Pruner):
         }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
-        self.dense = {name: value.to(self.weights[name].device, copy=True) for name, value in state["dense"].items()}
+        self.dense = {name: self.placed(name, value) for name, value in state["dense"].items()}
         self.probabilities = {name: p.to("cpu", copy=True) for name, p in state["probabilities"].items()}
         self.history = [Sampling(*entry) for entry in state["history"]]
 
@@ -175,19 +178,23 @@ class SPP(Pruner):
         """Probabilities and L1 norms of all groups that share a budget."""
         norms = []
         for name in names:
-            (sums,) = self.plan[name].pattern.sums(widened(self.dense[name]).abs(), self.layouts[name])
+            (sums,) = self.plan[name].pattern.sums(widened(whole(self.dense[name])).abs(), self.layouts[name])
             norms.append(sums.flatten()[self._cuts[name].first].to("cpu", torch.float64))
             if norms[-1].isnan().any():
                 raise PlanError([f"{name}: groups of NaN weights cannot be ranked; has the training diverged?"])
         return torch.cat([self.probabilities[name] for name in names]), torch.cat(norms)
 
     def _deal(self, names: list[str], probability: Tensor) -> None:
+        # What processes draw by may not differ in the last bit.
+        probability = of_process_0(probability, self.weights[names[0]].device)
         parts = probability.split([len(self.probabilities[name]) for name in names])
         self.probabilities |= {name: part.clone() for name, part in zip(names, parts, strict=True)}
 
     def _show(self, living: Mapping[str, Tensor]) -> None:
         """Let the forward pass see the dense weights of living groups; the base punches the holes."""
-        self.masks = {name: self._cuts[name].spread(groups) for name, groups in living.items()}
+        self.masks = {
+            name: part_of(self._cuts[name].spread(groups), self.weights[name]) for name, groups in living.items()
+        }
         for name, dense in self.dense.items():
             self.weights[name].copy_(dense)
 
@@ -233,6 +240,9 @@ def _cuts(plan: Plan, weights: Mapping[str, Tensor], layouts: Mapping[str, Layou
                 f"{name}: SPP ranks all groups of a layer or network for one budget, and {pattern} gives every "
                 f"{pattern.scope} its own; take another method, or scope 'layer'"
             )
+            continue
+        if pattern.constrains_values:
+            problems.append(f"{name}: SPP ties no weights, and {pattern} constrains their values; take another method")
             continue
         try:
             group = pattern.groups(weight.detach(), layouts[name])

@@ -97,4 +97,4 @@ class SRSTE(Pruner):
 
     def _choose(self) -> None:
         self.masks = self.decide(self.dense)
-        self.ties = self.plan.ties(self.dense, self.masks, self.layouts)
+        self.ties = self.bind(self.dense, self.masks)
