@@ -80,6 +80,10 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"latency": {"batch": 0}}, r"latency\.batch: .*got 0"),
         ({"threads": 0}, "threads: .*got 0"),
         ({"checkpoint_every": 0}, "checkpoint_every: .*got 0"),
+        ({"clip_norm": 0}, "clip_norm: .*got 0"),
+        ({"accumulate": 0}, "accumulate: .*got 0"),
+        ({"accumulate": 3}, "accumulate: expected to cut batch_size 64 into equal parts .*, got 3"),
+        ({"accumulate": 64}, "accumulate: .* parts of 2 or more pictures, got 64"),
         ({"seeds": ["first"]}, r"seeds\.0: .*got 'first'"),
         (
             {"method": {"name": "magic"}},
@@ -184,6 +188,9 @@ def test_fields_younger_than_results_are_not_written_while_they_say_nothing(tmp_
     )
     assert "prune_below" not in silent.model_dump(mode="json")["method"]
     assert loud.model_dump(mode="json")["method"]["prune_below"] == 0.1
+    silent, loud = (read_recipe(_write(tmp_path, **more)) for more in ({}, {"clip_norm": 1.0, "accumulate": 2}))
+    assert not {"clip_norm", "accumulate"} & silent.model_dump().keys()
+    assert fingerprint(silent) != fingerprint(loud)
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

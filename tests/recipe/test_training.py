@@ -17,11 +17,12 @@ import torch
 import yaml
 
 from monstera.pruning import SPP
+from monstera.pruning.streams import stream
 from monstera.recipe import CheckpointError, read_recipe, run
-from monstera.recipe.ingredients import gather, lr_factor, make_network, make_optimizer, make_pruner
+from monstera.recipe.ingredients import Ingredients, gather, lr_factor, make_network, make_optimizer, make_pruner
 from monstera.recipe.report import Report
-from monstera.recipe.schema import LearningRate
-from monstera.recipe.training import stream, train_seed
+from monstera.recipe.schema import LearningRate, Recipe
+from monstera.recipe.training import _Run, train_seed
 from monstera.sparsity import Plan, pattern
 from monstera.zoo import network
 
@@ -238,3 +239,36 @@ def test_a_recipe_trains_a_constraint_on_values_in_rounds_with_rho_by_layer(tmp_
     weights = safetensors.torch.load_file(path.parent / "result.safetensors")
     for name in ("conv2.weight", "conv3.weight"):
         assert pattern("4x1&int4").holds(weights[name], 0.25), name
+
+
+def _one_step(recipe: Recipe, things: Ingredients) -> _Run:
+    run = _Run(recipe, 0, things)
+    # Batch norm would take the statistics of a part.
+    run.model.eval()
+    run.advance()
+    return run
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+    path = _recipe(tmp_path / "a", method={"name": "gradual"})
+    things = gather(read_recipe(path), str(path))
+    whole, parts = (_one_step(read_recipe(path, {"accumulate": count}), things) for count in (1, 4))
+    assert parts.report().loss == pytest.approx(whole.report().loss)
+    for name, value in whole.model.named_parameters():
+        torch.testing.assert_close(dict(parts.model.named_parameters())[name], value)
+    assert not torch.equal(parts.model.conv1.weight, make_network(read_recipe(path), None, 0).conv1.weight)
+
+
+def test_a_step_under_clipping_moves_no_further_than_the_norm_times_the_rate(tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 0.5, "momentum": 0, "nesterov": False, "weight_decay": 0}
+    path = _recipe(tmp_path / "a", optimizer=optimizer, lr_schedule={"decay": "constant"}, method={"name": "gradual"})
+    things = gather(read_recipe(path), str(path))
+    start = dict(make_network(read_recipe(path), None, 0).named_parameters())
+
+    def moved(clip_norm: float | None) -> float:
+        model = _one_step(read_recipe(path, {"clip_norm": clip_norm}), things).model
+        return float(torch.cat([(p - start[name]).detach().flatten() for name, p in model.named_parameters()]).norm())
+
+    assert moved(0.01) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert moved(None) > 0.5 * 0.01 * 2
+    assert moved(1e6) == moved(None)

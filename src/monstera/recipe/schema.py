@@ -257,7 +257,11 @@ class Recipe(_Section):
     """A whole experiment. `output` is the result file; the weights of the first seed go beside it.
 
     With `divergence_every`, how many weights changed sides in so many steps is shown, and noted at the end of epochs.
+    A step takes `batch_size` pictures, in `accumulate` equal parts one after the other, whose gradients add up; their
+    norm over the whole network is held at or below `clip_norm`.
     """
+
+    young = frozenset({"accumulate", "clip_norm"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
@@ -266,6 +270,8 @@ class Recipe(_Section):
     method: Method
     epochs: PositiveInt
     batch_size: int = Field(128, ge=2)
+    accumulate: PositiveInt = 1
+    clip_norm: PositiveFloat | None = None
     optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
     lr_schedule: LearningRate = LearningRate()
     augmentation: Augmentation = Augmentation()
@@ -286,4 +292,10 @@ class Recipe(_Section):
             raise ValueError("distillation: there is no dense network to learn from; name a network.checkpoint")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: each may be there once, got {list(self.seeds)}")
+        # Batch norm learns nothing from one picture.
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate: expected to cut batch_size {self.batch_size} into equal parts of 2 or more pictures, "
+                f"got {self.accumulate}"
+            )
         return self
