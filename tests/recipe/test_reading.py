@@ -84,6 +84,7 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"accumulate": 0}, "accumulate: .*got 0"),
         ({"accumulate": 3}, "accumulate: expected to cut batch_size 64 into equal parts .*, got 3"),
         ({"accumulate": 64}, "accumulate: .* parts of 2 or more pictures, got 64"),
+        ({"pivot": True}, r"pivot: .*name a network\.checkpoint"),
         ({"seeds": ["first"]}, r"seeds\.0: .*got 'first'"),
         (
             {"method": {"name": "magic"}},
@@ -171,6 +172,23 @@ def test_a_layer_to_learn_from_that_is_not_there_is_refused_before_training(tmp_
     )
     with pytest.raises(RecipeError, match=r"distillation: features: the student has no layer 'conv9'.*'conv"):
         run(path, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_network_that_cannot_be_traced_is_not_pivoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from monstera.zoo.digits_cnn import DigitsCNN
+
+    class Branching(DigitsCNN):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if float(x.sum()) > 0 else super().forward(-x)
+
+    monkeypatch.setattr("monstera.recipe.ingredients.network", lambda _: Branching(8, 10))
+    torch.save({"state_dict": Branching(8, 10).state_dict()}, tmp_path / "dense.th")
+    network = {"name": "branching", "checkpoint": str(tmp_path / "dense.th")}
+    with pytest.raises(RecipeError, match="pivot: "):
+        run(_write(tmp_path, network=network, pivot=True), runs=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
 
 

@@ -272,3 +272,44 @@ def test_a_step_under_clipping_moves_no_further_than_the_norm_times_the_rate(tmp
     assert moved(0.01) == pytest.approx(0.5 * 0.01, rel=1e-3)
     assert moved(None) > 0.5 * 0.01 * 2
     assert moved(1e6) == moved(None)
+
+
+def test_a_pivoted_run_starts_from_channels_of_which_the_plan_keeps_more_and_goes_on_with_the_same_weights(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    dense = network("digits_cnn", width=8)
+    torch.save({"state_dict": dense.state_dict()}, tmp_path / "dense.th")
+    changes: dict[str, Any] = {
+        "network": {"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        # The student's channels are those of its teacher.
+        "distillation": {"features": {"conv2": 0.1}},
+        "pivot": True,
+        "epochs": 1,
+    }
+    path = _recipe(tmp_path / "whole", **changes)
+    things = gather(read_recipe(path), str(path))
+    assert things.start is not None
+    pivoted = make_network(read_recipe(path), things.start, seed=0)
+    pictures = things.normalised(things.test.images[:8])
+    torch.testing.assert_close(pivoted.eval()(pictures), dense.eval()(pictures))
+    run = _Run(read_recipe(path), 0, things)
+    assert torch.equal(run.model.conv2.weight, pivoted.conv2.weight)
+    assert not torch.equal(pivoted.conv2.weight, dense.conv2.weight)
+
+    result = _run(path)
+    masks = things.plan.masks(dense), things.plan.masks(pivoted)
+    kept = [
+        sum(float((model.get_parameter(name).detach()[mask] ** 2).sum()) for name, mask in chosen.items())
+        / sum(float((model.get_parameter(name).detach() ** 2).sum()) for name in chosen)
+        for model, chosen in zip((dense, pivoted), masks, strict=True)
+    ]
+    assert result["pivoting"] == {"kept_before": pytest.approx(kept[0]), "kept_after": pytest.approx(kept[1])}
+    assert kept[0] < kept[1]
+
+    stopped = _recipe(tmp_path / "stopped", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train_seed_of(stopped, stop_at=13)
+    again = train_seed_of(stopped)
+    whole = train_seed_of(_recipe(tmp_path / "again", **changes))
+    assert all(torch.equal(a, b) for a, b in zip(whole.values(), again.values(), strict=True))

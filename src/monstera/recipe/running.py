@@ -109,6 +109,8 @@ def train_all(
         dense = _dense_accuracy(recipe, things)
     result = make_result(recipe, things, dense, [t.record for t in trained], command or _own_command())
     result |= {"cell": dict(cell)} if cell else {}
+    if things.pivoting:
+        result["pivoting"] = {"kept_before": things.pivoting.before, "kept_after": things.pivoting.after}
     result["storage"] = stored_bytes(trained[0].model, things.plan)
     result["weights"] = _save_weights(recipe, trained[0].model)
     if latency:

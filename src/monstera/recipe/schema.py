@@ -257,16 +257,18 @@ class Recipe(_Section):
     """A whole experiment. `output` is the result file; the weights of the first seed go beside it.
 
     With `divergence_every`, how many weights changed sides in so many steps is shown, and noted at the end of epochs.
+    With `pivot`, channels are reordered first so that the plan keeps more (see `monstera.sparsity.pivot`).
     A step takes `batch_size` pictures, in `accumulate` equal parts one after the other, whose gradients add up; their
     norm over the whole network is held at or below `clip_norm`.
     """
 
-    young = frozenset({"accumulate", "clip_norm"})
+    young = frozenset({"accumulate", "clip_norm", "pivot"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
     data: Data
     plan: PlanSection
+    pivot: bool = False
     method: Method
     epochs: PositiveInt
     batch_size: int = Field(128, ge=2)
@@ -290,6 +292,8 @@ class Recipe(_Section):
     def _fits_together(self) -> Recipe:
         if self.distillation and not self.network.checkpoint:
             raise ValueError("distillation: there is no dense network to learn from; name a network.checkpoint")
+        if self.pivot and not self.network.checkpoint:
+            raise ValueError("pivot: fresh weights have no order worth keeping; name a network.checkpoint")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: each may be there once, got {list(self.seeds)}")
         # Batch norm learns nothing from one picture.
