@@ -178,7 +178,7 @@ def _start(recipe: Recipe, root: str | os.PathLike[str] | None) -> dict[str, Ten
             raise ValueError(f"{place}: not a whole safetensors file ({error})") from None
     try:
         return load_cifar_resnet_state(place)
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError):
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, AttributeError, TypeError):
         raise ValueError(f"{place}: not a checkpoint that torch.save has written") from None
 
 

@@ -11,6 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from monstera.measure import this_machine, write_json
 from monstera.recipe.ingredients import Ingredients
 from monstera.recipe.reading import fingerprint
@@ -90,9 +92,12 @@ def done(recipe: Recipe) -> bool:
     output = Path(recipe.output)
     if not output.is_file():
         return False
-    # Fields that the schema had not yet have their defaults.
-    before = Recipe.model_validate(read_result(output)["recipe"])
-    if fingerprint(before) != fingerprint(recipe):
+    try:
+        # Fields that the schema had not yet have their defaults.
+        before = Recipe.model_validate(read_result(output)["recipe"])
+    except ValidationError:  # a field is gone since
+        before = None
+    if before is None or fingerprint(before) != fingerprint(recipe):
         raise ValueError(f"{output}: the result of another recipe of this name; remove it to run this one")
     return before.seeds == recipe.seeds
 

@@ -20,11 +20,14 @@ from pydantic import (
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+# What torch.manual_seed takes, from 0.
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Stages: TypeAlias = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-# One value a stage for all weights, or globs of them; told apart first, so that one problem is told once.
+# Forms of a field are told apart first, so that one problem is told once; their tags in <> are left out there.
+# One value a stage for all weights, or globs of them.
 Rho: TypeAlias = Annotated[
-    Annotated[Stages, Tag("stages")] | Annotated[dict[str, Stages], Tag("globs")],
-    Discriminator(lambda value: "globs" if isinstance(value, dict) else "stages"),
+    Annotated[Stages, Tag("<stages>")] | Annotated[dict[str, Stages], Tag("<globs>")],
+    Discriminator(lambda value: "<globs>" if isinstance(value, dict) else "<stages>"),
 ]
 
 
@@ -105,11 +108,11 @@ class PlanFile(_Section):
 
 def _kind_of_plan(section: Any) -> str:
     names = section if isinstance(section, dict) else dir(section)
-    return next((kind for kind in ("rules", "file") if kind in names), "pattern")
+    return next((f"<{kind}>" for kind in ("rules", "file") if kind in names), "<pattern>")
 
 
 PlanSection: TypeAlias = Annotated[
-    Annotated[PlanRule, Tag("pattern")] | Annotated[PlanRules, Tag("rules")] | Annotated[PlanFile, Tag("file")],
+    Annotated[PlanRule, Tag("<pattern>")] | Annotated[PlanRules, Tag("<rules>")] | Annotated[PlanFile, Tag("<file>")],
     Discriminator(_kind_of_plan),
 ]
 
@@ -155,7 +158,7 @@ class GroupLassoMethod(_Section):
     name: Literal["group_lasso"]
     strength: float = Field(1e-3, ge=0)
     harden_at: float = Field(0.5, gt=0, lt=1)
-    groups: tuple[str, ...] | None = None
+    groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     l1: float = Field(0.0, ge=0)
     proximal: bool = False
     threshold: float = Field(1e-4, ge=0)
@@ -173,7 +176,7 @@ class ReweightedMethod(_Section):
     eps: PositiveFloat = 1e-3
     reweight_at: tuple[Unit, ...] = (0.25, 0.5, 0.75)
     harden_at: float = Field(0.5, gt=0, lt=1)
-    groups: tuple[str, ...] | None = None
+    groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     prune_below: float = Field(0.0, ge=0)
 
 
@@ -282,7 +285,7 @@ class Recipe(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     threads: PositiveInt = 1
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     checkpoint_every: PositiveInt | None = None
     divergence_every: PositiveInt | None = None
     latency: Latency = Latency()
