@@ -19,6 +19,7 @@ import yaml
 from monstera.pruning import SPP
 from monstera.pruning.streams import stream
 from monstera.recipe import CheckpointError, read_recipe, run
+from monstera.recipe.errors import DivergedError
 from monstera.recipe.ingredients import Ingredients, gather, lr_factor, make_network, make_optimizer, make_pruner
 from monstera.recipe.report import Report
 from monstera.recipe.schema import LearningRate, Recipe
@@ -313,3 +314,14 @@ def test_a_pivoted_run_starts_from_channels_of_which_the_plan_keeps_more_and_goe
     again = train_seed_of(stopped)
     whole = train_seed_of(_recipe(tmp_path / "again", **changes))
     assert all(torch.equal(a, b) for a, b in zip(whole.values(), again.values(), strict=True))
+
+
+def test_a_gradient_of_nan_ends_the_run_before_the_method_meets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _recipe(tmp_path / "a", method={"name": "gradual", "update_every": 1})
+    run = _Run(read_recipe(path), 0, gather(read_recipe(path), str(path)))
+    # Finite, but with a slope of 0 times infinity.
+    monkeypatch.setattr(run, "_loss", lambda *_: (run.model.conv2.weight * 0).square().sum().sqrt())
+    with pytest.raises(DivergedError, match="digits, seed 0: the norm of the gradient is nan at step 1 of "):
+        run.advance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def train_seed(
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another recipe.
-        DivergedError: the loss became infinite or NaN.
+        DivergedError: the loss or its gradient became infinite or NaN.
     """
     run = _Run(recipe, seed, things)
     run.load(load_checkpoint(path, fingerprint(recipe)), path)
@@ -129,8 +130,9 @@ class _Run:
             group["lr"] = self.recipe.optimizer.lr * lr_factor(self.recipe.lr_schedule, self.step, self.steps)
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(*self._batch())
-        if self.recipe.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        # A norm below infinity leaves every gradient as it is.
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm or math.inf)
+        self._refuse_infinite("the norm of the gradient", norm)
         self.optimizer.step()
         self.step += 1
         self.loss_sum += loss
@@ -179,14 +181,17 @@ class _Run:
         parts, total = self.recipe.accumulate, 0.0
         for some, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
             loss = self._loss(some, answers) / parts
-            if not loss.isfinite():
-                raise DivergedError(
-                    f"{self.recipe.name}, seed {self.seed}: the loss is {loss.item()} at step {self.step + 1} of "
-                    f"{self.steps}; try a lower optimizer.lr, or a method that pulls less"
-                )
+            self._refuse_infinite("the loss", loss)
             loss.backward()
             total += float(loss.detach())
         return total
+
+    def _refuse_infinite(self, what: str, value: Tensor) -> None:
+        if not value.isfinite():
+            raise DivergedError(
+                f"{self.recipe.name}, seed {self.seed}: {what} is {value.item()} at step {self.step + 1} of "
+                f"{self.steps}; try a lower optimizer.lr, or a method that pulls less"
+            )
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
