@@ -69,15 +69,15 @@ def gather(
     problems: list[str] = []
     data = _try(problems, "data.name", lambda: read(recipe.data.name, root))
     model = _try(problems, "network", lambda: network(recipe.network.name, **recipe.network.options))
-    start = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
-    if model is not None and start is not None:
-        _try(problems, "network.checkpoint", lambda: model.load_state_dict(start))
+    stored = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
+    if model is not None and stored is not None:
+        _try(problems, "network.checkpoint", lambda: model.load_state_dict(stored))
     plan = model and _try(problems, "", lambda: make_plan(recipe.plan, model, Path(where).parent))
     if data is not None:
         problems += _misfits(recipe, len(data.train), data.train.images.shape[1])
     if model is not None and data is not None:
         _try(problems, "network", lambda: _answer(model, data.train))
-    pivoting = None
+    start, pivoting = stored, None
     if recipe.pivot and model and data and plan and not problems:
         pivoting = _try(problems, "pivot", lambda: pivot(model, data.train.images[:2].float(), plan))
         # A copy, as methods may prune when they are made.
