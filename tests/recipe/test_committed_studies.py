@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from monstera.recipe import read_study
 from monstera.recipe.choosing import read_chosen
+from monstera.recipe.plans import make_plan
+from monstera.recipe.reading import replaced
 from monstera.recipe.result import done
 from monstera.recipe.study import finals, trials
+from monstera.sparsity import Plan, layers_with_shortcut
+from monstera.zoo import network, resnet20
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/study.yaml"))
@@ -54,3 +59,19 @@ def test_lenet_compares_methods_at_two_densities_with_five_seeds_and_equal_trial
     assert {cell.recipe.data.held_out for cell in trials(study, path)} == {5000}
     assert study.recipe["seeds"] == [0, 1, 2, 3, 4]
     assert not any("seeds" in variant.set for variant in study.variants.values())
+
+
+def test_the_depth_of_resnet20_is_that_of_all_layers_beside_a_shortcut() -> None:
+    study = read_study(Path("recipes/cifar10/study.yaml"))
+    plan = replaced(study.recipe, study.variants["ssl_depth"].set)["plan"]
+    model = resnet20()
+    planned = Plan.uniform(model, plan["pattern"], 0.5)
+    assert sorted(planned) == sorted(layers_with_shortcut(model, torch.zeros(1, 3, 32, 32)))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=str)
+def test_every_plan_of_a_study_fits_its_network(path: Path) -> None:
+    study = read_study(path)
+    firsts = {study.tried_at(n, d): values[0] for n, v, d in study.cells() for values in v.tries.values()}
+    for cell in finals(study, path, firsts):
+        make_plan(cell.recipe.plan, network(cell.recipe.network.name, **cell.recipe.network.options), path.parent)

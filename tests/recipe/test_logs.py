@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from monstera.pruning import Progress, Residuals
+from monstera.pruning import Divergence, Progress, Residuals
 from monstera.recipe import run
 from monstera.recipe.display import shown
 from monstera.recipe.logs import Logging, logged
@@ -134,6 +134,16 @@ def test_tensorboard_has_every_curve_and_each_step_once(done: tuple[Path, str], 
                 write(_report(step))
     curves = accumulator.EventAccumulator(str(tmp_path / "seed-0.tensorboard")).Reload()
     assert [event.step for event in curves.Scalars("loss")] == list(range(1, 13))
+
+
+def test_changes_of_masks_are_curves_too(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    progress = Progress(1, 40, "tune", 0.5, divergence=Divergence(0, 1, {"conv2.weight": 3, "conv3.weight": 4}))
+    with logged(tmp_path / "seed-0.pt", 0, Logging(tensorboard=True)) as write:
+        write(Report(0, 1, 1.0, 0.1, progress, {}))
+    curves = accumulator.EventAccumulator(str(tmp_path / "seed-0.tensorboard")).Reload()
+    assert curves.Scalars("divergence")[0].value == 7
+    assert curves.Scalars("divergence/conv3.weight")[0].value == 4
 
 
 def test_without_tensorboard_asking_for_it_is_refused_before_training(

@@ -66,33 +66,40 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"data": {"name": "digits", "std": [0.0]}}, r"data\.std\.0: .*got 0\.0"),
         ({"data": {"name": "digits", "held_out": -1}}, r"data\.held_out: .*got -1"),
         ({"method": {"update_every": 3}}, r"method\.name: is missing"),
-        ({"method": {"name": "gradual", "ramp": 0}}, r"method\.gradual\.ramp: .*got 0"),
-        ({"method": {"name": "gradual", "rho": [0.1]}}, r"method\.gradual\.rho: is not a field"),
-        ({"method": {"name": "srste", "decay": -1}}, r"method\.srste\.decay: .*got -1"),
-        ({"method": {"name": "group_lasso", "strength": "strong"}}, r"method\.group_lasso\.strength: .*got 'strong'"),
-        ({"method": {"name": "reweighted", "eps": 0}}, r"method\.reweighted\.eps: .*got 0"),
-        ({"method": {"name": "reweighted", "alpha": "cube"}}, r"method\.reweighted\.alpha: .*got 'cube'"),
+        ({"method": {"name": "gradual", "ramp": 0}}, r"method\.ramp: .*got 0"),
+        ({"method": {"name": "gradual", "rho": [0.1]}}, r"method\.rho: is not a field"),
+        ({"method": {"name": "srste", "decay": -1}}, r"method\.decay: .*got -1"),
+        ({"method": {"name": "group_lasso", "strength": "strong"}}, r"method\.strength: .*got 'strong'"),
+        ({"method": {"name": "reweighted", "eps": 0}}, r"method\.eps: .*got 0"),
+        ({"method": {"name": "reweighted", "alpha": "cube"}}, r"method\.alpha: .*got 'cube'"),
         ({"optimizer": {"lr": 0.1}}, r"optimizer\.name: is missing"),
-        ({"optimizer": {"name": "adam", "lr": 0.1, "momentum": 0.9}}, r"optimizer\.adam\.momentum: is not a field"),
+        ({"optimizer": {"name": "adam", "lr": 0.1, "momentum": 0.9}}, r"optimizer\.momentum: is not a field"),
         ({"lr_schedule": {"decay": "step"}}, r"lr_schedule\.decay: .*got 'step'"),
         ({"lr_schedule": {"warmup": 1}}, r"lr_schedule\.warmup: .*got 1"),
         ({"label_smoothing": 1}, "label_smoothing: .*got 1"),
         ({"latency": {"batch": 0}}, r"latency\.batch: .*got 0"),
         ({"threads": 0}, "threads: .*got 0"),
         ({"checkpoint_every": 0}, "checkpoint_every: .*got 0"),
+        ({"seeds": [2**70]}, r"seeds\.0: .*got 1180591620717411303424"),
+        ({"method": {"name": "group_lasso", "groups": []}}, r"method\.groups: .*at least 1 item"),
+        ({"clip_norm": 0}, "clip_norm: .*got 0"),
+        ({"accumulate": 0}, "accumulate: .*got 0"),
+        ({"accumulate": 3}, "accumulate: expected to cut batch_size 64 into equal parts .*, got 3"),
+        ({"accumulate": 64}, "accumulate: .* parts of 2 or more pictures, got 64"),
+        ({"pivot": True}, r"pivot: .*name a network\.checkpoint"),
         ({"seeds": ["first"]}, r"seeds\.0: .*got 'first'"),
         (
             {"method": {"name": "magic"}},
             "method: .*'gradual', 'admm', 'asp', 'srste', 'group_lasso', 'reweighted', 'spp'",
         ),
-        ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.admm\.harden_at"),
-        ({"method": {"name": "admm", "rho": []}}, r"method\.admm\.rho"),
-        ({"method": {"name": "asp", "decay": 0.1}}, r"method\.asp\.decay: is not a field"),
-        ({"method": {"name": "admm", "rho": {"*": [0.1], "fc": [0.0]}}}, r"method\.admm\.rho\.globs\.fc.*got 0"),
-        ({"method": {"name": "admm", "tolerance": 0}}, r"method\.admm\.tolerance: .*got 0"),
-        ({"method": {"name": "admm", "rounds": 0}}, r"method\.admm\.rounds: .*got 0"),
-        ({"optimizer": {"name": "sgd", "lr": -1}}, r"optimizer\.sgd\.lr: .*got -1"),
-        ({"optimizer": {"name": "sgd", "lr": float("inf")}}, r"optimizer\.sgd\.lr"),
+        ({"method": {"name": "admm", "harden_at": 1.0}}, r"method\.harden_at"),
+        ({"method": {"name": "admm", "rho": []}}, r"method\.rho"),
+        ({"method": {"name": "asp", "decay": 0.1}}, r"method\.decay: is not a field"),
+        ({"method": {"name": "admm", "rho": {"*": [0.1], "fc": [0.0]}}}, r"method\.rho\.fc.*got 0"),
+        ({"method": {"name": "admm", "tolerance": 0}}, r"method\.tolerance: .*got 0"),
+        ({"method": {"name": "admm", "rounds": 0}}, r"method\.rounds: .*got 0"),
+        ({"optimizer": {"name": "sgd", "lr": -1}}, r"optimizer\.lr: .*got -1"),
+        ({"optimizer": {"name": "sgd", "lr": float("inf")}}, r"optimizer\.lr"),
         ({"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0}}, "nesterov needs a momentum"),
         ({"seeds": []}, "seeds: "),
         ({"seeds": [1, 1]}, "seeds: each may be there once"),
@@ -170,6 +177,33 @@ def test_a_layer_to_learn_from_that_is_not_there_is_refused_before_training(tmp_
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("content", [3, {"state_dict": [1]}, {"state_dict": {1: 2}}])
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: Any) -> None:
+    import torch
+
+    torch.save(content, tmp_path / "other.th")
+    network = {"name": "digits_cnn", "checkpoint": str(tmp_path / "other.th")}
+    with pytest.raises(RecipeError, match=r"network\.checkpoint: .*not a checkpoint"):
+        gather(read_recipe(_write(tmp_path, network=network)), "recipe.yaml")
+
+
+def test_a_network_that_cannot_be_traced_is_not_pivoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from monstera.zoo.digits_cnn import DigitsCNN
+
+    class Branching(DigitsCNN):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if float(x.sum()) > 0 else super().forward(-x)
+
+    monkeypatch.setattr("monstera.recipe.ingredients.network", lambda _: Branching(8, 10))
+    torch.save({"state_dict": Branching(8, 10).state_dict()}, tmp_path / "dense.th")
+    network = {"name": "branching", "checkpoint": str(tmp_path / "dense.th")}
+    with pytest.raises(RecipeError, match="pivot: "):
+        run(_write(tmp_path, network=network, pivot=True), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_fields_younger_than_results_are_not_written_while_they_say_nothing(tmp_path: Path) -> None:
     network = {"name": "digits_cnn", "checkpoint": "dense.th"}
     plain, deep = (
@@ -184,6 +218,9 @@ def test_fields_younger_than_results_are_not_written_while_they_say_nothing(tmp_
     )
     assert "prune_below" not in silent.model_dump(mode="json")["method"]
     assert loud.model_dump(mode="json")["method"]["prune_below"] == 0.1
+    silent, loud = (read_recipe(_write(tmp_path, **more)) for more in ({}, {"clip_norm": 1.0, "accumulate": 2}))
+    assert not {"clip_norm", "accumulate"} & silent.model_dump().keys()
+    assert fingerprint(silent) != fingerprint(loud)
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

@@ -129,6 +129,17 @@ def test_weights_that_were_exchanged_are_not_measured_under_this_result(
         run(folder / "digits.yaml", overrides={"output": str(tmp_path / "digits.json")}, measure_only=True)
 
 
+def test_the_latency_of_one_recipe_is_not_added_to_the_result_of_another(
+    done: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    folder, _, _ = done
+    for name in ("digits.json", "digits.safetensors"):
+        (tmp_path / name).write_bytes((folder / "out" / name).read_bytes())
+    overrides = {"output": str(tmp_path / "digits.json"), "plan.density": 0.5}
+    with pytest.raises(ValueError, match=r"digits\.json: the result of another recipe"):
+        run(folder / "digits.yaml", overrides=overrides, measure_only=True)
+
+
 def test_measuring_alone_without_a_result_is_refused(done: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
     folder, _, _ = done
     with pytest.raises(FileNotFoundError):

@@ -107,6 +107,29 @@ def test_densities_may_have_seeds_of_their_own() -> None:
     assert told == [(0.25, (3, 4)), (0.5, (5,))]
 
 
+def test_a_plan_replaced_as_a_whole_has_the_density_of_its_cell_and_rules_have_their_own() -> None:
+    rules = {"rules": [{"weights": "conv2", "pattern": "4x1", "density": 0.3}]}
+    variants = {
+        "block": {"set": {"method": {"name": "asp"}, "plan": {"pattern": "8x1"}}, "tries": {"optimizer.lr": [0.1]}},
+        "rules": {"set": {"method": {"name": "asp"}, "plan": rules}, "tries": {"optimizer.lr": [0.1]}},
+    }
+    path = _write(variants=variants, densities=[0.5], trials={"data.held_out": 200, "plan.density": 0.25})
+    chosen = {"block-0.25": 0.1, "rules-0.25": 0.1}
+    _, *tried = (cell.recipe.plan.model_dump() for cell in trials(read_study(path), path))
+    assert (tried[0]["pattern"], tried[0]["density"]) == ("8x1", 0.25)
+    assert tried[1] == {"rules": ({"weights": "conv2", "pattern": "4x1", "density": 0.3},)}
+    _, *final = (cell.recipe.plan.model_dump() for cell in finals(read_study(path), path, chosen))
+    assert (final[0]["pattern"], final[0]["density"]) == ("8x1", 0.5)
+    assert final[1] == tried[1]
+
+
+def test_a_study_of_plans_that_cannot_be_whole_says_what_its_dense_network_has_instead() -> None:
+    for plan in ({"pattern": "2:4"}, {"rules": [{"weights": "conv2", "pattern": "4x1", "density": 0.3}]}):
+        path = _write(recipe={**RECIPE, "plan": plan}, dense={"plan": {"pattern": "4x1"}}, densities=[0.5])
+        dense = finals(read_study(path), path, {"gradual-0.5": 0.3})[0].recipe.plan
+        assert (dense.pattern, dense.density) == ("4x1", 1.0)
+
+
 def test_without_a_dense_network_variants_start_as_the_recipe_says() -> None:
     path = _write(dense=None)
     cells = finals(read_study(path), path, {"gradual-0.5": 0.3, "gradual-0.25": 0.6})
@@ -120,6 +143,9 @@ def test_without_a_dense_network_variants_start_as_the_recipe_says() -> None:
         ({"colour": "red"}, "colour: is not a field of a study"),
         ({"variants": {}}, "variants: "),
         ({"densities": [0]}, r"densities\.0: .*greater than 0, got 0"),
+        ({"variants": {"a": {"densities": {2: [0]}}}}, r"variants\.a\.densities\.2\.\[key\]: .*got 2"),
+        ({"variants": {"a": {"densities": []}}}, r"variants\.a\.densities: .*at least 1 item"),
+        ({"variants": {"a": {"set": {"plan.density": 0.1}}}}, r"variants\.a\.set\.plan\.density: .*`densities`"),
         ({"variants": {"a": {"sets": {}}}}, r"variants\.a\.sets: is not a field"),
         ({"variants": {"a": {"set": {"method.nam": "x"}}}}, r"variants\.a: method\.name: is missing"),
         ({"recipe": {**RECIPE, "batch_size": 0}}, r"variants\.dense: batch_size: .*got 0"),
@@ -236,6 +262,12 @@ def test_a_result_of_another_recipe_is_in_the_way_and_more_seeds_are_added() -> 
         ValueError, match=r"tiny-plain-0\.5\.json: the result of another recipe of this name; remove it"
     ):
         _run("finals", changes={"dense": None, "recipe": {**RECIPE, "batch_size": 32}}, only=["plain"])
+    place = Path("tiny/results/tiny-plain-0.5.json")
+    text = place.read_text()
+    place.write_text(text.replace('"batch_size"', '"batch_volume"'))
+    with pytest.raises(ValueError, match=r"tiny-plain-0\.5\.json: the result of another recipe"):
+        _run("finals", changes={"dense": None}, only=["plain"])
+    place.write_text(text)
     variants = {"plain": {**STUDY["variants"]["plain"], "set": {"method": {"name": "srste"}, "seeds": [0, 1]}}}
     text = _run("finals", changes={"dense": None, "variants": variants})
     assert "0 of 1 are done" in text

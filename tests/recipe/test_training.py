@@ -17,11 +17,13 @@ import torch
 import yaml
 
 from monstera.pruning import SPP
+from monstera.pruning.streams import stream
 from monstera.recipe import CheckpointError, read_recipe, run
-from monstera.recipe.ingredients import gather, lr_factor, make_network, make_optimizer, make_pruner
+from monstera.recipe.errors import DivergedError
+from monstera.recipe.ingredients import Ingredients, gather, lr_factor, make_network, make_optimizer, make_pruner
 from monstera.recipe.report import Report
-from monstera.recipe.schema import LearningRate
-from monstera.recipe.training import stream, train_seed
+from monstera.recipe.schema import LearningRate, Recipe
+from monstera.recipe.training import _Run, train_seed
 from monstera.sparsity import Plan, pattern
 from monstera.zoo import network
 
@@ -238,3 +240,88 @@ def test_a_recipe_trains_a_constraint_on_values_in_rounds_with_rho_by_layer(tmp_
     weights = safetensors.torch.load_file(path.parent / "result.safetensors")
     for name in ("conv2.weight", "conv3.weight"):
         assert pattern("4x1&int4").holds(weights[name], 0.25), name
+
+
+def _one_step(recipe: Recipe, things: Ingredients) -> _Run:
+    run = _Run(recipe, 0, things)
+    # Batch norm would take the statistics of a part.
+    run.model.eval()
+    run.advance()
+    return run
+
+
+def test_a_batch_in_parts_takes_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+    path = _recipe(tmp_path / "a", method={"name": "gradual"})
+    things = gather(read_recipe(path), str(path))
+    whole, parts = (_one_step(read_recipe(path, {"accumulate": count}), things) for count in (1, 4))
+    assert parts.report().loss == pytest.approx(whole.report().loss)
+    for name, value in whole.model.named_parameters():
+        torch.testing.assert_close(dict(parts.model.named_parameters())[name], value)
+    assert not torch.equal(parts.model.conv1.weight, make_network(read_recipe(path), None, 0).conv1.weight)
+
+
+def test_a_step_under_clipping_moves_no_further_than_the_norm_times_the_rate(tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 0.5, "momentum": 0, "nesterov": False, "weight_decay": 0}
+    path = _recipe(tmp_path / "a", optimizer=optimizer, lr_schedule={"decay": "constant"}, method={"name": "gradual"})
+    things = gather(read_recipe(path), str(path))
+    start = dict(make_network(read_recipe(path), None, 0).named_parameters())
+
+    def moved(clip_norm: float | None) -> float:
+        model = _one_step(read_recipe(path, {"clip_norm": clip_norm}), things).model
+        return float(torch.cat([(p - start[name]).detach().flatten() for name, p in model.named_parameters()]).norm())
+
+    assert moved(0.01) == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert moved(None) > 0.5 * 0.01 * 2
+    assert moved(1e6) == moved(None)
+
+
+def test_a_pivoted_run_starts_from_channels_of_which_the_plan_keeps_more_and_goes_on_with_the_same_weights(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    dense = network("digits_cnn", width=8)
+    torch.save({"state_dict": dense.state_dict()}, tmp_path / "dense.th")
+    changes: dict[str, Any] = {
+        "network": {"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        # The student's channels are those of its teacher.
+        "distillation": {"features": {"conv2": 0.1}},
+        "pivot": True,
+        "epochs": 1,
+    }
+    path = _recipe(tmp_path / "whole", **changes)
+    things = gather(read_recipe(path), str(path))
+    assert things.start is not None
+    pivoted = make_network(read_recipe(path), things.start, seed=0)
+    pictures = things.normalised(things.test.images[:8])
+    torch.testing.assert_close(pivoted.eval()(pictures), dense.eval()(pictures))
+    run = _Run(read_recipe(path), 0, things)
+    assert torch.equal(run.model.conv2.weight, pivoted.conv2.weight)
+    assert not torch.equal(pivoted.conv2.weight, dense.conv2.weight)
+
+    result = _run(path)
+    masks = things.plan.masks(dense), things.plan.masks(pivoted)
+    kept = [
+        sum(float((model.get_parameter(name).detach()[mask] ** 2).sum()) for name, mask in chosen.items())
+        / sum(float((model.get_parameter(name).detach() ** 2).sum()) for name in chosen)
+        for model, chosen in zip((dense, pivoted), masks, strict=True)
+    ]
+    assert result["pivoting"] == {"kept_before": pytest.approx(kept[0]), "kept_after": pytest.approx(kept[1])}
+    assert kept[0] < kept[1]
+
+    stopped = _recipe(tmp_path / "stopped", **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train_seed_of(stopped, stop_at=13)
+    again = train_seed_of(stopped)
+    whole = train_seed_of(_recipe(tmp_path / "again", **changes))
+    assert all(torch.equal(a, b) for a, b in zip(whole.values(), again.values(), strict=True))
+
+
+def test_a_gradient_of_nan_ends_the_run_before_the_method_meets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _recipe(tmp_path / "a", method={"name": "gradual", "update_every": 1})
+    run = _Run(read_recipe(path), 0, gather(read_recipe(path), str(path)))
+    # Finite, but with a slope of 0 times infinity.
+    monkeypatch.setattr(run, "_loss", lambda *_: (run.model.conv2.weight * 0).square().sum().sqrt())
+    with pytest.raises(DivergedError, match="digits, seed 0: the norm of the gradient is nan at step 1 of "):
+        run.advance()

@@ -56,6 +56,13 @@ def page(root: Path) -> str:
     return comparison_page(read_results(root)) or ""
 
 
+def test_a_plan_by_rules_is_named_by_its_patterns(tmp_path: Path) -> None:
+    made = result("mixed", 0.25, 0.9, plan={"a": "4x1 at density 0.25", "b": "2:4 at density 0.5"})
+    made["recipe"]["plan"] = {"rules": []}
+    write(tmp_path, made)
+    assert "| mixed | 4x1/2:4 |" in page(tmp_path)
+
+
 def test_without_a_study_there_is_no_page(tmp_path: Path) -> None:
     assert comparison_page(read_results(tmp_path)) is None
 

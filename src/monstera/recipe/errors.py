@@ -19,4 +19,4 @@ class RecipeError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """The loss of a training became infinite or NaN."""
+    """The loss of a training, or its gradient, became infinite or NaN."""

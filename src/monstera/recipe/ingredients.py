@@ -19,7 +19,7 @@ from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.plans import make_plan
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd, SppMethod
-from monstera.sparsity import Plan, PlanError, schedule
+from monstera.sparsity import Pivoting, Plan, PlanError, pivot, schedule
 from monstera.zoo import evaluating, load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, PictureSet, data_root, data_set, held_out
 
@@ -36,7 +36,10 @@ _METHODS: dict[str, Callable[..., Pruner]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ingredients:
-    """Everything a run needs, read and checked. `start` is the state that every seed starts from, None for afresh."""
+    """Everything a run needs, read and checked.
+
+    `start` is the state that every seed starts from, None for afresh; pivoted, where `pivoting` says what that did.
+    """
 
     train: Pictures
     test: Pictures
@@ -45,6 +48,7 @@ class Ingredients:
     std: Tensor
     start: dict[str, Tensor] | None
     plan: Plan
+    pivoting: Pivoting | None = None
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 pictures as float32 around 0, memory layout kept."""
@@ -65,14 +69,19 @@ def gather(
     problems: list[str] = []
     data = _try(problems, "data.name", lambda: read(recipe.data.name, root))
     model = _try(problems, "network", lambda: network(recipe.network.name, **recipe.network.options))
-    start = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
-    if model is not None and start is not None:
-        _try(problems, "network.checkpoint", lambda: model.load_state_dict(start))
+    stored = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
+    if model is not None and stored is not None:
+        _try(problems, "network.checkpoint", lambda: model.load_state_dict(stored))
     plan = model and _try(problems, "", lambda: make_plan(recipe.plan, model, Path(where).parent))
     if data is not None:
         problems += _misfits(recipe, len(data.train), data.train.images.shape[1])
     if model is not None and data is not None:
         _try(problems, "network", lambda: _answer(model, data.train))
+    start, pivoting = stored, None
+    if recipe.pivot and model and data and plan and not problems:
+        pivoting = _try(problems, "pivot", lambda: pivot(model, data.train.images[:2].float(), plan))
+        # A copy, as methods may prune when they are made.
+        start = {name: value.clone() for name, value in model.state_dict().items()}
     optimizer = model and _try(problems, "optimizer", lambda: make_optimizer(recipe, model))
     if plan and model and data and optimizer and not problems:
         steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
@@ -86,7 +95,7 @@ def gather(
         train, test = held_out(train, recipe.data.held_out)
     tested_on = f"{len(test)} {'held-out training' if recipe.data.held_out else 'test'} pictures"
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (recipe.data.mean or data.mean, recipe.data.std or data.std))
-    return Ingredients(train, test, tested_on, mean, std, start, plan)
+    return Ingredients(train, test, tested_on, mean, std, start, plan, pivoting)
 
 
 def make_network(recipe: Recipe, start: dict[str, Tensor] | None, seed: int) -> nn.Module:
@@ -169,7 +178,7 @@ def _start(recipe: Recipe, root: str | os.PathLike[str] | None) -> dict[str, Ten
             raise ValueError(f"{place}: not a whole safetensors file ({error})") from None
     try:
         return load_cifar_resnet_state(place)
-    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError):
+    except (pickle.UnpicklingError, EOFError, KeyError, RuntimeError, AttributeError, TypeError):
         raise ValueError(f"{place}: not a checkpoint that torch.save has written") from None
 
 

@@ -89,6 +89,9 @@ def _scalars(fields: dict[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in fields.items():
         if name == "densities":
             yield from ((f"density/{weight}", density) for weight, density in value.items())
+        elif name == "divergence":
+            yield name, sum(value["layers"].values())
+            yield from ((f"divergence/{weight}", flips) for weight, flips in value["layers"].items())
         elif name not in ("step", "phase"):
             yield name, value
 

@@ -85,9 +85,10 @@ def _replace(fields: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _problem(detail: Any, noun: str) -> str:
-    place = [str(part) for part in detail["loc"]]
-    if place[:1] == ["plan"]:
-        del place[1:2]  # which of the three forms: no field of the file
+    # Which form of a field was meant is no field of the file.
+    place = [part for part in map(str, detail["loc"]) if not part.startswith("<")]
+    if place[:1] == ["method"] or place[:1] == ["optimizer"]:
+        del place[1:2]
     field = ".".join(place)
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":

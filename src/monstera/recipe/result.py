@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from monstera.measure import this_machine, write_json
 from monstera.recipe.ingredients import Ingredients
@@ -88,13 +90,23 @@ def done(recipe: Recipe) -> bool:
         ValueError: there is a result of another recipe of this name.
     """
     output = Path(recipe.output)
-    if not output.is_file():
-        return False
-    # Fields that the schema had not yet have their defaults.
-    before = Recipe.model_validate(read_result(output)["recipe"])
-    if fingerprint(before) != fingerprint(recipe):
-        raise ValueError(f"{output}: the result of another recipe of this name; remove it to run this one")
-    return before.seeds == recipe.seeds
+    return output.is_file() and refuse_other(read_result(output), recipe).seeds == recipe.seeds
+
+
+def refuse_other(result: Mapping[str, Any], recipe: Recipe) -> Recipe:
+    """Return the recipe that a result at this one's place was made with: the same, but for seeds and the like.
+
+    Raises:
+        ValueError: it is the result of another recipe.
+    """
+    try:
+        # Fields that the schema had not yet have their defaults.
+        before = Recipe.model_validate(result["recipe"])
+    except ValidationError:  # a field is gone since
+        before = None
+    if before is None or fingerprint(before) != fingerprint(recipe):
+        raise ValueError(f"{recipe.output}: the result of another recipe of this name; remove it to run this one")
+    return before
 
 
 def sha256(path: Path) -> str:

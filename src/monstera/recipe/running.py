@@ -21,7 +21,7 @@ from monstera.recipe.latency import measure_latency
 from monstera.recipe.logs import Logging
 from monstera.recipe.plans import holes_in_words
 from monstera.recipe.reading import fingerprint, read_recipe
-from monstera.recipe.result import make_result, read_result, sha256, write_result
+from monstera.recipe.result import make_result, read_result, refuse_other, sha256, write_result
 from monstera.recipe.schema import Recipe
 from monstera.recipe.storage import stored_bytes
 from monstera.recipe.training import count_correct, train_seed
@@ -109,6 +109,8 @@ def train_all(
         dense = _dense_accuracy(recipe, things)
     result = make_result(recipe, things, dense, [t.record for t in trained], command or _own_command())
     result |= {"cell": dict(cell)} if cell else {}
+    if things.pivoting:
+        result["pivoting"] = {"kept_before": things.pivoting.before, "kept_after": things.pivoting.after}
     result["storage"] = stored_bytes(trained[0].model, things.plan)
     result["weights"] = _save_weights(recipe, trained[0].model)
     if latency:
@@ -123,9 +125,10 @@ def measure_again(recipe: Recipe, things: Ingredients, console: Console) -> dict
 
     Raises:
         FileNotFoundError: there is no result, or no weights.
-        ValueError: the weights are not those of the result.
+        ValueError: the result is that of another recipe, or the weights are not those of the result.
     """
     result, weights = read_result(Path(recipe.output)), weights_path(recipe)
+    refuse_other(result, recipe)
     if sha256(weights) != result["weights"]["sha256"]:
         raise ValueError(f"{weights}: not the weights that {recipe.output} was made with; run the recipe again")
     model = laid_out(make_network(recipe, things.start, seed=0), channels_last=False)

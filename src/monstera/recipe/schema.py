@@ -20,11 +20,14 @@ from pydantic import (
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+# What torch.manual_seed takes, from 0.
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
 Stages: TypeAlias = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-# One value a stage for all weights, or globs of them; told apart first, so that one problem is told once.
+# Forms of a field are told apart first, so that one problem is told once; their tags in <> are left out there.
+# One value a stage for all weights, or globs of them.
 Rho: TypeAlias = Annotated[
-    Annotated[Stages, Tag("stages")] | Annotated[dict[str, Stages], Tag("globs")],
-    Discriminator(lambda value: "globs" if isinstance(value, dict) else "stages"),
+    Annotated[Stages, Tag("<stages>")] | Annotated[dict[str, Stages], Tag("<globs>")],
+    Discriminator(lambda value: "<globs>" if isinstance(value, dict) else "<stages>"),
 ]
 
 
@@ -105,11 +108,11 @@ class PlanFile(_Section):
 
 def _kind_of_plan(section: Any) -> str:
     names = section if isinstance(section, dict) else dir(section)
-    return next((kind for kind in ("rules", "file") if kind in names), "pattern")
+    return next((f"<{kind}>" for kind in ("rules", "file") if kind in names), "<pattern>")
 
 
 PlanSection: TypeAlias = Annotated[
-    Annotated[PlanRule, Tag("pattern")] | Annotated[PlanRules, Tag("rules")] | Annotated[PlanFile, Tag("file")],
+    Annotated[PlanRule, Tag("<pattern>")] | Annotated[PlanRules, Tag("<rules>")] | Annotated[PlanFile, Tag("<file>")],
     Discriminator(_kind_of_plan),
 ]
 
@@ -155,7 +158,7 @@ class GroupLassoMethod(_Section):
     name: Literal["group_lasso"]
     strength: float = Field(1e-3, ge=0)
     harden_at: float = Field(0.5, gt=0, lt=1)
-    groups: tuple[str, ...] | None = None
+    groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     l1: float = Field(0.0, ge=0)
     proximal: bool = False
     threshold: float = Field(1e-4, ge=0)
@@ -173,7 +176,7 @@ class ReweightedMethod(_Section):
     eps: PositiveFloat = 1e-3
     reweight_at: tuple[Unit, ...] = (0.25, 0.5, 0.75)
     harden_at: float = Field(0.5, gt=0, lt=1)
-    groups: tuple[str, ...] | None = None
+    groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     prune_below: float = Field(0.0, ge=0)
 
 
@@ -257,15 +260,23 @@ class Recipe(_Section):
     """A whole experiment. `output` is the result file; the weights of the first seed go beside it.
 
     With `divergence_every`, how many weights changed sides in so many steps is shown, and noted at the end of epochs.
+    With `pivot`, channels are reordered first so that the plan keeps more (see `monstera.sparsity.pivot`).
+    A step takes `batch_size` pictures, in `accumulate` equal parts one after the other, whose gradients add up; their
+    norm over the whole network is held at or below `clip_norm`.
     """
+
+    young = frozenset({"accumulate", "clip_norm", "pivot"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
     data: Data
     plan: PlanSection
+    pivot: bool = False
     method: Method
     epochs: PositiveInt
     batch_size: int = Field(128, ge=2)
+    accumulate: PositiveInt = 1
+    clip_norm: PositiveFloat | None = None
     optimizer: Annotated[Sgd | Adam, Field(discriminator="name")]
     lr_schedule: LearningRate = LearningRate()
     augmentation: Augmentation = Augmentation()
@@ -274,7 +285,7 @@ class Recipe(_Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     threads: PositiveInt = 1
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     checkpoint_every: PositiveInt | None = None
     divergence_every: PositiveInt | None = None
     latency: Latency = Latency()
@@ -284,6 +295,14 @@ class Recipe(_Section):
     def _fits_together(self) -> Recipe:
         if self.distillation and not self.network.checkpoint:
             raise ValueError("distillation: there is no dense network to learn from; name a network.checkpoint")
+        if self.pivot and not self.network.checkpoint:
+            raise ValueError("pivot: fresh weights have no order worth keeping; name a network.checkpoint")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: each may be there once, got {list(self.seeds)}")
+        # Batch norm learns nothing from one picture.
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"accumulate: expected to cut batch_size {self.batch_size} into equal parts of 2 or more pictures, "
+                f"got {self.accumulate}"
+            )
         return self

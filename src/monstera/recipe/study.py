@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.reading import checked, read_fields, replaced
-from monstera.recipe.schema import Recipe, Unit
+from monstera.recipe.schema import Recipe, Seed, Unit
 
 DENSE = "dense"
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
-# A plan of density 1 has no holes, so that the method does nothing.
-_WITHOUT_HOLES: Mapping[str, Any] = {"plan.density": 1.0, "method": {"name": "gradual"}}
+
+
+Densities: TypeAlias = Annotated[
+    Annotated[tuple[Unit, ...], Tag("<plain>")] | Annotated[dict[Unit, tuple[Seed, ...]], Tag("<seeds>")],
+    Discriminator(lambda value: "<seeds>" if isinstance(value, dict) else "<plain>"),
+]
 
 
 class Variant(BaseModel):
@@ -30,16 +34,19 @@ class Variant(BaseModel):
     model_config = Recipe.model_config
 
     set: dict[str, Any] = {}
-    densities: tuple[Unit, ...] | dict[Unit, tuple[int, ...]] | None = Field(None, min_length=1)
+    densities: Annotated[Densities, Field(min_length=1)] | None = None
     tries: dict[str, tuple[Any, ...]] = Field({}, max_length=1)
 
 
 class Study(BaseModel):
     """A base recipe and its variants. Every variant is run at every density, or at densities of its own.
 
+    A plan by rules or of a file has densities of its own, whatever those of the study or the variant are.
+
     With `dense`, a network without holes is trained first, with these fields of the recipe replaced, and all variants
-    start from it. `trials` are the fields replaced while values are tried; a `plan.density` there means that the value
-    chosen at that density serves all others.
+    start from it; where the recipe's plan cannot have density 1, as N:M cannot, they give it another. `trials` are the
+    fields replaced while values are tried; a `plan.density` there means that the value chosen at that density serves
+    all others.
     """
 
     model_config = Recipe.model_config
@@ -58,6 +65,8 @@ class Study(BaseModel):
             raise ValueError(f"variants: expected as many tries for each variant that has any, got {counts}")
         if counts and not self.trials.get("data.held_out"):
             raise ValueError("trials: values are chosen on held-out training pictures; set data.held_out")
+        if wrong := [name for name, variant in self.variants.items() if "plan.density" in variant.set]:
+            raise ValueError(f"variants.{wrong[0]}.set.plan.density: a variant has its density by `densities`")
         if DENSE in self.variants:
             raise ValueError(f"variants: {DENSE!r} is the network that the others start from; use another name")
         return self
@@ -157,8 +166,9 @@ def _trials(study: Study, path: str | os.PathLike[str], only: Iterable[str]) -> 
         for field, values in variant.tries.items():
             for index, value in enumerate(values):
                 title = f"{study.name}-{study.tried_at(name, density)}-trial{index}"
-                fields = {"plan.density": density, **start, **variant.set, **study.trials, field: value}
-                yield _Draft(name, fields["plan.density"], {field: value}, _recipe(study, fields, title, folder))
+                fields = {**start, **variant.set, **study.trials, field: value}
+                at = study.trials.get("plan.density", density)
+                yield _Draft(name, at, {field: value}, _recipe(study, fields, at, title, folder))
 
 
 def _finals(
@@ -169,8 +179,8 @@ def _finals(
     for name, variant, density in study.cells(only):
         best = {field: _chosen(study, name, density, values, chosen) for field, values in variant.tries.items()}
         seeds = {"seeds": variant.densities[density]} if isinstance(variant.densities, dict) else {}
-        fields = {"plan.density": density, **start, **variant.set, **best, **seeds}
-        recipe = _recipe(study, fields, f"{study.name}-{name}-{density:g}", folder)
+        fields = {**start, **variant.set, **best, **seeds}
+        recipe = _recipe(study, fields, density, f"{study.name}-{name}-{density:g}", folder)
         yield _Draft(name, density, best, recipe)
 
 
@@ -180,13 +190,20 @@ def _dense(
     """Yield the dense network, if there is to be one, and return the fields by which others start from it."""
     if study.dense is None:
         return {}
-    recipe = _recipe(study, {**fields, **study.dense, **_WITHOUT_HOLES}, title, folder)
+    # A plan of density 1 has no holes, so that the method does nothing.
+    recipe = _recipe(study, {**fields, **study.dense, "method": {"name": "gradual"}}, 1.0, title, folder)
     yield _Draft(DENSE, 1.0, {}, recipe)
     return {"network.checkpoint": str(folder / f"{title}.safetensors")}
 
 
-def _recipe(study: Study, fields: Mapping[str, Any], title: str, folder: Path) -> dict[str, Any]:
-    return replaced(study.recipe, {**fields, "name": title, "output": str(folder / f"{title}.json")})
+def _recipe(study: Study, fields: Mapping[str, Any], density: float, title: str, folder: Path) -> dict[str, Any]:
+    own = {field: value for field, value in fields.items() if field != "plan.density"}
+    recipe = replaced(study.recipe, {**own, "name": title, "output": str(folder / f"{title}.json")})
+    plan = recipe.get("plan", {})
+    # Last, so that a plan which was replaced as a whole has it too. Rules and files have densities of their own.
+    if isinstance(plan, dict) and not plan.keys() & {"rules", "file"}:
+        recipe["plan"] = {**plan, "density": density}
+    return recipe
 
 
 def _chosen(study: Study, name: str, density: float, values: tuple[Any, ...], chosen: Mapping[str, Any]) -> Any:

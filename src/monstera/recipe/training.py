@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ def train_seed(
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another recipe.
-        DivergedError: the loss became infinite or NaN.
+        DivergedError: the loss or its gradient became infinite or NaN.
     """
     run = _Run(recipe, seed, things)
     run.load(load_checkpoint(path, fingerprint(recipe)), path)
@@ -127,18 +128,14 @@ class _Run:
         """Take one optimizer step."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * lr_factor(self.recipe.lr_schedule, self.step, self.steps)
-        images, labels = self._batch()
-        loss = self._loss(images, labels)
-        if not loss.isfinite():
-            raise DivergedError(
-                f"{self.recipe.name}, seed {self.seed}: the loss is {loss.item()} at step {self.step + 1} of "
-                f"{self.steps}; try a lower optimizer.lr, or a method that pulls less"
-            )
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._backward(*self._batch())
+        # A norm below infinity leaves every gradient as it is.
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm or math.inf)
+        self._refuse_infinite("the norm of the gradient", norm)
         self.optimizer.step()
         self.step += 1
-        self.loss_sum += float(loss.detach())
+        self.loss_sum += loss
         if self.step % self.per_epoch == 0:
             mean = self.loss_sum / self.per_epoch
             self.epochs.append(
@@ -178,6 +175,23 @@ class _Run:
         batch = self.things.train.take(index)
         images = augment(batch.images, self.recipe.augmentation, stream(self.seed, "augmentation", self.step))
         return self._laid_out(images), batch.labels
+
+    def _backward(self, images: Tensor, labels: Tensor) -> float:
+        """Add up the gradients of the batch's parts, and return the mean loss."""
+        parts, total = self.recipe.accumulate, 0.0
+        for some, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
+            loss = self._loss(some, answers) / parts
+            self._refuse_infinite("the loss", loss)
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def _refuse_infinite(self, what: str, value: Tensor) -> None:
+        if not value.isfinite():
+            raise DivergedError(
+                f"{self.recipe.name}, seed {self.seed}: {what} is {value.item()} at step {self.step + 1} of "
+                f"{self.steps}; try a lower optimizer.lr, or a method that pulls less"
+            )
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):

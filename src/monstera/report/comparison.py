@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from monstera.measure import MONSTERA, from_json
+from monstera.report.recipes import pattern_names
 from monstera.report.sources import Results
 from monstera.report.tables import Table, markdown, milliseconds
 
@@ -94,7 +95,7 @@ def _line(result: Mapping[str, Any]) -> tuple[str, ...]:
     dense = accuracy["dense"]
     return (
         result["cell"]["variant"],
-        result["recipe"]["plan"]["pattern"] if result["cell"]["density"] < 1 else "",
+        pattern_names(result) if result["cell"]["density"] < 1 else "",
         f"{result['density']['all_parameters']:.3f}",
         str(seeds),
         f"{accuracy['sparse_mean']:.2%}{spread}",

@@ -48,11 +48,11 @@ def _line(path: Path) -> tuple[str, ...]:
 
 
 def _trained(result: Mapping[str, Any]) -> tuple[str, ...]:
-    accuracy, density, plan = result["accuracy"], result["density"], result["recipe"]["plan"]
+    accuracy, density = result["accuracy"], result["density"]
     spread = "" if accuracy["sparse_std"] is None else f" ± {accuracy['sparse_std']:.2%}"
     return (
         result["name"],
-        plan["pattern"] if "pattern" in plan else _patterns(result["plan"]),
+        pattern_names(result),
         f"{density['planned_weights']:.3f}",
         f"{density['all_parameters']:.3f}",
         str(len(result["seeds"])),
@@ -61,9 +61,12 @@ def _trained(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _patterns(plan: Mapping[str, str]) -> str:
-    """Each pattern of a plan once, where no single one was asked for."""
-    return "/".join(dict.fromkeys(entry.partition(" at density ")[0] for entry in plan.values()))
+def pattern_names(result: Mapping[str, Any]) -> str:
+    """Return the pattern that a recipe's result was asked for, or each pattern of its plan once."""
+    asked = result["recipe"]["plan"]
+    if "pattern" in asked:
+        return asked["pattern"]
+    return "/".join(dict.fromkeys(entry.partition(" at density ")[0] for entry in result["plan"].values()))
 
 
 def _timed(comparison: Comparison | None) -> tuple[str, ...]:
