@@ -136,14 +136,16 @@ def reshard(model: nn.Module) -> None:
         TypeError: the model is wrapped in FullyShardedDataParallel, torch's first FSDP.
     """
     fsdp = sys.modules.get("torch.distributed.fsdp")  # where it was not imported, nothing is wrapped in it
-    for module in model.modules() if fsdp else ():
+    if fsdp is None:
+        return
+    for module in model.modules():
         if isinstance(module, fsdp.FullyShardedDataParallel):
             raise TypeError(
                 "FullyShardedDataParallel joins weights into flat ones, in which no pattern can be seen; "
                 "shard the model by torch.distributed.fsdp.fully_shard, which keeps them"
             )
         if isinstance(module, fsdp.FSDPModule):
-            module.reshard()
+            module.reshard()  # pyright: ignore[reportCallIssue]
 
 
 def _feed(digest: Any, value: Any) -> None:
