@@ -247,14 +247,6 @@ def test_patterns_that_a_network_mines_from_its_weights_are_refused() -> None:
         SPP(model, optimizer, Plan({"0.weight": ("patterns4of8", 0.25)}), steps=80)
 
 
-@pytest.mark.parametrize("name", ["unify4x1", "4x1&int4"])
-def test_patterns_that_constrain_values_are_refused(name: str) -> None:
-    model, optimizer = _model()
-    with pytest.raises(PlanError, match=f"SPP ties no weights, and {name} constrains their values"):
-        SPP(model, optimizer, Plan({"0.weight": (name, 0.5)}), steps=80)
-    assert not optimizer._optimizer_step_pre_hooks
-
-
 def test_weights_that_are_no_numbers_cannot_be_ranked_and_are_named() -> None:
     model, optimizer = _model()
     SPP(model, optimizer, PLAN, steps=80)

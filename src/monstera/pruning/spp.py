@@ -139,7 +139,7 @@ class SPP(Pruner):
             self._deal(names, settled(probability, norms, count))
         self._record(decided=sum(count for _, count in self._pools) - before)
         self._show({name: p < 1 for name, p in self.probabilities.items()})
-        self.ties = self.plan.ties(self.weights, self.masks, self.layouts)
+        self.ties = self.bind(self.weights, self.masks)
         self.dense = {}
 
     def progress(self) -> Progress:
@@ -240,9 +240,6 @@ def _cuts(plan: Plan, weights: Mapping[str, Tensor], layouts: Mapping[str, Layou
                 f"{name}: SPP ranks all groups of a layer or network for one budget, and {pattern} gives every "
                 f"{pattern.scope} its own; take another method, or scope 'layer'"
             )
-            continue
-        if pattern.constrains_values:
-            problems.append(f"{name}: SPP ties no weights, and {pattern} constrains their values; take another method")
             continue
         try:
             group = pattern.groups(weight.detach(), layouts[name])
