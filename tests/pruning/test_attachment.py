@@ -298,3 +298,12 @@ def test_the_digits_are_still_read_after_pruning_three_quarters(make: Make) -> N
     with torch.no_grad():
         accuracy = (model.eval()(test.images.float() / 255).argmax(1) == test.labels).float().mean()
     assert accuracy > 0.9
+
+
+@METHODS
+def test_an_empty_plan_is_refused_before_anything_is_attached(make) -> None:
+    model, _ = _network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="the plan names no weight"):
+        make(model, optimizer, Plan({}))
+    assert not optimizer._optimizer_step_pre_hooks

@@ -79,6 +79,7 @@ def test_a_good_recipe_is_read_with_its_defaults(tmp_path: Path) -> None:
         ({"label_smoothing": 1}, "label_smoothing: .*got 1"),
         ({"latency": {"batch": 0}}, r"latency\.batch: .*got 0"),
         ({"threads": 0}, "threads: .*got 0"),
+        ({"threads": 100_000}, "threads: .*got 100000"),
         ({"checkpoint_every": 0}, "checkpoint_every: .*got 0"),
         ({"seeds": [2**70]}, r"seeds\.0: .*got 1180591620717411303424"),
         ({"method": {"name": "group_lasso", "groups": []}}, r"method\.groups: .*at least 1 item"),

@@ -50,7 +50,7 @@ class Pruner(ABC):
 
     Raises:
         PlanError: the plan does not fit the model.
-        ValueError: `steps` is not positive, or the optimizer does not hold all planned weights.
+        ValueError: the plan is empty, `steps` is not positive, or the optimizer does not hold all planned weights.
         TypeError: the model was wrapped in torch's first FSDP, or is sharded and the method cannot work on parts.
         RuntimeError: processes that train together have different plans.
     """
@@ -60,6 +60,8 @@ class Pruner(ABC):
     works_on_parts: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, steps: int) -> None:
+        if not plan:
+            raise ValueError(f"{self.name}: the plan names no weight, so there is nothing to prune; see Plan.uniform")
         if steps < 1:
             raise ValueError(f"steps: expected at least 1 optimizer step, got {steps}")
         reshard(model)

@@ -19,6 +19,8 @@ from pydantic import (
 )
 
 Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+# More than any machine has end the process without a word.
+Threads: TypeAlias = Annotated[int, Field(ge=1, le=1024)]
 Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
 # What torch.manual_seed takes, from 0.
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
@@ -253,7 +255,7 @@ class Latency(_Section):
     """Measure torch, ONNX Runtime and Monstera, dense and sparse, on `batch` pictures."""
 
     batch: PositiveInt = 1
-    threads: PositiveInt = 1
+    threads: Threads = 1
 
 
 class Recipe(_Section):
@@ -284,7 +286,7 @@ class Recipe(_Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
-    threads: PositiveInt = 1
+    threads: Threads = 1
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     checkpoint_every: PositiveInt | None = None
     divergence_every: PositiveInt | None = None
