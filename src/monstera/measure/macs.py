@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monstera.measure.answers import Inputs, arguments
+from monstera.modes import attention_in_full
 from monstera.sparsity.view import layouts_of
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -48,7 +48,7 @@ def count_macs(model: nn.Module, example: Inputs) -> Macs:
     args, kwargs = arguments(example)
     products = _Products(counted)
     try:
-        with torch.no_grad(), _slow_path(), products:
+        with torch.no_grad(), attention_in_full(), products:
             model(*args, **kwargs)
     finally:
         for hook in hooks:
@@ -78,17 +78,6 @@ class _Products(TorchDispatchMode):
             q, k, v = args[:3]
             self.macs += q.shape[:-1].numel() * k.shape[-2] * (q.shape[-1] + v.shape[-1])
         return result
-
-
-@contextmanager
-def _slow_path() -> Iterator[None]:
-    """Let modules of attention run layer by layer inside, and as before afterwards."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _count(

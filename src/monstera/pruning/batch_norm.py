@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from monstera.modes import evaluating
+
 
 @torch.no_grad()
 def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
@@ -30,18 +32,15 @@ def reestimate_batch_norm(model: nn.Module, batches: Iterable[Any]) -> int:
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
         return 0
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
     try:
-        model.eval()
-        for norm in norms:
-            norm.train()
-        return _average(model, norms, batches)
+        with evaluating(model):
+            for norm in norms:
+                norm.train()
+            return _average(model, norms, batches)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, training in modes:
-            module.training = training
 
 
 def _average(model: nn.Module, norms: list[_BatchNorm], batches: Iterable[Any]) -> int:

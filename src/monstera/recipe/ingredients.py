@@ -15,12 +15,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from monstera.modes import evaluating
 from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.plans import make_plan
 from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd, SppMethod
 from monstera.sparsity import Pivoting, Plan, PlanError, pivot, schedule
-from monstera.zoo import evaluating, load_cifar_resnet_state, network
+from monstera.zoo import load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, PictureSet, data_root, data_set, held_out
 
 T = TypeVar("T")

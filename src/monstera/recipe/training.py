@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from monstera.modes import evaluating
 from monstera.pruning import Pruner
 from monstera.pruning.streams import stream
 from monstera.recipe.augment import augment
@@ -31,7 +32,6 @@ from monstera.recipe.logs import Logging, logged
 from monstera.recipe.reading import fingerprint
 from monstera.recipe.report import Report, pruning_fields
 from monstera.recipe.schema import Recipe
-from monstera.zoo import evaluating
 from monstera.zoo.data import Pictures
 
 TEST_BATCH = 500

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from monstera.zoo.eval_mode import evaluating
+from monstera.modes import evaluating
 
 Product: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 Recurrent: TypeAlias = nn.RNNBase | nn.RNNCellBase

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from monstera.modes import attention_in_full, evaluating
 from monstera.sparsity.channels.axes import Ledger, Shape, Value
 from monstera.sparsity.channels.operators import axes_of, operator_name
 from monstera.sparsity.errors import TraceError
@@ -37,7 +37,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
         TraceError: torch.export cannot trace the model.
     """
     args = example if isinstance(example, tuple) else (example,)
-    with evaluating(model), _attention_in_full(), torch.no_grad():
+    with evaluating(model), attention_in_full(), torch.no_grad():
         try:
             program = torch.export.export(model, args, strict=False)
         except Exception as error:
@@ -46,29 +46,6 @@ def trace(model: nn.Module, example: Example) -> Trace:
     for node in program.graph.nodes:
         walk.visit(node)
     return Trace(program, walk.values, walk.ledger)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, then every module back in the mode it had."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def _attention_in_full() -> Iterator[None]:
-    """Without torch's fast path of attention, which is one operator that hides all layers."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _parameters(model: nn.Module, program: ExportedProgram) -> dict[str, str]:

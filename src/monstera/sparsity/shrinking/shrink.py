@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from monstera.modes import evaluating
 from monstera.sparsity.attached import refuse_attached
 from monstera.sparsity.channels.graph import named_tensors
-from monstera.sparsity.channels.trace import Example, Trace, evaluating, trace
+from monstera.sparsity.channels.trace import Example, Trace, trace
 from monstera.sparsity.shrinking.choice import Choice, choose
 from monstera.sparsity.shrinking.cuts import BIASED, Cuts, Kept, add_bias
 from monstera.sparsity.shrinking.known import known_values

@@ -1,10 +1,11 @@
-"""Put a model in evaluation mode for a while."""
+"""States that a model, or torch, is put into for a while and brought back from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def attention_in_full() -> Iterator[None]:
+    """Let modules of attention run layer by layer, without torch's fast path, one operator that hides all layers."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
