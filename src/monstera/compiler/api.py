@@ -70,8 +70,7 @@ def compile(  # noqa: A001
 ) -> Engine | HybridEngine:
     """Compile a network for this machine or another. Holes are read off its weights, whoever made them.
 
-    The answer is an `Engine` wherever it was made, so that a script that compiles and saves does the same on every
-    machine. One that cannot run here (`engine.runs_here`) raises an error when it is called, which says what it needs.
+    An engine that cannot run here (`engine.runs_here`) can be saved, and says what it needs when it is called.
 
     Args:
         model: a torch module in eval mode, fp32, on the CPU or not; or an ONNX model, as the path of its file or as
@@ -79,30 +78,24 @@ def compile(  # noqa: A001
         example: what it is called with: a tensor, a tuple of tensors (positional) or a dict (keyword arguments).
             Fixes shapes and dtypes (fp32, int64, int32 or bool); the values do not matter. May be left out for an ONNX
             model that fixes them itself.
-        also: further examples, each like `example` but of other shapes. The engine runs the program whose shapes it is
-            called with; the programs share one library and, as the layers of all are cut into blocks as those of
-            `example` are, one copy of the weights. So `example` should be the one whose speed counts most.
-        undeclared: what a call with other shapes than those of the examples does. "refuse" raises an error that lists
-            them; "compile" compiles the network for them then and there, says so in the log, and keeps the program in
-            the engine, but saves none of it. The engine then holds on to the model, which must not change. Engines that
-            are loaded from a file refuse.
+        also: further examples, each like `example` but of other shapes. Their programs share one library and one copy
+            of the weights, cut into blocks as suits `example`, which should be the one whose speed counts most.
+        undeclared: what a call with other shapes does. "refuse" raises an error that lists those there are; "compile"
+            compiles then and there, says so in the log, and saves none of it. The engine then holds on to the model,
+            which must not change. Engines that are loaded from a file refuse.
         threads: how many threads a run uses.
         target: the instruction set: "avx512", "avx2", "neon" (64-bit Arm), or "native" for the widest of this machine.
             Another architecture than this machine's is built for Linux, by the compiler of the ziglang wheel.
         tune: "none" chooses how each layer runs by a model of its cost, "fast" times the most promising ways, "full"
             searches for better ones for minutes. What was found is kept on this machine and found again.
-        tuning: a table of choices (`monstera.read_tuning`), or the path of one; its layers are not
-            timed again.
-        fallback: None refuses a network with operators outside the IR. "torch" runs them in torch: the answer is then a
-            `HybridEngine`, which lives in this process only and says what runs in torch; an `Engine` where nothing has
-            to. Inputs and weights may then have any type; what is not fp32 runs in torch as well.
+        tuning: a table of choices (`monstera.read_tuning`), or the path of one; its layers are not timed again.
+        fallback: None refuses operators outside the IR. "torch" runs them, and what is not fp32, in torch: the answer
+            is then a `HybridEngine`, which lives in this process only; an `Engine` where nothing has to.
 
     Raises:
-        ValueError: training mode, weights that are NaN or not fp32, an input that is no tensor of fp32, whole
-            numbers or truth values, examples that have the same shapes or differ in more, threads < 1, an unknown
-            target, effort, fallback or way with undeclared shapes, tuning or a fallback asked for a target that this
-            machine cannot run, a fallback asked of an ONNX model or for several shapes; for ONNX, whatever `from_onnx`
-            refuses.
+        ValueError: training mode; weights that are NaN or not fp32; an input of another type; examples that have the
+            same shapes or differ in more; an unknown option; tuning or a fallback for a target that this machine cannot
+            run; a fallback for an ONNX model or for several shapes; whatever `from_onnx` refuses.
         FileNotFoundError, ImportError: as for `from_onnx`.
         TypeError: the model is of none of these kinds.
         TableError: `tuning` is the path of something else than a tuning table.

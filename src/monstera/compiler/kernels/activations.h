@@ -57,7 +57,7 @@ INLINE vf act_hardsigmoid(vf x) { return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6
 INLINE vf act_hardswish(vf x) { return x * act_hardsigmoid(x); }
 
 /* erf(x) = x p(u), u = 2 (x / 3.85)^2 - 1: a minimax fit of degree 15, absolute error below 2e-7, never beyond 1.
- * Over u instead of x^2 the coefficients fall, so that nothing cancels; without a division it costs half of other forms. */
+ * Over u instead of x^2 the coefficients fall, so that nothing cancels; there is no division. */
 INLINE vf erf_(vf x) {
     x = clamp(x, -3.85f, 3.85f);
     const vf u = x * x * 0.134930005f - 1.0f;
