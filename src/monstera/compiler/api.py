@@ -110,14 +110,11 @@ def compile(  # noqa: A001
         torch.Size([1, 8, 14, 14])
     """
     settings = settings_of(threads, target, tune, tuning)
-    if undeclared not in get_args(Undeclared):
-        raise ValueError(f"undeclared is {undeclared!r}; expected one of {', '.join(map(repr, get_args(Undeclared)))}")
+    _check_undeclared(undeclared)
     if fallback is None:
         engine = build_engine(*_declared(model, example, also), settings=settings)
         return _open_to_others(engine, model, settings) if undeclared == "compile" else engine
-    _check_fallback(fallback, settings)
-    if also or undeclared != "refuse":
-        raise ValueError('fallback="torch" takes one shape; compile an engine for each of several')
+    _check_fallback(fallback, settings, one_shape=not also and undeclared == "refuse")
     return _beside_torch(model, example, settings)
 
 
@@ -228,11 +225,18 @@ def _shapes(example: Any) -> dict[str, tuple[int, ...]] | list[tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in kwargs.items()} or [tuple(x.shape) for x in args]
 
 
-def _check_fallback(fallback: str, settings: Settings) -> None:
+def _check_undeclared(undeclared: str) -> None:
+    if undeclared not in get_args(Undeclared):
+        raise ValueError(f"undeclared is {undeclared!r}; expected one of {', '.join(map(repr, get_args(Undeclared)))}")
+
+
+def _check_fallback(fallback: str, settings: Settings, *, one_shape: bool) -> None:
     if fallback != "torch":
         raise ValueError(f'unknown fallback {fallback!r}; expected "torch", or None to refuse')
     if lack := shortfall(platform_of(settings.target), settings.target.features):
         raise ValueError(f'fallback="torch" runs in this process, and {settings.target.name} cannot: {lack}')
+    if not one_shape:
+        raise ValueError('fallback="torch" takes one shape; compile an engine for each of several')
 
 
 def _call(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
