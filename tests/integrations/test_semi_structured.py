@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from devices import ON_GPU, WITHOUT_GPU
 from monstera.integrations.semi_structured import to_semi_structured
 from monstera.pruning import prune
 from monstera.sparsity import Plan
-
-ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 
 
 def _pruned(pattern: str = "2:4", dtype: torch.dtype = torch.float16) -> nn.Module:
@@ -20,7 +19,7 @@ def _pruned(pattern: str = "2:4", dtype: torch.dtype = torch.float16) -> nn.Modu
     return model.to(dtype).eval()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA GPU")
+@WITHOUT_GPU
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_machine_without_a_gpu_is_told_and_pointed_to_the_compiler(dtype: torch.dtype) -> None:
     model = _pruned(dtype=dtype)

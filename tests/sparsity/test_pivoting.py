@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from devices import ON_GPU
 from monstera.pruning import Gradual
 from monstera.sparsity import AttachedError, Plan, PlanError, pivot, pivoting, shrink
 from monstera.zoo import load_cifar_resnet_state, network, randomize_
 from monstera.zoo.data import DataMissingError, data_root
 
-ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 # What docs/methods/pivoting.md says: percent of the squared magnitude that is kept as it stood, and pivoted.
 KEPT = {
     ("4x1", 0.25): (55.75, 58.01),
