@@ -20,13 +20,14 @@ FLOORS = {
     "pruning": 2,
     "compiler": 2,
     "measure": 3,
-    "integrations": 4,
-    "recipe": 4,
-    "demo": 4,
-    "program": 4,
-    "loading": 4,
-    "report": 4,
-    "cli": 5,
+    "search": 4,
+    "integrations": 5,
+    "recipe": 5,
+    "demo": 5,
+    "program": 5,
+    "loading": 5,
+    "report": 5,
+    "cli": 6,
 }
 
 
