@@ -1,0 +1,7 @@
+"""What layers and networks cost on a machine: measured in the network itself, kept in tables, predicted for plans."""
+
+from monstera.search.costs.costing import costs_of
+from monstera.search.costs.network import NetworkCosts, costs_from_json
+from monstera.search.costs.table import CostTable, CostTableError, read_costs, write_costs
+
+__all__ = ["CostTable", "CostTableError", "NetworkCosts", "costs_from_json", "costs_of", "read_costs", "write_costs"]
