@@ -5,8 +5,10 @@ from monstera.search.costs import (
     CostTable,
     CostTableError,
     NetworkCosts,
+    Prediction,
     costs_from_json,
     costs_of,
+    predict,
     read_costs,
     write_costs,
 )
@@ -16,8 +18,10 @@ __all__ = [
     "CostTableError",
     "Costs",
     "NetworkCosts",
+    "Prediction",
     "costs_from_json",
     "costs_of",
+    "predict",
     "read_costs",
     "write_costs",
 ]

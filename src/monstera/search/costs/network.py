@@ -40,14 +40,14 @@ class Curve:
         """The time at a density from 0, exclusive, to 1."""
         x, y = self.densities, self.ms
         i = bisect_left(x, density)
-        if i == len(x):
+        if i >= len(x):
             return y[-1]
         if x[i] == density:
             return y[i]
         if i:
             share = (density - x[i - 1]) / (x[i] - x[i - 1])
             return y[i - 1] + share * (y[i] - y[i - 1])
-        slope = (y[1] - y[0]) / (x[1] - x[0]) if len(y) > 1 else 0.0
+        slope = (y[1] - y[0]) / (x[1] - x[0]) if x[-1] > x[0] else 0.0
         return max(y[0] - slope * (x[0] - density), y[0] * density / x[0])
 
 
