@@ -130,16 +130,16 @@ def test_tables_to_look_up_in_get_no_holes():
 
 @pytest.mark.usefixtures("_quick")
 def test_parts_add_up_to_the_run_that_was_measured(monkeypatch):
-    profiles = []
+    turns = []
     calm = bench._calm
-    monkeypatch.setattr(bench, "_calm", lambda *a: profiles.append(calm(*a)) or profiles[-1])
+    monkeypatch.setattr(bench, "_calm", lambda *a: turns.append(calm(*a)) or turns[-1])
     seen = subject()
     asked = asked_of(seen, [pattern("4x1")], (0.25,))
     tables = [*measured(seen, asked, empty_table(native()), native())]
-    assert len(tables) == len(profiles) == 2
+    assert len(tables) == len(turns) == 2
     parts = [tables[0].point(signature) for signature in seen.signatures.values()]
     whole = sum(point.ms for point in parts if point) + tables[0].rests[seen.fingerprint].ms
-    assert whole == pytest.approx(profiles[0].ms)
+    assert whole == pytest.approx(turns[0].profile.ms + turns[0].call_ms)
     for signature in seen.signatures.values():
         point = tables[1].point(signature, "4x1", 0.25)
         assert point
