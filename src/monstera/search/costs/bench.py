@@ -53,6 +53,14 @@ class _Samples:
         return table.with_rest(fingerprint, Rest(ms, self.rests[0].bytes, self.rests[0].macs))
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One look at an engine: its steps, a run of all of them, and what a call takes beyond that run."""
+
+    profile: Profile
+    call_ms: float
+
+
 def asked_of(subject: Subject, patterns: Sequence[Pattern], densities: Sequence[float]) -> Asked:
     """The holes that are feasible in each weight; none in those that multiply nothing, such as tables to look up in.
 
@@ -120,14 +128,6 @@ def measured(subject: Subject, asked: Asked, table: CostTable, target: Target) -
 def assigned(subject: Subject, layers: Sequence[str]) -> list[str]:
     """The weight that each step belongs to, by the name of its layer; "" for what is no layer with weights."""
     return [layer if layer in subject.views else "" for layer in layers]
-
-
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One look at an engine: its steps, a run of all of them, and what a call takes beyond that run."""
-
-    profile: Profile
-    call_ms: float
 
 
 def _measure(subject: Subject, plan: Plan, target: Target, pace: Pace, samples: _Samples) -> None:
