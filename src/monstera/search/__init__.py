@@ -1,1 +1,40 @@
 """Chooses which holes go where, and which network: by what layers cost on a machine and holes cost in accuracy."""
+
+from monstera.search.allocation import InfeasibleError, allocate
+from monstera.search.blocks import choose_block, weights_per_group
+from monstera.search.budget import plan_for
+from monstera.search.cost import Costs
+from monstera.search.goal import Goal, GoalError
+from monstera.search.kept import KeptWeights
+from monstera.search.masked import Measured, measure_of
+from monstera.search.planned import Decision, Planned
+from monstera.search.planning import choose, curvature_of, plan
+from monstera.search.proxy import loss_after_projection
+from monstera.search.rules import Rules
+from monstera.search.sensitivity import Curvature, by_magnitude, fisher, gauss_newton, losses_of
+
+__all__ = [
+    "Costs",
+    "Curvature",
+    "Decision",
+    "Goal",
+    "GoalError",
+    "InfeasibleError",
+    "KeptWeights",
+    "Measured",
+    "Planned",
+    "Rules",
+    "allocate",
+    "by_magnitude",
+    "choose",
+    "choose_block",
+    "curvature_of",
+    "fisher",
+    "gauss_newton",
+    "loss_after_projection",
+    "losses_of",
+    "measure_of",
+    "plan",
+    "plan_for",
+    "weights_per_group",
+]
