@@ -6,8 +6,8 @@ matrix, from calibration batches; without any it is `2 / |w|^2`, so that a layer
 magnitude that goes. g is the gradient, where a loss is given.
 
 That holds near the weights only. It says that a layer that loses everything costs no more than the sum of its parts,
-yet nothing passes it any more. So of the second sum, q of at most t, not q is taken but `-t log(1 - q / t)`: the same for
-small q, and without bound for a layer that is emptied. Without data that is the sum of LAMP's scores.
+yet nothing passes it any more. So of the second sum, q of at most t, not q is taken but `-t log(1 - q / t)`: the same
+for small q, and without bound for a layer that is emptied. Without data that is the sum of LAMP's scores.
 
 Source: for the logarithm, J. Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021,
 arXiv 2010.07611: each weight, from the least on, scores its share of the squared magnitude that is left. How we differ:
@@ -187,7 +187,30 @@ def _moved(
     return 0.0 if slope is None else float((widened(slope) * move).sum()), float(second)
 
 
-in_graph=again, allow_unused=True)
+# ---- derivatives ----------------------------------------------------------------------------------------------------
+
+
+def _weights(model: nn.Module, names: Sequence[str]) -> list[nn.Parameter]:
+    return [find_view(model, name).weight for name in names]
+
+
+@contextmanager
+def _derivable(model: nn.Module, weights: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Evaluation mode, and weights that are derived by, frozen ones too; all as before afterwards."""
+    asked = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        with evaluating(model), torch.enable_grad():
+            yield
+    finally:
+        for weight, before in zip(weights, asked, strict=True):
+            weight.requires_grad_(before)
+
+
+def _gradients(value: Tensor, weights: Sequence[Tensor], again: bool = False) -> list[Tensor]:
+    """Of a scalar by the weights; `.grad` is not touched. Weights that it does not depend on have zeros."""
+    found = torch.autograd.grad(value, list(weights), retain_graph=again, allow_unused=True)
     return [torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)]
 
 
