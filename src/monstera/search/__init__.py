@@ -3,6 +3,7 @@
 from monstera.search.allocation import InfeasibleError, allocate
 from monstera.search.blocks import choose_block, weights_per_group
 from monstera.search.budget import plan_for
+from monstera.search.calibration import fisher, gauss_newton
 from monstera.search.cost import Costs
 from monstera.search.goal import Goal, GoalError
 from monstera.search.kept import KeptWeights
@@ -11,7 +12,7 @@ from monstera.search.planned import Decision, Planned
 from monstera.search.planning import choose, curvature_of, plan
 from monstera.search.proxy import loss_after_projection
 from monstera.search.rules import Rules
-from monstera.search.sensitivity import Curvature, by_magnitude, fisher, gauss_newton, losses_of
+from monstera.search.sensitivity import Curvature, by_magnitude, losses_of
 
 __all__ = [
     "Costs",

@@ -13,7 +13,7 @@ from torch import nn
 from monstera.compiler import compile as compile_
 from monstera.measure import Pace, race
 from monstera.pruning import prune
-from monstera.search.sensitivity import called_with
+from monstera.search.calibration import called_with
 from monstera.sparsity import Plan
 
 ROUNDS = 5

@@ -98,8 +98,7 @@ class Planned:
             decision.weight,
             "dense" if decision.entry is None else str(decision.entry.pattern),
             "" if decision.entry is None else f"{decision.entry.density:g}",
-            f"{decision.dense_cost:{number}}",
-            f"{decision.cost:{number}}",
+            *(f"{cost:{number}}" if decision.dense_cost else "" for cost in (decision.dense_cost, decision.cost)),
             "" if share is None else f"{share:.1%}",
             decision.why,
         )

@@ -10,12 +10,13 @@ from rich.console import Console
 from torch import nn
 
 from monstera.search.budget import TOLERANCE, plan_for
+from monstera.search.calibration import Loss, fisher, gauss_newton
 from monstera.search.goal import Goal
 from monstera.search.kept import KeptWeights
 from monstera.search.masked import measure_of
 from monstera.search.planned import Planned
 from monstera.search.rules import Rules, candidate_weights
-from monstera.search.sensitivity import Curvature, Loss, by_magnitude, fisher, gauss_newton
+from monstera.search.sensitivity import Curvature, by_magnitude
 from monstera.sparsity import Block, PatternLike, Plan, PlanError, find_view
 from monstera.sparsity import pattern as pattern_of
 
