@@ -22,7 +22,7 @@ RULES = Rules()
 
 
 def weighted(model: nn.Module):
-    return curvature_of(model, [name for name in Plan.uniform(model, "4x1", 0.5)])
+    return curvature_of(model, list(Plan.uniform(model, "4x1", 0.5)))
 
 
 def planned(model: nn.Module, goal: Goal, costs: Affine, rules: Rules = RULES, **how) -> Planned:

@@ -108,7 +108,7 @@ def test_costs_are_the_cost_models_and_losses_grow_as_densities_fall(model: Mixe
 
 
 def test_what_gains_too_little_at_the_lowest_density_stays_dense(model: Mixed) -> None:
-    slow = {name: (0.9, 0.5) for name in ("2x1", "4x1", "8x1", "16x1")}
+    slow = dict.fromkeys(("2x1", "4x1", "8x1", "16x1"), (0.9, 0.5))
     found = options(model, Affine.of(model, **slow), Rules())["five.weight"]
     assert [option.entry for option in found] == [None]
     assert found[0].why == "gains only 1.09x at density 0.03"
@@ -117,7 +117,7 @@ def test_what_gains_too_little_at_the_lowest_density_stays_dense(model: Mixed) -
 
 
 def test_holes_that_are_slower_than_dense_are_no_option(model: Mixed) -> None:
-    slow = {name: (0.5, 0.8) for name in ("2x1", "4x1", "8x1", "16x1")}
+    slow = dict.fromkeys(("2x1", "4x1", "8x1", "16x1"), (0.5, 0.8))
     found = options(model, Affine.of(model, **slow), Rules())["five.weight"]
     assert max(option.entry.density for option in found if option.entry) == 0.5
     assert all(option.cost < found[0].cost for option in found[1:])

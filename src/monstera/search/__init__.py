@@ -5,6 +5,17 @@ from monstera.search.blocks import choose_block, weights_per_group
 from monstera.search.budget import plan_for
 from monstera.search.calibration import fisher, gauss_newton
 from monstera.search.cost import Costs
+from monstera.search.costs import (
+    CostTable,
+    CostTableError,
+    NetworkCosts,
+    Prediction,
+    costs_from_json,
+    costs_of,
+    predict,
+    read_costs,
+    write_costs,
+)
 from monstera.search.goal import Goal, GoalError
 from monstera.search.kept import KeptWeights
 from monstera.search.masked import Measured, measure_of
@@ -15,6 +26,8 @@ from monstera.search.rules import Rules
 from monstera.search.sensitivity import Curvature, by_magnitude, losses_of
 
 __all__ = [
+    "CostTable",
+    "CostTableError",
     "Costs",
     "Curvature",
     "Decision",
@@ -23,12 +36,16 @@ __all__ = [
     "InfeasibleError",
     "KeptWeights",
     "Measured",
+    "NetworkCosts",
     "Planned",
+    "Prediction",
     "Rules",
     "allocate",
     "by_magnitude",
     "choose",
     "choose_block",
+    "costs_from_json",
+    "costs_of",
     "curvature_of",
     "fisher",
     "gauss_newton",
@@ -37,5 +54,8 @@ __all__ = [
     "measure_of",
     "plan",
     "plan_for",
+    "predict",
+    "read_costs",
     "weights_per_group",
+    "write_costs",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from torch import nn
 
 from monstera.search.budget import TOLERANCE, plan_for
 from monstera.search.calibration import Loss, fisher, gauss_newton
+from monstera.search.costs import CostTable, costs_of
 from monstera.search.goal import Goal
 from monstera.search.kept import KeptWeights
 from monstera.search.masked import measure_of
@@ -19,9 +20,6 @@ from monstera.search.rules import Rules, candidate_weights
 from monstera.search.sensitivity import Curvature, by_magnitude
 from monstera.sparsity import Block, PatternLike, Plan, PlanError, find_view
 from monstera.sparsity import pattern as pattern_of
-
-if TYPE_CHECKING:
-    from monstera.search.costs import Table
 
 
 def plan(
@@ -37,7 +35,7 @@ def plan(
     hard: bool = False,
     threads: int = 1,
     target: str = "native",
-    table: Table | str | os.PathLike[str] | None = None,
+    table: CostTable | str | os.PathLike[str] | None = None,
     tolerance: float = TOLERANCE,
     quiet: bool = False,
 ) -> Plan:
@@ -110,7 +108,7 @@ def choose(
     loss: Loss | None = None,
     threads: int = 1,
     target: str = "native",
-    table: Table | str | os.PathLike[str] | None = None,
+    table: CostTable | str | os.PathLike[str] | None = None,
     tolerance: float = TOLERANCE,
     quiet: bool = False,
 ) -> Planned:
@@ -126,13 +124,10 @@ def choose(
     if not goal.timed:
         sizes = {name: find_view(model, name).weight.numel() for name in names}
         return plan_for(model, goal, KeptWeights(sizes), rules=rules, curvature=curvature)
-    from monstera.search.costs import costs_of
-
     costs = costs_of(
         model,
         example,
         patterns=rules.patterns,
-        densities=rules.densities,
         threads=threads,
         target=target,
         table=table,

@@ -1,0 +1,19 @@
+"""What layers and networks cost on a machine: measured in the network itself, kept in tables, predicted for plans."""
+
+from monstera.search.costs.costing import costs_of
+from monstera.search.costs.network import NetworkCosts, costs_from_json
+from monstera.search.costs.prediction import LayerPrediction, Prediction, predict
+from monstera.search.costs.table import CostTable, CostTableError, read_costs, write_costs
+
+__all__ = [
+    "CostTable",
+    "CostTableError",
+    "LayerPrediction",
+    "NetworkCosts",
+    "Prediction",
+    "costs_from_json",
+    "costs_of",
+    "predict",
+    "read_costs",
+    "write_costs",
+]
