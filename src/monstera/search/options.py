@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from torch import nn
 
@@ -65,10 +66,12 @@ def _chosen(view: WeightView, name: str, costs: Costs, rules: Rules) -> dict[Ent
         if kernels:
             return kernels
     found: dict[Entry, tuple[float, str]] = {}
-    for density in rules.densities:
-        if patterns := fitting(view, rules.blocks, density):
+    offered = {density: fitting(view, rules.blocks, density) for density in rules.densities}
+    shape, layout = view.weight.shape, view.layout
+    sizes = {p: weights_per_group(p, shape, layout) for p in dict.fromkeys(chain(*offered.values()))}
+    for density, patterns in offered.items():
+        if patterns:
             times_ms = {p: costs.layer_ms(name, Entry(p, density)) for p in patterns}
-            sizes = {p: weights_per_group(p, view.weight.shape, view.layout) for p in patterns}
             block = choose_block(times_ms, sizes, rules.within)
             found[Entry(block, density)] = (times_ms[block], why + _block_in_words(block, times_ms, rules))
     return found

@@ -82,7 +82,9 @@ class Planned:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unit = "ms" if self.goal.timed else "weights"
-        table = Table("weight", "pattern", title=f"Plan for {self.goal}", title_justify="left")
+        table = Table(title=f"Plan for {self.goal}", title_justify="left")
+        table.add_column("weight", no_wrap=True)
+        table.add_column("pattern", no_wrap=True)
         for column in ("density", f"dense {unit}", unit, "of the loss"):
             table.add_column(column, justify="right")
         table.add_column("why", overflow="fold")
