@@ -19,7 +19,7 @@ from monstera.sparsity import Block, find_view
 def test_each_weight_that_goes_adds_the_logarithm_of_one_less_its_score() -> None:
     model = nn.Sequential(nn.Linear(2, 2, bias=False))
     model[0].weight.data = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    bend = by_magnitude(model, ["0.weight"]).bend["0.weight"]
+    bend = by_magnitude(model, ["0.weight"])["0.weight"]
     found = losses_of(find_view(model, "0.weight"), Block(), [0.75, 0.5, 0.25], bend)
     # squares 1, 4, 9, 16, of 30
     scores = [1 / 30, 4 / 29, 9 / 25]

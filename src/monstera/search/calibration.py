@@ -52,11 +52,11 @@ def gauss_newton(
                 signs = [_signs(output, generator) for output in outputs]
                 signed = torch.stack([(o * s).sum() for o, s in zip(outputs, signs, strict=True)]).sum()
                 _add_squares_(sums, _gradients(signed, weights, again=probe + 1 < probes), 1 / probes)
-    return Curvature({n: s / _some(examples) for n, s in zip(names, sums, strict=True)}, {})
+    return {name: total / _some(examples) for name, total in zip(names, sums, strict=True)}
 
 
 def fisher(model: nn.Module, names: Sequence[str], batches: Iterable[Any], loss: Loss) -> Curvature:
-    """Estimate the diagonal of the empirical Fisher matrix, and the gradient, of a loss.
+    """Estimate the diagonal of the empirical Fisher matrix of a loss.
 
     Of a batch only the mean gradient is known; near an optimum the examples' gradients cancel, and the mean of n of
     them has an n-th of their square. So squared gradients count times the batch's examples: the first dimension of the
@@ -72,21 +72,16 @@ def fisher(model: nn.Module, names: Sequence[str], batches: Iterable[Any], loss:
         ValueError: there is no batch, or a loss is not finite or depends on none of the weights.
 
     Source: Theis et al., "Faster gaze prediction with dense networks and Fisher pruning", 2018, arXiv 1801.05787, for
-    the empirical Fisher in place of the Hessian; how we differ: whole batches, and the gradient is kept.
+    the empirical Fisher in place of the Hessian; how we differ: the gradients of whole batches.
     """
     weights = _weights(model, names)
-    bend = [torch.zeros_like(w, dtype=torch.float32) for w in weights]
-    slope = [torch.zeros_like(w, dtype=torch.float32) for w in weights]
-    count = 0
+    sums, count = [torch.zeros_like(w, dtype=torch.float32) for w in weights], 0
     with _derivable(model, weights):
         for place, batch in enumerate(_batches(batches)):
-            gradients = _gradients(_scalar(loss(model, batch), place), weights)
-            _add_squares_(bend, gradients, _examples(batch, place))
-            for total, gradient in zip(slope, gradients, strict=True):
-                total.add_(gradient)
+            value = _scalar(loss(model, batch), place)
+            _add_squares_(sums, _gradients(value, weights), _examples(batch, place))
             count += 1
-    means = [{n: s / _some(count) for n, s in zip(names, sums, strict=True)} for sums in (bend, slope)]
-    return Curvature(*means)
+    return {name: total / _some(count) for name, total in zip(names, sums, strict=True)}
 
 
 # ---- derivatives ----------------------------------------------------------------------------------------------------

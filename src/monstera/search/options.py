@@ -51,7 +51,7 @@ def _options(model: nn.Module, name: str, costs: Costs, rules: Rules, curvature:
     if dense_ms < rules.least_gain * fastest:
         gain = f"{dense_ms / fastest:.2f}x at density {lowest:.2g}"
         return (Option(None, dense_ms, 0.0, f"gains only {gain}"),)
-    # Holes that do not pay are none; a loss below zero, as slopes may make one, must not buy them.
+    # Holes that do not pay are no holes.
     paying = {entry: found for entry, found in chosen.items() if found[0] < dense_ms}
     losses = _losses(view, name, paying, curvature)
     holes = (Option(entry, ms, losses[entry], why) for entry, (ms, why) in paying.items())
@@ -107,6 +107,6 @@ def _losses(
     for pattern in dict.fromkeys(entry.pattern for entry in chosen):
         entries = [entry for entry in chosen if entry.pattern == pattern]
         densities = [entry.density for entry in entries]
-        found = losses_of(view, pattern, densities, curvature.bend[name], curvature.slope.get(name))
+        found = losses_of(view, pattern, densities, curvature[name])
         losses |= dict(zip(entries, found, strict=True))
     return losses
