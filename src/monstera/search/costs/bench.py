@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from monstera.compiler.targets import Target
+from monstera.measure.answers import Inputs
 from monstera.measure.peak import Pace
+from monstera.measure.peers.peer import as_numpy
 from monstera.runtime import Engine, Profile
 from monstera.search.costs.price import price_of
 from monstera.search.costs.signature import Signature
@@ -49,6 +51,14 @@ class _Samples:
             table = table.with_points(signature, map(_mean, points.values()))
         ms = float(np.median([rest.ms for rest in self.rests]))
         return table.with_rest(fingerprint, Rest(ms, self.rests[0].bytes, self.rests[0].macs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """One look at an engine: its steps, a run of all of them, and what a call takes beyond that run."""
+
+    profile: Profile
+    call_ms: float
 
 
 def asked_of(subject: Subject, patterns: Sequence[Pattern], densities: Sequence[float]) -> Asked:
@@ -122,7 +132,8 @@ def assigned(subject: Subject, layers: Sequence[str]) -> list[str]:
 
 def _measure(subject: Subject, plan: Plan, target: Target, pace: Pace, samples: _Samples) -> None:
     engine = subject.engine(subject.imported(plan, own=True), target)
-    profile = _calm(engine, pace)
+    turn = _calm(engine, subject.example, pace)
+    profile = turn.profile
     # Steps that are timed one by one take a little longer, or shorter, than in a run that is not stopped.
     scale = profile.ms / sum(step.ms for step in profile.layers)
     owners = assigned(subject, [step.layer for step in profile.layers])
@@ -139,15 +150,26 @@ def _measure(subject: Subject, plan: Plan, target: Target, pace: Pace, samples: 
         price, _ = price_of(alive, subject.signatures[name], target)
         samples.add(subject.signatures[name], Point(pattern, density, max(ms, 1e-6), int(macs), int(bytes_), price))
     ms, macs, bytes_ = sums[""]
-    samples.rests.append(Rest(ms, int(bytes_), int(macs)))
+    samples.rests.append(Rest(ms + turn.call_ms, int(bytes_), int(macs)))
 
 
-def _calm(engine: Engine, pace: Pace) -> Profile:
-    """The faster of some turns, each taken again where the machine disturbed it."""
+def _calm(engine: Engine, example: Inputs, pace: Pace) -> _Turn:
+    """The fastest of some turns, each taken again where the machine disturbed it."""
     once_ms = engine.profile(rounds=1).ms
-    rounds = int(np.clip(round(_TURN_S / (2e-3 * once_ms)), _FEWEST, _MOST))
-    turns = [pace.undisturbed(lambda: engine.profile(rounds=rounds))[0] for _ in range(_TURNS)]
-    return min(turns, key=lambda profile: profile.ms)
+    rounds = int(np.clip(round(_TURN_S / (3e-3 * once_ms)), _FEWEST, _MOST))
+    turns = [pace.undisturbed(lambda: _turn(engine, example, rounds))[0] for _ in range(_TURNS)]
+    return min(turns, key=lambda turn: turn.profile.ms)
+
+
+def _turn(engine: Engine, example: Inputs, rounds: int) -> _Turn:
+    args, kwargs = as_numpy(example)
+    profile = engine.profile(*args, rounds=rounds, **kwargs)
+    seconds = np.empty(rounds)
+    for i in range(rounds):
+        start = time.perf_counter()
+        engine(*args, **kwargs)
+        seconds[i] = time.perf_counter() - start
+    return _Turn(profile, max(0.0, 1e3 * float(np.median(seconds)) - profile.ms))
 
 
 def _alive(view: WeightView, mask: object) -> np.ndarray:

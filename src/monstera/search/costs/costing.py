@@ -68,14 +68,14 @@ def costs_of(
     chosen = tuple(map(pattern, patterns))
     if wrong := [d for d in densities if not 0 < d <= 1]:
         raise ValueError(f"densities are kept fractions, in (0, 1]; got {wrong[0]}")
-    subject = subject_of(model, example, threads)
     if table is not None:
         given = table if isinstance(table, CostTable) else read_costs(table)
         _check_target(given, target)
-        return network_costs(subject, given)
+        return network_costs(subject_of(model, example, threads), given)
     here = target_named(target)
     if lack := shortfall(platform_of(here), here.features):
         raise ValueError(f"costs are measured, and this machine cannot run {here.name}: {lack}; pass a table of one")
+    subject = subject_of(model, example, threads)
     return network_costs(subject, _measured_here(subject, chosen, densities, here, quiet))
 
 

@@ -183,4 +183,4 @@ def keep_costs(table: CostTable, target: Target) -> None:
     Raises:
         OSError: the cache cannot be written; set MONSTERA_CACHE to a folder that can.
     """
-    write_costs(cached_costs(target).joined(table), cached_path(target))
+    write_costs(table.joined(cached_costs(target)), cached_path(target))
