@@ -28,6 +28,7 @@ from monstera.compiler import BuildError, UnsupportedError
 from monstera.pruning import prune
 from monstera.report import planning_table, terminal
 from monstera.search import Goal, Planned, Rules, choose
+from monstera.sparsity import pattern
 
 RESULTS = Path(__file__).parent / "results"
 SPEEDUPS = [2.0, 3.0, 4.0]
@@ -37,6 +38,7 @@ def main(
     name: Annotated[str, typer.Argument(metavar="NETWORK", help=f"One of {', '.join(zoo.NETWORKS)}.")] = "resnet50",
     speedups: Annotated[list[float], typer.Option("--speedup", help="Asked for; repeatable.")] = SPEEDUPS,
     by: Annotated[float, typer.Option(help="The latency asked for is the dense one by this; 0 asks for none.")] = 2.5,
+    patterns: Annotated[list[str], typer.Option("--pattern", help="Candidates; those of `Rules` if left out.")] = [],  # noqa: B006
     trained: Annotated[Path | None, typer.Option(help="Weights, a safetensors file; random if left out.")] = None,
     shape: Annotated[str, typer.Option("--input", help="CxHxW or CxTxHxW; the usual size if left out.")] = "",
     threads: Annotated[int, typer.Option(help="Threads of the engines.")] = 1,
@@ -53,7 +55,8 @@ def main(
         os.environ["MONSTERA_CACHE"] = cache
         pictures, example = measure.example(name, size, 2), measure.example(name, size)
         dense = measure.trained_network(name, trained) if trained else measure.dense_network(name, pictures)
-        asked = Asked(dense, example, threads)
+        rules = Rules(tuple(map(pattern, patterns))) if patterns else Rules()
+        asked = Asked(dense, example, threads, rules)
         tried = list(asked.answers(speedups, by))
         cases = [measure.Case(name, "dense", "dense", dense, example, threads)]
         for goal, answer in tried:
@@ -95,6 +98,7 @@ class Asked:
     model: nn.Module
     example: measure.Inputs
     threads: int
+    rules: Rules
 
     def answers(self, speedups: Sequence[float], by: float) -> Iterator[tuple[str, Answer]]:
         """Yield each goal in words and its plan; the first without a table, then once more with it."""
@@ -108,7 +112,7 @@ class Asked:
 
     def answer(self, goal: Goal, table: str) -> Answer:
         begin = time.perf_counter()
-        planned = choose(self.model, self.example, goal, rules=Rules(), threads=self.threads, quiet=True)
+        planned = choose(self.model, self.example, goal, rules=self.rules, threads=self.threads, quiet=True)
         return Answer(planned, time.perf_counter() - begin, table)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import monstera as ms
-from monstera.search import Goal, GoalError, Rules, choose
+from monstera.search import Goal, GoalError, Rules, choose, planning
+from monstera.search.costs.table import Machine
 from monstera.sparsity import PatternError, Plan, PlanError
 from monstera.zoo import digits_cnn, mobilenet_v2, resnet20
+from search.affine import Affine
+
+X = torch.zeros(1, 1, 8, 8)
 
 
 @pytest.fixture
@@ -96,9 +102,31 @@ def test_a_speedup_is_compiled_measured_and_reported() -> None:
     assert "measured here: " in str(found)
 
 
-# ---- errors ---------------------------------------------------------------------------------------------------------
+PHONE = Machine("a phone", "neon", "cc", "kernels", "digest")
 
-X = torch.zeros(1, 1, 8, 8)
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere(Affine):
+    machine: Machine = PHONE
+
+
+def test_a_plan_for_another_machine_is_predicted_and_not_measured(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {}
+
+    def costs_of(*_: Any, **how: Any) -> Elsewhere:
+        asked.update(how)
+        return Elsewhere(Affine.of(model).dense)
+
+    monkeypatch.setattr(planning, "costs_of", costs_of)
+    plan = ms.plan(model, X, speedup=1.5, threads=2, table="phone.json")
+    assert plan
+    assert "not measured: these are times of another machine" in " ".join(capsys.readouterr().out.split())
+    assert (asked["threads"], asked["table"], asked["target"]) == (2, "phone.json", "native")
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from monstera.search.goal import Goal
 from monstera.search.masked import Measured
@@ -89,7 +90,7 @@ class Planned:
             table.add_column(column, justify="right")
         table.add_column("why", overflow="fold")
         for decision in self.decisions:
-            table.add_row(*self._cells(decision))
+            table.add_row(*map(Text, self._cells(decision)))
         yield table
         yield from self._summary()
 
@@ -112,7 +113,7 @@ class Planned:
             tries = f"{self.tries} plan{'s' * (self.tries != 1)} tried"
             yield f"measured here: {self.goal.show(self.reached)} ({times}; {tries})"
         elif self.goal.timed:
-            yield "not measured: this machine cannot run the target"
+            yield "not measured: these are times of another machine, or of a target that this one cannot run"
 
     def __str__(self) -> str:
         console = Console(width=_WIDTH)

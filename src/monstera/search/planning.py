@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
+from monstera.measure import this_machine
 from monstera.search.budget import TOLERANCE, plan_for
 from monstera.search.calibration import Loss, fisher, gauss_newton
 from monstera.search.costs import CostTable, costs_of
@@ -59,7 +60,8 @@ def plan(
         hard: whether the task is hard for this network, as ImageNet is and CIFAR-10 is not: then 3x3 convolutions of
             stride 1 get kernel patterns, where these pay.
         threads, target: as for `monstera.compile`.
-        table: of measured costs, or its path, see `costs_of`; without one what it lacks is measured first.
+        table: of measured costs, or its path, see `costs_of`; without one this machine's is used, and what it lacks is
+            measured first. A plan for another machine, by its table, is not measured here.
         tolerance: how far from the goal, as a share of the cost, the measured plan may be before it is corrected.
         quiet: do not print.
 
@@ -133,7 +135,9 @@ def choose(
         table=table,
         quiet=quiet,
     )
-    measure = measure_of(model, example, threads, target)
+    # Times of another machine cannot be confirmed on this one.
+    here = costs.machine.cpu == this_machine().cpu
+    measure = measure_of(model, example, threads, costs.machine.target) if here else None
     return plan_for(model, goal, costs, rules=rules, curvature=curvature, measure=measure, tolerance=tolerance)
 
 

@@ -19,6 +19,7 @@ from monstera.sparsity.rules import SKIPPED, candidates, weights_by_role
 # About half of one another, and the steps between.
 DENSITIES = (0.7, 0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.045, 0.03)
 BLOCKS: tuple[Pattern, ...] = (Block(2, 1), Block(4, 1), Block(8, 1), Block(16, 1))
+KERNELS: Pattern = KernelPattern()
 
 _ROLES = {
     "depthwise": "depthwise",
@@ -46,7 +47,7 @@ class Rules:
     """
 
     blocks: tuple[Pattern, ...] = BLOCKS
-    kernels: Pattern = KernelPattern()  # noqa: RUF009 (a frozen value)
+    kernels: Pattern = KERNELS
     kernels_if: Literal["hard", "easy"] = "hard"
     hard: bool = False
     within: float = WITHIN
