@@ -39,6 +39,7 @@ _EXPORTS = {
     "load_masks": "sparsity",
     "pattern": "sparsity",
     "pivot": "sparsity",
+    "plan": "search",
     "preview": "compiler",
     "prune": "pruning",
     "read_tuning": "compiler",
@@ -77,6 +78,7 @@ __all__ = [
     "load_masks",
     "pattern",
     "pivot",
+    "plan",
     "preview",
     "prune",
     "read_tuning",
@@ -100,6 +102,7 @@ if TYPE_CHECKING:
     from monstera.loading import load
     from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
+    from monstera.search import plan
     from monstera.sparsity import (
         Block,
         BlockColumnRow,

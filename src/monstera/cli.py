@@ -117,6 +117,50 @@ def study(
 
 
 @app.command()
+def plan(
+    network: Annotated[str, typer.Argument(help="A network of the zoo; an unknown name lists the known.")],
+    speedup: Annotated[float | None, typer.Option(help="Times faster than our own dense engine.")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Or: milliseconds of a call.")] = None,
+    density: Annotated[float | None, typer.Option(help="Or: kept share of the weights; nothing is timed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the plan to this YAML file.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Its weights, a safetensors file; random if left out.")] = None,
+    shape: Annotated[str, typer.Option("--input", help="CxHxW or CxTxHxW; the usual size if left out.")] = "",
+    patterns: Annotated[list[str], typer.Option("--pattern", help="A candidate; repeatable.")] = [],  # noqa: B006
+    hard: Annotated[bool, typer.Option("--hard", help="Kernel patterns in 3x3 convolutions, for hard tasks.")] = False,
+    threads: Annotated[int, typer.Option(help="Threads of the engine.")] = 1,
+    target: Annotated[str, typer.Option(help="Instruction set: native, avx512, avx2 or neon.")] = "native",
+    table: Annotated[Path | None, typer.Option(help="Costs measured before, maybe on another machine.")] = None,
+) -> None:
+    """Choose which holes NETWORK gets, layer by layer, for a speedup, a latency or a density, and say why."""
+    from monstera import measure, search
+
+    size = measure.input_size(network, shape)
+    example = measure.example(network, size)
+    if weights is None:
+        model = measure.dense_network(network, measure.example(network, size, 2))
+    else:
+        model = measure.trained_network(network, weights)
+    found = search.plan(
+        model,
+        example,
+        speedup=speedup,
+        latency_ms=latency_ms,
+        density=density,
+        patterns=patterns or None,
+        hard=hard,
+        threads=threads,
+        target=target,
+        table=table,
+    )
+    console = Console()
+    if weights is None:
+        console.print("Random weights: the plan says how fast, not what matters.", style="dim")
+    if out is not None:
+        found.save(out)
+        console.print(f"written to {out}", style="dim", markup=False)
+
+
+@app.command()
 def profile(
     program: Annotated[Path, typer.Argument(help="A .monstera file. It is executable code: trust it first.")],
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs; medians are shown.")] = 20,

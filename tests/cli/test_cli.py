@@ -111,3 +111,18 @@ def test_the_help_lists_the_commands_and_does_not_import_torch():
     done = monstera("--help")
     assert done.returncode == 0
     assert all(command in done.stdout for command in ("demo", "prune", "profile", "inspect", "verify", "export-c"))
+
+
+def test_a_plan_is_chosen_explained_and_written_to_a_file_that_recipes_take(tmp_path: Path):
+    out = tmp_path / "plan.yaml"
+    shown = CliRunner().invoke(app, ["plan", "digits_cnn", "--density", "0.3", "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert "Plan for density 0.3" in shown.stdout
+    assert "Random weights" in shown.stdout
+    assert set(ms.Plan.load(out)) == {"conv2.weight", "conv3.weight"}
+
+
+def test_a_plan_needs_one_goal():
+    shown = CliRunner().invoke(app, ["plan", "digits_cnn"])
+    assert shown.exit_code == 1
+    assert "a plan has one goal, speedup, latency_ms or density; got none of them" in " ".join(shown.stderr.split())

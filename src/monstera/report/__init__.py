@@ -4,6 +4,7 @@ from monstera.report.comparison import comparison_page
 from monstera.report.figures import figures
 from monstera.report.models import models_page
 from monstera.report.page import results_page
+from monstera.report.planning import planning_table
 from monstera.report.readme import documents, results_block, rewrite, with_results
 from monstera.report.sources import Results, read_results
 from monstera.report.studies import matrix, study_tables
@@ -35,6 +36,7 @@ __all__ = [
     "matrix",
     "milliseconds",
     "models_page",
+    "planning_table",
     "read_results",
     "results_block",
     "results_page",

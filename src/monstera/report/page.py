@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from monstera.measure import Comparison, Study
+from monstera.report.planning import STUDY as PLANNING
+from monstera.report.planning import planning_table
 from monstera.report.predictions import predictions_table
 from monstera.report.sources import Results
 from monstera.report.studies import matrix, sweeps
@@ -37,6 +39,12 @@ _PREDICTIONS = """Every layer draws a pattern and a density of its own. *error* 
 to the measured one; *dense* the same of the network without holes, with its sign. See [costs](search/costs.md).
 """
 
+_PLANNED = """*reached* is the median of the ratios within each round, or the median time, of a race of all plans after
+they were made; *while planning* what a plan was accepted by, after so many *plans* were tried; *off* is how much longer
+a call takes than was asked for. *s* are the seconds that `monstera.plan` took; where no costs were known it measured
+them first. See [plans by budget](search/planning.md).
+"""
+
 _TITLES = {
     "scaling": "Density, batch, threads",
     "kernels": "Kernels",
@@ -55,7 +63,7 @@ def results_page(results: Results, drawn: Collection[str]) -> str:
         studies = results.studied(name)
         parts += [f"## {title}\n"] if studies else []
         parts += [part for path, study in studies.items() for part in _studied(study, path, results, drawn)]
-    return "\n".join([*parts, *_predicted(results)])
+    return "\n".join([*parts, *_predicted(results), *_planned(results)])
 
 
 def _predicted(results: Results) -> Iterator[str]:
@@ -67,6 +75,14 @@ def _predicted(results: Results) -> Iterator[str]:
         source = path.relative_to(results.root).as_posix()
         made = f"{trials.network}: {trials.machine.cpu}; `{trials.command}`; {trials.date}"
         yield f"{made}. Source: [`{source}`](../{source})\n"
+
+
+def _planned(results: Results) -> Iterator[str]:
+    studies = results.studied(PLANNING)
+    if not studies:
+        return
+    yield f"## Plans by budget\n\n{_PLANNED}"
+    yield from (_section(planning_table(study), _where(study, path, results)) for path, study in studies.items())
 
 
 def _compared(comparison: Comparison, path: Path, results: Results) -> str:

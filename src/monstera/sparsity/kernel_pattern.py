@@ -122,10 +122,13 @@ class KernelPattern(Pattern):
         strongest = ranked.argsort(dim=1, descending=True, stable=True)[:, :entries]
         natural = torch.zeros_like(kernels, dtype=torch.bool).scatter_(1, strongest, True)
         living = natural[(kernels != 0).any(1)]
-        patterns, counts = torch.unique(living if len(living) else natural[:1], dim=0, return_counts=True)
-        # `unique` sorts with False first: from behind, patterns with earlier positions come first.
+        counted = living if len(living) else natural[:1]
+        # As whole numbers, the first position the highest bit: rows would take many times as long to count.
+        bits = 1 << torch.arange(kernels.shape[1] - 1, -1, -1, device=kernels.device)
+        codes, counts = torch.unique((counted * bits).sum(1), return_counts=True)
+        # From behind, patterns with earlier positions come first.
         order = counts.flip(0).argsort(descending=True, stable=True)[: self.library]
-        return patterns.flip(0)[order]
+        return (codes.flip(0)[order].unsqueeze(1) & bits) != 0
 
     def _kept_positions(self, density: float, positions: int) -> int:
         return max(self.entries, kept_whole(density, positions))

@@ -42,6 +42,11 @@ def candidates(model: nn.Module, skip: Collection[str]) -> list[str]:
     return names
 
 
+def weights_by_role(model: nn.Module) -> dict[str, set[str]]:
+    """The weights of every role in `SKIPPED`, by the names that plans have for them; a role may have none."""
+    return _roles(model, _uses(model))
+
+
 def matched(model: nn.Module, rules: Collection[Rule]) -> list[list[str]]:
     """For every rule the weights it means, in registration order.
 
@@ -72,11 +77,7 @@ def _uses(model: nn.Module) -> Uses:
 
 
 def _skipped(model: nn.Module, uses: Uses, skip: Iterable[str]) -> tuple[set[str], list[str]]:
-    roles = {
-        "first_conv": _first_convolution(uses),
-        "depthwise": _depthwise(uses),
-        "last_linear": _last_linear(model, uses),
-    }
+    roles = _roles(model, uses)
     skipped: set[str] = set()
     problems: list[str] = []
     for item in skip:
@@ -90,6 +91,14 @@ def _skipped(model: nn.Module, uses: Uses, skip: Iterable[str]) -> tuple[set[str
                 f"skip={item!r} matches no weight and is no role ({', '.join(roles)}); {suggestion(item, uses)}"
             )
     return skipped, problems
+
+
+def _roles(model: nn.Module, uses: Uses) -> dict[str, set[str]]:
+    return {
+        "first_conv": _first_convolution(uses),
+        "depthwise": _depthwise(uses),
+        "last_linear": _last_linear(model, uses),
+    }
 
 
 def _first_convolution(uses: Uses) -> set[str]:

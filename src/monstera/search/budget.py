@@ -1,0 +1,144 @@
+"""Meets a goal: options for every layer, the budget shared out, the plan measured and corrected."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+from torch import nn
+
+from monstera.search.allocation import allocate
+from monstera.search.cost import Costs
+from monstera.search.goal import Goal, GoalError
+from monstera.search.masked import Measure
+from monstera.search.options import Option, options_of
+from monstera.search.planned import Decision, Planned
+from monstera.search.rules import Rules, dense_by_role, listed_weights
+from monstera.search.sensitivity import Curvature
+from monstera.sparsity import Plan
+
+# A plan is chosen anew so often at most, when what is measured is not what was predicted.
+TRIES = 4
+TOLERANCE = 0.05
+
+Options: TypeAlias = Mapping[str, tuple[Option, ...]]
+
+
+def plan_for(
+    model: nn.Module,
+    goal: Goal,
+    costs: Costs,
+    *,
+    rules: Rules,
+    curvature: Curvature,
+    measure: Measure | None = None,
+    tolerance: float = TOLERANCE,
+) -> Planned:
+    """Choose a pattern and a density for every layer, by any cost model; the model is not changed.
+
+    Options come from the rules, one density a layer from the allocation with the least loss. With `measure` the plan is
+    measured; further than `tolerance` from the goal, the budget is corrected by what came out and the plan chosen anew,
+    `TRIES` times in all. The nearest is returned, with a warning if it is still further away.
+
+    Args:
+        goal: for a density, `costs` count weights (`KeptWeights`) and there is nothing to measure.
+        curvature: of all candidates, see `curvature_of`.
+
+    Raises:
+        GoalError: out of reach, or reached without any holes.
+        PlanError: the model has no weight that may get holes.
+    """
+    options = options_of(model, costs, rules, curvature)
+    budget = goal.budget(costs.dense_ms)
+    _check_reachable(model, goal, costs, rules, curvature, options)
+    found: list[Planned] = []
+    for _ in range(1 if measure is None else TRIES):
+        chosen = _pick(costs, options, budget)
+        plan = Plan({name: option.entry for name, option in chosen.items() if option.entry is not None})
+        if not plan or any(plan == before.plan for before in found):
+            break
+        measured = None if measure is None else measure(plan)
+        if measured is not None:
+            _refuse_reached(goal, measured.dense_ms)
+        cost, decisions = costs.network_ms(plan), _decisions(model, chosen, options, costs)
+        found.append(Planned(plan, goal, decisions, costs.dense_ms, cost, measured))
+        if measured is None or abs(found[-1].off) <= tolerance:
+            break
+        budget = max(_least(costs, options), cost / (1 + found[-1].off))
+    return _nearest(found, tolerance)
+
+
+def _fixed(costs: Costs, options: Options) -> float:
+    """What no option changes: all that has no weights, and weights that no rule speaks of."""
+    return costs.network_ms({}) - sum(layer[0].cost for layer in options.values())
+
+
+def _least(costs: Costs, options: Options) -> float:
+    return _fixed(costs, options) + sum(min(option.cost for option in layer) for layer in options.values())
+
+
+def _pick(costs: Costs, options: Options, budget: float) -> dict[str, Option]:
+    layers = options.values()
+    picked = allocate(
+        [[option.cost for option in layer] for layer in layers],
+        [[option.loss for option in layer] for layer in layers],
+        budget - _fixed(costs, options),
+    )
+    return {name: options[name][i] for name, i in zip(options, picked, strict=True)}
+
+
+def _check_reachable(
+    model: nn.Module, goal: Goal, costs: Costs, rules: Rules, curvature: Curvature, options: Options
+) -> None:
+    dense, least, budget = costs.dense_ms, _least(costs, options), goal.budget(costs.dense_ms)
+    _refuse_reached(goal, dense)
+    if budget >= least:
+        return
+    best = goal.reached(dense, least)
+    lines = [
+        f"{goal} is out of reach; with every layer at its fastest the network would be at {goal.show(best)}. "
+        f"Ask for no more than that, offer other patterns, or let layers be sparser than {rules.densities[-1]:g} "
+        "(Rules.densities, monstera.search.choose)"
+    ]
+    if goal.timed:
+        stuck = least - sum(min(o.cost for o in layer) for layer in options.values() if len(layer) > 1)
+        lines.append(f"{stuck:.3g} ms of {dense:.3g} stay whatever the plan: layers left dense and what has no weights")
+    if rules.with_kernels:
+        blocks = replace(rules, hard=not rules.hard)
+        other = goal.reached(dense, _least(costs, options_of(model, costs, blocks, curvature)))
+        lines.append(f"without kernel patterns (hard={blocks.hard}) it would be at {goal.show(other)}")
+    raise GoalError("; ".join(lines), best)
+
+
+def _refuse_reached(goal: Goal, dense_ms: float) -> None:
+    if goal.budget(dense_ms) >= dense_ms:
+        raise GoalError(f"the dense network takes {dense_ms:.4g} ms, so {goal} needs no holes", dense_ms)
+
+
+def _decisions(model: nn.Module, chosen: Mapping[str, Option], options: Options, costs: Costs) -> tuple[Decision, ...]:
+    roles, decisions = dense_by_role(model), []
+    for name in listed_weights(model):
+        if name in chosen:
+            taken, dense = chosen[name], options[name][0]
+            decisions.append(Decision(name, taken.entry, taken.why, dense.cost, taken.cost, taken.loss))
+        else:
+            cost = costs.layer_ms(name) if name in costs.weights else 0.0
+            decisions.append(Decision(name, None, roles[name], cost, cost, 0.0))
+    return tuple(decisions)
+
+
+def _nearest(found: Sequence[Planned], tolerance: float) -> Planned:
+    """The one that is nearest to the goal, with the number of all tries; far ones are told."""
+    best = min(found, key=lambda planned: abs(planned.off))
+    if best.measured is None:
+        return best
+    best = replace(best, tries=len(found))
+    if abs(best.off) > tolerance:
+        warnings.warn(
+            f"asked for {best.goal}, measured {best.goal.show(best.reached)}, and of {len(found)} plans none was nearer"
+            ": time goes in steps, or this machine is busy",
+            stacklevel=4,
+        )
+    return best

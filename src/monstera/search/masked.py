@@ -1,0 +1,56 @@
+"""What a plan takes really: a masked copy of the model is compiled and raced against the dense one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from monstera.compiler import compile as compile_
+from monstera.measure import Pace, race
+from monstera.pruning import prune
+from monstera.search.calibration import called_with
+from monstera.sparsity import Plan
+
+ROUNDS = 5
+ROUND_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Milliseconds of a call of our own engines, taken in turns: without holes, and with those of a plan."""
+
+    dense_ms: float
+    ms: float
+
+
+Measure: TypeAlias = Callable[[Plan], Measured]
+
+
+def measure_of(model: nn.Module, example: Any, threads: int = 1, target: str = "native") -> Measure | None:
+    """A function that measures plans on this machine; None where this machine cannot run the target.
+
+    The model is compiled here and not modified later; of each plan a copy is pruned by magnitude.
+
+    Raises:
+        ValueError, UnsupportedError, BuildError, RuntimeError: as for `monstera.compile`.
+    """
+    dense = compile_(model, example, threads=threads, target=target)
+    if not dense.runs_here:
+        return None
+    args, kwargs = called_with(example)
+
+    def measure(plan: Plan) -> Measured:
+        masked = copy.deepcopy(model)
+        prune(masked, plan)
+        sparse = compile_(masked, example, threads=threads, target=target)
+        calls = {"dense": partial(dense, *args, **kwargs), "sparse": partial(sparse, *args, **kwargs)}
+        pace = Pace(threads, len(calls) * ROUNDS * ROUND_S)
+        timings = race(calls, rounds=ROUNDS, round_s=ROUND_S, pace=pace)
+        return Measured(timings["dense"].median_ms, timings["sparse"].median_ms)
+
+    return measure
