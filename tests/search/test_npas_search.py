@@ -53,7 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, bytes
 def test_screening_finds_better_schemes_than_the_agent_alone_and_than_chance(tmp_path: Path) -> None:
     full, alone, chance = [], [], []
     for seed in range(4):
-        settings = replace(SETTINGS, seed=seed)
+        settings = replace(SETTINGS, pool=150, seed=seed)
         full.append(search(SPACE, evaluate, OBJECTIVE, settings, journal=tmp_path / f"full{seed}").best.reward)
         bare = replace(settings, screening=False)
         alone.append(search(SPACE, evaluate, OBJECTIVE, bare, journal=tmp_path / f"alone{seed}").best.reward)
@@ -61,9 +61,9 @@ def test_screening_finds_better_schemes_than_the_agent_alone_and_than_chance(tmp
         chance.append(max(OBJECTIVE.reward(evaluate(SPACE.sample(rng))) for _ in range(settings.evaluations)))
     best = best_reward()
     assert max(full) <= best + 1e-9
-    # By a third of what is left to be had.
-    assert best - fmean(full) < (best - fmean(alone)) * 2 / 3
-    assert best - fmean(full) < (best - fmean(chance)) * 2 / 3
+    # What is left to be had is less by a quarter, and by a half.
+    assert best - fmean(full) < (best - fmean(alone)) * 3 / 4
+    assert best - fmean(full) < (best - fmean(chance)) / 2
 
 
 def test_no_scheme_is_evaluated_twice_but_the_anchors(tmp_path: Path) -> None:
@@ -102,19 +102,21 @@ def test_a_search_goes_on_from_any_part_of_its_journal_to_the_same_end(
     assert len(calls) == text.count(b'"accuracy"') - part[: part.rfind(b"\n") + 1].count(b'"accuracy"')
 
 
-def test_a_killed_search_goes_on_to_the_same_end_and_its_workers_die_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_a_killed_search_goes_on_to_the_same_end_and_its_workers_die_with_it(tmp_path: Path, workers: int) -> None:
     here = Path(__file__).resolve()
     paths = os.pathsep.join([str(here.parents[2] / "src"), str(here.parents[1])])
-    code = f"from search.npas_landscape import search_slowly\nif __name__ == '__main__': search_slowly({str(tmp_path)!r}, 2)"
+    call = f"search_slowly({str(tmp_path)!r}, {workers})"
+    code = f"from search.npas_landscape import search_slowly\nif __name__ == '__main__':\n    {call}\n"
     script, journal = tmp_path / "script.py", tmp_path / "journal"
     script.write_text(code)
     process = subprocess.Popen([sys.executable, str(script)], env={**os.environ, "PYTHONPATH": paths})
     _wait(lambda: journal.exists() and journal.read_bytes().count(b'"accuracy"') >= 17)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
-    assert workers
-    _wait(lambda: not any(map(_alive, workers)))
+    started = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    assert len(started) == workers
+    _wait(lambda: not any(map(_alive, started)))
     assert journal.read_bytes().count(b'"accuracy"') < SETTINGS.evaluations
     calls: list[Scheme] = []
 
@@ -127,6 +129,7 @@ def test_a_killed_search_goes_on_to_the_same_end_and_its_workers_die_with_it(tmp
     assert again == search(SPACE, evaluate, OBJECTIVE, SETTINGS, journal=tmp_path / "other")
 
 
+@pytest.mark.full
 def test_a_worker_that_dies_ends_the_search_which_goes_on_to_the_same_end(
     whole: tuple[SearchResult, bytes], tmp_path: Path
 ) -> None:
@@ -161,7 +164,7 @@ def test_a_failed_evaluation_is_told_and_what_succeeded_is_kept(tmp_path: Path) 
         return evaluate(scheme)
 
     journal = tmp_path / "journal"
-    with pytest.raises(SearchError, match="1 of 4 evaluations failed.*ArithmeticError: no loss"):
+    with pytest.raises(SearchError, match=r"1 of 4 evaluations failed.*ArithmeticError: no loss"):
         search(SPACE, failing, OBJECTIVE, SMALL, journal=journal)
     # Seven of the first two batches succeeded.
     assert journal.read_bytes().count(b'"accuracy"') == 7
@@ -268,7 +271,7 @@ def test_an_outcome_that_is_none_is_refused(wrong: dict) -> None:
 
 @pytest.mark.parametrize("wrong", [{"batch": 0}, {"pool": 3}, {"warm_start": 9}, {"seed": -1}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
-    with pytest.raises(ValueError, match="expected|pool|process"):
+    with pytest.raises(ValueError, match=r"expected|pool|process"):
         SearchSettings(**wrong)
 
 
