@@ -52,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, bytes
 
 def test_screening_finds_better_schemes_than_the_agent_alone_and_than_chance(tmp_path: Path) -> None:
     full, alone, chance = [], [], []
-    for seed in range(4):
+    for seed in range(3):
         settings = replace(SETTINGS, pool=150, seed=seed)
         full.append(search(SPACE, evaluate, OBJECTIVE, settings, journal=tmp_path / f"full{seed}").best.reward)
         bare = replace(settings, screening=False)
