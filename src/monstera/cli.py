@@ -186,9 +186,50 @@ def export_c(
     Console().print(f"{folder}: {files}", highlight=False, soft_wrap=True, markup=False)
 
 
+@app.command()
+def costs(
+    subject: Annotated[str, typer.Argument(metavar="NETWORK|FILE", help="A network of the zoo, or a cost table.")],
+    patterns: Annotated[list[str], typer.Option("--pattern", help="Pattern to measure; repeatable.")] = ["4x1"],  # noqa: B006
+    densities: Annotated[
+        list[float] | None, typer.Option("--density", help="Where to measure, else 0.5 down to 0.03; repeatable.")
+    ] = None,
+    shape: Annotated[str, typer.Option("--input", help="CxHxW, CxTxHxW, TxF or a context, else the usual.")] = "",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of a call.")] = 1,
+    table: Annotated[Path | None, typer.Option(help="Table of another machine: nothing is measured.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write all that this machine has measured to a file.")] = None,
+) -> None:
+    """Measure what the layers of a NETWORK cost here, or show what a table in a FILE holds."""
+    from monstera.search import costs as search_costs
+
+    console = Console()
+    if Path(subject).is_file():
+        console.print(search_costs.table_shown(search_costs.read_costs(subject)))
+        return
+    found = _costs_of(subject, shape, patterns, densities, threads, table)
+    console.print(search_costs.costs_shown(found))
+    if export is not None:
+        from monstera.compiler.targets import native
+
+        search_costs.write_costs(search_costs.cached_costs(native()), export)
+        console.print(f"written to {export}", style="dim", markup=False)
+
+
 def main() -> None:
     """Run the command line."""
     app()
+
+
+def _costs_of(
+    name: str, shape: str, patterns: list[str], densities: list[float] | None, threads: int, table: Path | None
+) -> Any:
+    from monstera import measure, zoo
+    from monstera.search.costs import costs_of
+    from monstera.search.costs.costing import DENSITIES
+
+    example = measure.example(name, measure.input_size(name, shape))
+    network = zoo.network(name).eval()
+    densities = densities or [*DENSITIES]
+    return costs_of(network, example, patterns=patterns, densities=densities, threads=threads, table=table)
 
 
 def _demo_table(outcome: Outcome) -> Table:

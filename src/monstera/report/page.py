@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from monstera.measure import Comparison, Study
+from monstera.report.predictions import predictions_table
 from monstera.report.sources import Results
 from monstera.report.studies import matrix, sweeps
 from monstera.report.tables import Table, circumstances, comparison_table, markdown
@@ -32,6 +33,10 @@ Studies: a cell is the time in ms and, in brackets, the part of it that the mach
 surviving weights at the FMA peak, or, where that takes longer, reading them from the cache that holds them.
 """
 
+_PREDICTIONS = """Every layer draws a pattern and a density of its own. *error* is that of the predicted time, relative to
+the measured one; *dense* the same of the network without holes, with its sign. See [costs](search/costs.md).
+"""
+
 _TITLES = {
     "scaling": "Density, batch, threads",
     "kernels": "Kernels",
@@ -50,7 +55,18 @@ def results_page(results: Results, drawn: Collection[str]) -> str:
         studies = results.studied(name)
         parts += [f"## {title}\n"] if studies else []
         parts += [part for path, study in studies.items() for part in _studied(study, path, results, drawn)]
-    return "\n".join(parts)
+    return "\n".join([*parts, *_predicted(results)])
+
+
+def _predicted(results: Results) -> Iterator[str]:
+    if not results.predictions:
+        return
+    yield "## Predictions\n"
+    yield _section(predictions_table(results.predictions.values()), _PREDICTIONS)
+    for path, trials in results.predictions.items():
+        source = path.relative_to(results.root).as_posix()
+        made = f"{trials.network}: {trials.machine.cpu}; `{trials.command}`; {trials.date}"
+        yield f"{made}. Source: [`{source}`](../{source})\n"
 
 
 def _compared(comparison: Comparison, path: Path, results: Results) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from monstera.measure import Comparison, Study, from_json, study_from_json
 from monstera.measure.result import FORMAT as COMPARISON
 from monstera.measure.study import FORMAT as STUDY
+from monstera.search.costs.trials import FORMAT as PREDICTION
+from monstera.search.costs.trials import Trials, trials_from_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,7 @@ class Results:
     studies: dict[Path, Study]
     recipes: tuple[Path, ...]
     study_folders: tuple[Path, ...] = ()
+    predictions: Mapping[Path, Trials] = field(default_factory=dict)
 
     def studied(self, name: str) -> dict[Path, Study]:
         """Return the studies of one script."""
@@ -37,18 +41,21 @@ def read_results(root: Path) -> Results:
     """
     comparisons: dict[Path, Comparison] = {}
     studies: dict[Path, Study] = {}
+    predictions: dict[Path, Trials] = {}
     for path in sorted((root / "benchmarks" / "results").glob("*.json")):
         result = _read(path)
         if isinstance(result, Comparison):
             comparisons[path] = result
+        elif isinstance(result, Trials):
+            predictions[path] = result
         else:
             studies[path] = result
     recipes = tuple(sorted((root / "recipes" / "results").glob("*.json")))
     folders = sorted({path.parent.parent for path in (root / "recipes").glob("*/results/*.json")})
-    return Results(root, comparisons, studies, recipes, tuple(folders))
+    return Results(root, comparisons, studies, recipes, tuple(folders), predictions)
 
 
-def _read(path: Path) -> Comparison | Study:
+def _read(path: Path) -> Comparison | Study | Trials:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         form = data.get("format") if isinstance(data, dict) else None
@@ -56,6 +63,8 @@ def _read(path: Path) -> Comparison | Study:
             return from_json(data)
         if form == STUDY:
             return study_from_json(data)
-        raise ValueError(f"expected a result of format {COMPARISON!r} or {STUDY!r}, got {form!r}")
+        if form == PREDICTION:
+            return trials_from_json(data)
+        raise ValueError(f"expected a result of format {COMPARISON!r}, {STUDY!r} or {PREDICTION!r}, got {form!r}")
     except ValueError as reason:
         raise ValueError(f"{path}: {reason}") from reason

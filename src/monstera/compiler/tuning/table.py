@@ -116,16 +116,16 @@ def keep(table: Table, target: Target, effort: str) -> None:
 
 
 def _folder(target: Target, effort: str) -> Path:
-    return cache_folder() / "tuning" / f"{_circumstances(target)}-{effort}"
+    return cache_folder() / "tuning" / f"{circumstances(target)}-{effort}"
 
 
-def _circumstances(target: Target) -> str:
-    """What timings depend on beside the layer: the processor, the compiler and the kernels."""
-    words = [_processor(), compiler_version(tuple(compiler_command(target))), target.name, kernels.fingerprint()]
+def circumstances(target: Target) -> str:
+    """A digest of what timings depend on beside the layer: the processor, the compiler, the target and the kernels."""
+    words = [processor(), compiler_version(tuple(compiler_command(target))), target.name, kernels.fingerprint()]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name and, where the system tells them, its family, model and caches."""
     path = Path("/proc/cpuinfo")
     wanted = ("vendor_id", "cpu family", "model", "model name", "cache size", "CPU implementer", "CPU part")
