@@ -34,7 +34,7 @@ def search_plan(
     *,
     latency_ms: float,
     space: Space | None = None,
-    sampler: Literal["rl", "tpe", "evolution", "random"] = "rl",
+    sampler: str = "rl",
     trials: int = 60,
     storage: str = "runs/studies.db",
     name: str | None = None,

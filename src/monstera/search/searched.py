@@ -106,9 +106,8 @@ class SearchResult:
         return sum(trial.same_as is None for trial in self.trials)
 
     def candidates(self) -> tuple[Candidate, ...]:
-        """All different plans, as `Pareto` takes them."""
-        source = f"search by {self.sampler}"
-        return tuple(Candidate(source, t.plan, t.accuracy, t.ms) for t in self.trials if t.same_as is None)
+        """The front, as `Pareto` takes it."""
+        return tuple(Candidate(f"search by {self.sampler}", t.plan, t.accuracy, t.ms) for t in self.front)
 
     def __str__(self) -> str:
         seconds = sum(trial.seconds for trial in self.trials)
