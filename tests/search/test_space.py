@@ -60,7 +60,7 @@ def test_density_one_is_dense_whatever_the_pattern():
 
 
 def test_blocks_over_all_positions_of_a_single_one_are_the_blocks():
-    wide, narrow = Entry("8x4xall", 0.5), Entry("8x4", 0.5)
+    wide, narrow = Entry("8x4xall", 0.25), Entry("8x4", 0.25)
     assert SPACE.point({"3.weight": wide}) == SPACE.point({"3.weight": narrow})
     assert SPACE.point({"1.weight": wide}) != SPACE.point({"1.weight": narrow})
 
