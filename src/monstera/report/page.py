@@ -7,6 +7,7 @@ from pathlib import Path
 
 from monstera.measure import Comparison, Study
 from monstera.report.predictions import predictions_table
+from monstera.report.searches import search_table
 from monstera.report.sources import Results
 from monstera.report.studies import matrix, sweeps
 from monstera.report.tables import Table, circumstances, comparison_table, markdown
@@ -37,6 +38,9 @@ _PREDICTIONS = """Every layer draws a pattern and a density of its own. *error* 
 the measured one; *dense* the same of the network without holes, with its sign. See [costs](search/costs.md).
 """
 
+_SEARCHES = """Accuracies here chose plans, so they flatter what was chosen: those to report are of test data, after
+training. See [mapping](search/mapping.md). """
+
 _TITLES = {
     "scaling": "Density, batch, threads",
     "kernels": "Kernels",
@@ -55,7 +59,7 @@ def results_page(results: Results, drawn: Collection[str]) -> str:
         studies = results.studied(name)
         parts += [f"## {title}\n"] if studies else []
         parts += [part for path, study in studies.items() for part in _studied(study, path, results, drawn)]
-    return "\n".join([*parts, *_predicted(results)])
+    return "\n".join([*parts, *_predicted(results), *_searched(results, drawn)])
 
 
 def _predicted(results: Results) -> Iterator[str]:
@@ -67,6 +71,16 @@ def _predicted(results: Results) -> Iterator[str]:
         source = path.relative_to(results.root).as_posix()
         made = f"{trials.network}: {trials.machine.cpu}; `{trials.command}`; {trials.date}"
         yield f"{made}. Source: [`{source}`](../{source})\n"
+
+
+def _searched(results: Results, drawn: Collection[str]) -> Iterator[str]:
+    if not results.searches:
+        return
+    yield "## Searches\n"
+    for path, found in results.searches.items():
+        source, stem = path.relative_to(results.root).as_posix(), path.name.removesuffix(".pareto.json")
+        yield from (_figure(name) for name in drawn if name.startswith(f"{stem}-"))
+        yield _section(search_table(found), f"{_SEARCHES}Source: [`{source}`](../{source})\n")
 
 
 def _compared(comparison: Comparison, path: Path, results: Results) -> str:
