@@ -19,7 +19,7 @@ MUTANTS  := 10000
 SEED     := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross test-published fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-models results lock clean
+.PHONY: help setup demo test test-full test-cross test-published fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-prediction bench-models results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -77,7 +77,7 @@ format: setup   ## apply the house format
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-bench: bench-networks bench-kernels bench-scaling bench-ablation bench-models results  ## all of these, hours on an idle machine
+bench: bench-networks bench-kernels bench-scaling bench-ablation bench-prediction bench-models results  ## all of these, hours on an idle machine
 
 bench-networks: setup  ## every network against its peers, one thread and two; less with NETWORKS=resnet50 THREADS=1
 	set -e; for threads in $(THREADS); do \
@@ -93,6 +93,9 @@ bench-scaling: setup   ## time against density, batch and threads
 
 bench-ablation: setup  ## what blocks, reordering, load elimination and tuning buy
 	$(RUN) benchmarks/ablation.py resnet50
+
+bench-prediction: setup  ## predicted against measured time of random plans
+	set -e; for name in resnet50 mobilenet_v2 resnet20 bert_base c3d; do $(RUN) benchmarks/prediction.py $$name; done
 
 bench-models: setup    ## architectures of the transformers library: do they compile, are they right, how fast
 	$(RUN) benchmarks/architectures.py

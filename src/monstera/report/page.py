@@ -34,8 +34,8 @@ Studies: a cell is the time in ms and, in brackets, the part of it that the mach
 surviving weights at the FMA peak, or, where that takes longer, reading them from the cache that holds them.
 """
 
-_PREDICTIONS = """Every layer draws a pattern and a density of its own. *error* is that of the predicted time, relative to
-the measured one; *dense* the same of the network without holes, with its sign. See [costs](search/costs.md).
+_PREDICTIONS = """Every layer draws a pattern and a density of its own. *error* is that of the predicted time, relative
+to the measured one; *dense* the same of the network without holes, with its sign. See [costs](search/costs.md).
 """
 
 _SEARCHES = """Accuracies here chose plans, so they flatter what was chosen: those to report are of test data, after

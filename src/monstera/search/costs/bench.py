@@ -17,7 +17,7 @@ from monstera.compiler.targets import Target
 from monstera.measure.answers import Inputs
 from monstera.measure.peak import Pace
 from monstera.measure.peers.peer import as_numpy
-from monstera.runtime import Engine, Profile
+from monstera.runtime import Engine
 from monstera.search.costs.price import price_of
 from monstera.search.costs.signature import Signature
 from monstera.search.costs.subject import Subject
@@ -26,9 +26,9 @@ from monstera.sparsity import Entry, Pattern, Plan, WeightView
 
 # No round begins after this; what is missing then is measured by the next call, and predicted meanwhile.
 LIMIT_S = 150.0
-# How long the runs of one turn take together, about, and how many there are at least and at most.
-_TURN_S, _FEWEST, _MOST = 0.4, 5, 60
-_TURNS = 2
+# How long the runs of one turn take together, about, how many there are at least and at most, and how many turns.
+_TURN_S, _FEWEST, _MOST = 0.15, 3, 60
+_TURNS = 5
 
 Asked = Mapping[str, tuple[Entry, ...]]
 """For every weight the holes whose time is wanted."""
@@ -51,6 +51,15 @@ class _Samples:
             table = table.with_points(signature, map(_mean, points.values()))
         ms = float(np.median([rest.ms for rest in self.rests]))
         return table.with_rest(fingerprint, Rest(ms, self.rests[0].bytes, self.rests[0].macs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Milliseconds of an engine: its steps, a run of all of them, and a call, which is a run and what is around it."""
+
+    steps: np.ndarray
+    run: float
+    call: float
 
 
 def asked_of(subject: Subject, patterns: Sequence[Pattern], densities: Sequence[float]) -> Asked:
@@ -122,24 +131,15 @@ def assigned(subject: Subject, layers: Sequence[str]) -> list[str]:
     return [layer if layer in subject.views else "" for layer in layers]
 
 
-@dataclass(frozen=True, slots=True)
-class _Turn:
-    """One look at an engine: its steps, a run of all of them, and what a call takes beyond that run."""
-
-    profile: Profile
-    call_ms: float
-
-
 def _measure(subject: Subject, plan: Plan, target: Target, pace: Pace, samples: _Samples) -> None:
     engine = subject.engine(subject.imported(plan, own=True), target)
-    turn = _calm(engine, subject.example, pace)
-    profile = turn.profile
+    look = _calm(engine, subject.example, pace)
     # Steps that are timed one by one take a little longer, or shorter, than in a run that is not stopped.
-    scale = profile.ms / sum(step.ms for step in profile.layers)
-    owners = assigned(subject, [step.layer for step in profile.layers])
+    times = look.steps * look.run / look.steps.sum()
+    layers = engine.manifest.layers
     sums = {name: [0.0, 0, 0] for name in ("", *subject.views)}
-    for owner, step in zip(owners, profile.layers, strict=True):
-        for i, value in enumerate((scale * step.ms, step.macs, step.bytes)):
+    for owner, ms, layer in zip(assigned(subject, [layer.layer for layer in layers]), times, layers, strict=True):
+        for i, value in enumerate((float(ms), layer.macs, layer.bytes)):
             sums[owner][i] += value
     masks = plan.masks(subject.model)
     for name, view in subject.views.items():
@@ -150,18 +150,21 @@ def _measure(subject: Subject, plan: Plan, target: Target, pace: Pace, samples: 
         price, _ = price_of(alive, subject.signatures[name], target)
         samples.add(subject.signatures[name], Point(pattern, density, max(ms, 1e-6), int(macs), int(bytes_), price))
     ms, macs, bytes_ = sums[""]
-    samples.rests.append(Rest(ms + turn.call_ms, int(bytes_), int(macs)))
+    around = max(0.0, look.call - look.run)
+    samples.rests.append(Rest(ms + around, int(bytes_), int(macs)))
 
 
-def _calm(engine: Engine, example: Inputs, pace: Pace) -> _Turn:
-    """The fastest of some turns, each taken again where the machine disturbed it."""
+def _calm(engine: Engine, example: Inputs, pace: Pace) -> _Look:
+    """The least of some short turns, so that some meet nobody; each is taken again where the machine disturbed it."""
     once_ms = engine.profile(rounds=1).ms
     rounds = int(np.clip(round(_TURN_S / (3e-3 * once_ms)), _FEWEST, _MOST))
-    turns = [pace.undisturbed(lambda: _turn(engine, example, rounds))[0] for _ in range(_TURNS)]
-    return min(turns, key=lambda turn: turn.profile.ms)
+    looks = [pace.undisturbed(lambda: _look(engine, example, rounds))[0] for _ in range(_TURNS)]
+    steps = np.min([look.steps for look in looks], 0)
+    return _Look(steps, min(look.run for look in looks), min(look.call for look in looks))
 
 
-def _turn(engine: Engine, example: Inputs, rounds: int) -> _Turn:
+def _look(engine: Engine, example: Inputs, rounds: int) -> _Look:
+    """Medians of so many runs."""
     args, kwargs = as_numpy(example)
     profile = engine.profile(*args, rounds=rounds, **kwargs)
     seconds = np.empty(rounds)
@@ -169,7 +172,7 @@ def _turn(engine: Engine, example: Inputs, rounds: int) -> _Turn:
         start = time.perf_counter()
         engine(*args, **kwargs)
         seconds[i] = time.perf_counter() - start
-    return _Turn(profile, max(0.0, 1e3 * float(np.median(seconds)) - profile.ms))
+    return _Look(np.array([step.ms for step in profile.layers]), profile.ms, 1e3 * float(np.median(seconds)))
 
 
 def _alive(view: WeightView, mask: object) -> np.ndarray:
