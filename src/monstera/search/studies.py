@@ -90,7 +90,7 @@ class Kept:
         if known is not None and known != dict(self.settings):
             wrong = sorted(key for key in {*known, *self.settings} if known.get(key) != self.settings.get(key))
             told = "; ".join(f"{key} {known.get(key)!r} there, {self.settings.get(key)!r} asked for" for key in wrong)
-            raise ValueError(f"study {self.name!r} in {self.url} was made otherwise: {told}; give another name")
+            raise ValueError(f"study {self.name!r} was made otherwise: {told}; give another name or storage")
 
     # ---- trials -----------------------------------------------------------------------------------------------------
 
