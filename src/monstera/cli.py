@@ -231,6 +231,58 @@ def export_c(
 
 
 @app.command()
+def search(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file, with data.held_out pictures to judge by.")],
+    latency_ms: Annotated[float | None, typer.Option(help="Budget of a call on one picture.")] = None,
+    speedup: Annotated[float | None, typer.Option(help="Or so many times faster than our own dense engine.")] = None,
+    samplers: Annotated[
+        list[str] | None, typer.Option("--sampler", help="rl (the default), tpe, evolution, random; repeatable.")
+    ] = None,
+    seeds: Annotated[list[int], typer.Option("--seed", help="A study for each; repeatable.")] = [0],  # noqa: B006
+    trials: Annotated[int, typer.Option(min=1, help="Trials of a study, in all.")] = 60,
+    patterns: Annotated[list[str], typer.Option("--pattern", help="What layers may be; repeatable.")] = [],  # noqa: B006
+    densities: Annotated[list[float], typer.Option("--density", help="And how dense; repeatable.")] = [],  # noqa: B006
+    pictures: Annotated[int, typer.Option(min=1, help="Held-out pictures that judge a plan.")] = 2000,
+    statistics: Annotated[int, typer.Option(min=1, help="Batches for batch norm.")] = 20,
+    tuning_steps: Annotated[int, typer.Option(min=0, help="Steps of training before a plan is judged.")] = 0,
+    first: Annotated[list[Path], typer.Option(help="Plan file to try first; repeatable.")] = [],  # noqa: B006
+    storage: Annotated[str, typer.Option(help="SQLite file of the studies, or the URL of a database.")] = (
+        "runs/studies.db"
+    ),
+    workers: Annotated[str, typer.Option(help="Evaluations at once, or ray.")] = "1",
+    threads: Annotated[int, typer.Option(min=1, help="Threads of an evaluation, and of a call.")] = 1,
+    table: Annotated[Path | None, typer.Option(help="Cost table of another machine: nothing is measured.")] = None,
+    folder: Annotated[Path, typer.Option(help="Where results and plans go.")] = Path("runs/search"),
+    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Replace a field of the recipe; repeatable.")] = [],  # noqa: B006
+) -> None:
+    """Search the most accurate plan within a budget for a RECIPE's network; a killed search goes on where it was."""
+    from monstera import recipe as recipes
+
+    if workers != "ray" and not workers.isdecimal():
+        raise ValueError(f"--workers: expected a number or ray, got {workers!r}")
+    recipes.run_search(
+        recipe,
+        latency_ms=latency_ms,
+        speedup=speedup,
+        samplers=samplers or ["rl"],
+        seeds=seeds,
+        trials=trials,
+        patterns=patterns,
+        densities=densities,
+        judging=recipes.Judging(pictures=pictures, statistics=statistics, tuning_steps=tuning_steps),
+        first=first,
+        storage=storage,
+        workers="ray" if workers == "ray" else int(workers),
+        threads=threads,
+        table=table,
+        folder=folder,
+        overrides=_overrides(settings),
+        data=data,
+    )
+
+
+@app.command()
 def costs(
     subject: Annotated[str, typer.Argument(metavar="NETWORK|FILE", help="A network of the zoo, or a cost table.")],
     patterns: Annotated[list[str], typer.Option("--pattern", help="Pattern to measure; repeatable.")] = ["4x1"],  # noqa: B006

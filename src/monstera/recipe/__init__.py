@@ -7,11 +7,13 @@ from monstera.recipe.errors import RecipeError
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.running import run
 from monstera.recipe.schema import Recipe
+from monstera.recipe.searching import Judging, run_search
 from monstera.recipe.stages import run_study
 from monstera.recipe.study import Study, Variant, read_study
 
 __all__ = [
     "CheckpointError",
+    "Judging",
     "Recipe",
     "RecipeError",
     "Study",
@@ -19,5 +21,6 @@ __all__ = [
     "read_recipe",
     "read_study",
     "run",
+    "run_search",
     "run_study",
 ]

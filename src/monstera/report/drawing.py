@@ -26,6 +26,8 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 _INCHES = (4.6, 3.2)
+# Of more places than these the names would run into each other.
+_MOST_TICKS = 16
 
 Series = Mapping[str, Mapping[Any, float]]
 
@@ -106,7 +108,8 @@ def _lines(axes: Axes, panel: Panel, places: list[Any]) -> None:
         axes.set_xscale("log")
     if panel.scale == "log-log":
         axes.set_yscale("log")
-    axes.set_xticks(sorted(places), [f"{at:g}" for at in sorted(places)])
+    if len(places) <= _MOST_TICKS:
+        axes.set_xticks(sorted(places), [f"{at:g}" for at in sorted(places)])
     axes.minorticks_off()
     if panel.scale == "log-log":
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

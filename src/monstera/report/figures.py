@@ -8,6 +8,7 @@ from pathlib import Path
 
 from monstera.measure import MONSTERA, Comparison, Point, Study, ratio
 from monstera.report.drawing import Panel, svg
+from monstera.report.searches import search_panels
 from monstera.report.sources import Results
 from monstera.report.studies import linear_ms, sweeps
 from monstera.report.tables import fastest_dense_guest, threads_of
@@ -20,7 +21,7 @@ def figures(results: Results) -> dict[str, bytes]:
         ValueError: there are results to draw, and matplotlib is not installed.
     """
     drawn = {}
-    for name, panels, paths in (*_networks(results), *_studies(results)):
+    for name, panels, paths in (*_networks(results), *_studies(results), *_searches(results)):
         source = ", ".join(path.relative_to(results.root).as_posix() for path in paths)
         drawn[name] = svg(panels, source, _digest(paths))
     return drawn
@@ -57,6 +58,12 @@ def _studies(results: Results) -> Iterator[tuple[str, list[Panel], list[Path]]]:
             drawable = [panel for panel in panels if any(panel.series.values())]
             if drawable:
                 yield f"{path.stem}-{name}.svg", drawable, [path]
+
+
+def _searches(results: Results) -> Iterator[tuple[str, list[Panel], list[Path]]]:
+    for path, found in results.searches.items():
+        for name, panel in search_panels(found).items():
+            yield f"{path.name.removesuffix('.pareto.json')}-{name}.svg", [panel], [path]
 
 
 def _panels(study: Study) -> dict[str, list[Panel]]:

@@ -9,6 +9,7 @@ from monstera.measure import Comparison, Study
 from monstera.report.planning import STUDY as PLANNING
 from monstera.report.planning import planning_table
 from monstera.report.predictions import predictions_table
+from monstera.report.searches import search_table
 from monstera.report.sources import Results
 from monstera.report.studies import matrix, sweeps
 from monstera.report.tables import Table, circumstances, comparison_table, markdown
@@ -44,6 +45,8 @@ they were made; *while planning* what a plan was accepted by, after so many *pla
 a call takes than was asked for. *s* are the seconds that `monstera.plan` took; where no costs were known it measured
 them first. See [plans by budget](search/planning.md).
 """
+_SEARCHES = """Accuracies here chose plans, so they flatter what was chosen: those to report are of test data, after
+training. See [mapping](search/mapping.md). """
 
 _TITLES = {
     "scaling": "Density, batch, threads",
@@ -63,7 +66,7 @@ def results_page(results: Results, drawn: Collection[str]) -> str:
         studies = results.studied(name)
         parts += [f"## {title}\n"] if studies else []
         parts += [part for path, study in studies.items() for part in _studied(study, path, results, drawn)]
-    return "\n".join([*parts, *_predicted(results), *_planned(results)])
+    return "\n".join([*parts, *_predicted(results), *_planned(results), *_searched(results, drawn)])
 
 
 def _predicted(results: Results) -> Iterator[str]:
@@ -83,6 +86,16 @@ def _planned(results: Results) -> Iterator[str]:
         return
     yield f"## Plans by budget\n\n{_PLANNED}"
     yield from (_section(planning_table(study), _where(study, path, results)) for path, study in studies.items())
+
+
+def _searched(results: Results, drawn: Collection[str]) -> Iterator[str]:
+    if not results.searches:
+        return
+    yield "## Searches\n"
+    for path, found in results.searches.items():
+        source, stem = path.relative_to(results.root).as_posix(), path.name.removesuffix(".pareto.json")
+        yield from (_figure(name) for name in drawn if name.startswith(f"{stem}-"))
+        yield _section(search_table(found), f"{_SEARCHES}Source: [`{source}`](../{source})\n")
 
 
 def _compared(comparison: Comparison, path: Path, results: Results) -> str:

@@ -10,13 +10,14 @@ from pathlib import Path
 from monstera.measure import Comparison, Study, from_json, study_from_json
 from monstera.measure.result import FORMAT as COMPARISON
 from monstera.measure.study import FORMAT as STUDY
+from monstera.search import Pareto, read_pareto
 from monstera.search.costs.trials import FORMAT as PREDICTION
 from monstera.search.costs.trials import Trials, trials_from_json
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What lies under benchmarks/results and recipes/results of `root`, by path, in the order of the names.
+    """What lies under benchmarks/results, recipes/results and recipes/*/found of `root`, in the order of the names.
 
     `study_folders` are those of studies of recipes that have results.
     """
@@ -27,6 +28,7 @@ class Results:
     recipes: tuple[Path, ...]
     study_folders: tuple[Path, ...] = ()
     predictions: Mapping[Path, Trials] = field(default_factory=dict)
+    searches: Mapping[Path, Pareto] = field(default_factory=dict)
 
     def studied(self, name: str) -> dict[Path, Study]:
         """Return the studies of one script."""
@@ -52,7 +54,8 @@ def read_results(root: Path) -> Results:
             studies[path] = result
     recipes = tuple(sorted((root / "recipes" / "results").glob("*.json")))
     folders = sorted({path.parent.parent for path in (root / "recipes").glob("*/results/*.json")})
-    return Results(root, comparisons, studies, recipes, tuple(folders), predictions)
+    searches = {path: read_pareto(path) for path in sorted((root / "recipes").glob("*/found/*.pareto.json"))}
+    return Results(root, comparisons, studies, recipes, tuple(folders), predictions, searches)
 
 
 def _read(path: Path) -> Comparison | Study | Trials:

@@ -1,0 +1,139 @@
+"""A search for the network of a recipe: judged by held-out pictures alone, its plans and fronts in files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from rich.console import Console
+from torch.nn import functional as F
+
+from monstera.recipe import Judging, RecipeError, read_recipe, run_search
+from monstera.recipe import searching as searching_module
+from monstera.recipe.ingredients import gather
+from monstera.search import read_pareto, read_search
+from monstera.sparsity import Plan
+from monstera.zoo import digits_cnn
+from monstera.zoo.data import Pictures, PictureSet, digits
+from search.synthetic_costs import SyntheticCosts
+
+ROOT = Path(__file__).resolve().parents[2]
+JUDGING = Judging(pictures=150, statistics=4, batch=50)
+
+
+def write_recipe(folder: Path, **fields: Any) -> Path:
+    recipe = {
+        "name": "digits",
+        "network": {"name": "digits_cnn", "options": {"width": 16}, "checkpoint": str(folder / "start.safetensors")},
+        "data": {"name": "digits", "held_out": 200},
+        "plan": {"pattern": "4x1", "density": 0.25},
+        "method": {"name": "gradual"},
+        "epochs": 1,
+        "batch_size": 32,
+        "optimizer": {"name": "adam", "lr": 0.01},
+        "output": str(folder / "digits.json"),
+        **fields,
+    }
+    (folder / "digits.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "digits.yaml"
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that has seen the digits for a second."""
+    torch.manual_seed(0)
+    model, data = digits_cnn(width=16), digits()
+    images = (data.train.images.float() / 255 - data.mean[0]) / data.std[0]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(60):
+        some = torch.arange(step * 32, step * 32 + 32) % len(images)
+        optimizer.zero_grad()
+        F.cross_entropy(model(images[some]), data.train.labels[some]).backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("search")
+    safetensors.torch.save_file(model.state_dict(), folder / "start.safetensors")
+    return folder
+
+
+@pytest.fixture
+def costs_without_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching_module, "costs_of", lambda model, *_, **__: SyntheticCosts.of(model))
+
+
+@pytest.mark.usefixtures("costs_without_a_machine")
+def test_every_study_leaves_its_trials_and_plan_and_all_of_them_one_front(start: Path) -> None:
+    pytest.importorskip("optuna")
+    path, text = write_recipe(start), io.StringIO()
+    found = run_search(
+        path,
+        speedup=1.25,
+        samplers=("random", "rl"),
+        trials=4,
+        patterns=("4x1", "unstructured"),
+        densities=(0.5, 0.25),
+        judging=JUDGING,
+        storage=str(start / "studies.db"),
+        folder=start / "found",
+        console=Console(file=text, width=200),
+    )
+    assert read_pareto(start / "found" / "digits.pareto.json") == found
+    assert found.candidates[0].source == "dense"
+    assert found.candidates[0].accuracy > 0.8
+    assert list(found.curves) == ["digits-random-0", "digits-rl-0"]
+    assert all(len(curve) == 4 for curve in found.curves.values())
+    for name in found.curves:
+        result = read_search(start / "found" / f"{name}.json")
+        assert len(result.trials) == 4
+        assert result.objective.latency_ms == pytest.approx(result.dense_ms / 1.25)
+        assert result.objective.chance == 0.1
+        assert Plan.load(start / "found" / f"{name}.yaml") == result.plan
+    assert found.chosen is not None
+    assert found.candidates[found.chosen].ms <= found.latency_ms
+    assert "digits-rl-0: trial 4 of 4, best reward" in text.getvalue()
+
+
+def pictures(first: int, count: int) -> Pictures:
+    """Pictures that all differ: each says its number."""
+    numbers = torch.arange(first, first + count)
+    images = torch.stack([numbers // 256, numbers % 256], 1).to(torch.uint8).repeat(1, 32).reshape(count, 1, 8, 8)
+    return Pictures(images, numbers % 10)
+
+
+def test_judges_are_held_out_of_what_batch_norm_and_tuning_see_and_test_pictures_are_not_looked_at(start: Path) -> None:
+    everything = PictureSet("digits", pictures(0, 1000), pictures(1000, 300), (0.0,), (1.0,), tuple("0123456789"))
+    path = write_recipe(start)
+    things = gather(read_recipe(path), str(path), read=lambda *_: everything)
+    fast = searching_module._evaluate(things, Judging(pictures=150, statistics=4, batch=50, tuning_steps=6))
+
+    def numbers(images: torch.Tensor) -> set[int]:
+        flat = (images.flatten(1) * 255).round().int()
+        return set((flat[:, 0] * 256 + flat[:, 1]).tolist())
+
+    judges = set().union(*(numbers(images) for images, _ in fast.held_out))
+    assert fast.tuning is not None
+    seen = set().union(*map(numbers, fast.statistics), *(numbers(images) for images, _ in fast.tuning.batches))
+    assert (len(judges), len(seen)) == (150, 300)
+    assert judges.isdisjoint(seen)
+    assert max(judges | seen) < 1000
+
+
+def test_a_recipe_without_held_out_pictures_or_weights_is_refused_with_both(start: Path) -> None:
+    path = write_recipe(start, data={"name": "digits"}, network={"name": "digits_cnn"})
+    with pytest.raises(RecipeError, match=r"(?s)data\.held_out: .*150.*got 0.*network\.checkpoint: "):
+        run_search(path, speedup=2, judging=JUDGING)
+
+
+def test_one_budget_is_asked_for(start: Path) -> None:
+    for given in ({}, {"latency_ms": 1.0, "speedup": 2.0}):
+        with pytest.raises(ValueError, match="one of latency_ms and speedup"):
+            run_search(write_recipe(start), **given)
+
+
+def test_the_committed_recipe_is_one() -> None:
+    recipe = read_recipe(ROOT / "recipes" / "search" / "cifar10_resnet20.yaml")
+    assert recipe.data.held_out >= Judging().pictures
