@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monstera.pruning import Gradual, Pruner
-from monstera.sparsity import Plan
+from monstera.sparsity import PatternError, Plan, PlanError
+from monstera.sparsity.attached import refuse_attached
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
 from pruning.methods import METHODS, TO_THE_PLAN
@@ -268,6 +269,77 @@ def test_the_digits_are_still_read_after_pruning_three_quarters(method: str) -> 
     with torch.no_grad():
         accuracy = (model.eval()(test.images.float() / 255).argmax(1) == test.labels).float().mean()
     assert accuracy > 0.9
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(place=st.floats(0, 1, exclude_max=True), before=st.integers(0, 2), which=st.integers(0, 2))
+@settings(max_examples=4)
+def test_a_network_with_a_nan_is_refused_and_it_and_its_optimizer_stay_as_they_were(
+    method: str, place: float, before: int, which: int
+) -> None:
+    runs = [(model, _sgd(model)) for model, _ in (_network(), _network())]
+    plan = _network()[1]
+    for step in range(before):
+        for model, optimizer in runs:
+            _step(model, optimizer, step)
+    model, optimizer = runs[0]
+    name = list(plan)[which % len(plan)]
+    weights = model.get_parameter(name).detach().view(-1)
+    spoilt = int(place * len(weights))
+    was = weights[spoilt].item()
+    weights[spoilt] = torch.nan
+    with pytest.raises(PlanError, match=rf"{name}: 1 of {len(weights)} weights are NaN"):
+        _attached(method, model, optimizer, plan)
+    weights[spoilt] = was
+    _assert_free(model, optimizer)
+    for step in range(before, 4):
+        for model, optimizer in runs:
+            _step(model, optimizer, step)
+    states = [[*model.state_dict().values(), *_momenta(optimizer)] for model, optimizer in runs]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+class _Startless(Pruner):
+    """A method that cannot start."""
+
+    name, phase = "startless", ""
+
+    def start(self) -> None:
+        self.harden()
+        raise RuntimeError("out of memory")
+
+    before_step = after_step = settings = own_state = load_own_state = lambda *_: None
+
+
+def test_a_method_that_cannot_start_leaves_model_and_optimizer_as_they_were() -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _Startless(model, optimizer, plan, 4)
+    _assert_free(model, optimizer)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["ADMM", "ASP", "SRSTE"])
+def test_values_that_cannot_be_constrained_are_refused_before_anything_is_attached(method: str) -> None:
+    model, _ = _network()
+    optimizer = _sgd(model)
+    with torch.no_grad():
+        model.conv2.weight[0, 0] = torch.inf
+    with pytest.raises(PatternError, match="infinite"):
+        _attached(method, model, optimizer, Plan({"conv2.weight": ("int4", 1.0)}))
+    _assert_free(model, optimizer)
+
+
+def _assert_free(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    refuse_attached(dict(model.named_parameters()), "rewritten")
+
+
+def _momenta(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
 
 
 @METHOD
