@@ -10,8 +10,7 @@ from torch import Tensor
 
 from monstera.sparsity import PatternError, Ties
 from monstera.sparsity.ties import snapped
-
-DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+from sparsity.drawing import DTYPES
 
 
 @st.composite
