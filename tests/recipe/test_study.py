@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,13 @@ def test_a_cell_that_another_process_holds_is_left_to_it() -> None:
         assert _results("results") == []
     assert "other processes" not in _run("finals", changes={"dense": None}, only=["plain"])
     assert _results("results") == ["tiny-plain-0.5"]
+
+
+def test_where_there_are_no_locks_the_stage_that_needs_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(RuntimeError, match=r"tiny-plain-0\.5\.lock: .*locks of Linux and macOS.*`monstera prune`"):
+        _run("finals", changes={"dense": None}, only=["plain"])
+    assert "nothing was chosen" in _run("choose")
 
 
 def test_a_result_of_another_recipe_is_in_the_way_and_more_seeds_are_added() -> None:

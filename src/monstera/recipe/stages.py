@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +121,18 @@ def _train_cell(
 
 @contextmanager
 def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with the process, however that ends; give False where another process holds it."""
+    """Hold a lock that ends with the process, however that ends; give False where another process holds it.
+
+    Raises:
+        RuntimeError: this system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise RuntimeError(
+            f"{path}: processes share a study by locks of Linux and macOS, which this system has not; run one recipe "
+            "after the other by `monstera prune`"
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
