@@ -14,9 +14,10 @@ import safetensors.torch
 import yaml
 from rich.console import Console
 
-from monstera.recipe import RecipeError, read_study, run_study
+from monstera.recipe import RecipeError, ingredients, read_study, run_study
 from monstera.recipe.choosing import read_chosen
 from monstera.recipe.study import finals, trials
+from monstera.sparsity import Pivoting, pivot
 
 RECIPE: dict[str, Any] = {
     "network": {"name": "digits_cnn", "options": {"width": 8}},
@@ -221,6 +222,16 @@ def test_a_study_goes_from_trials_to_results_and_does_nothing_twice() -> None:
     stored = {path: path.stat().st_mtime_ns for path in Path("tiny").rglob("tiny-*")}
     assert "2 of 2 are done" in _run("finals", **options)
     assert {path: path.stat().st_mtime_ns for path in Path("tiny").rglob("tiny-*")} == stored
+
+
+def test_an_order_of_channels_is_searched_for_once_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Pivoting] = []
+    monkeypatch.setattr(ingredients, "pivot", lambda *given: searched.append(pivot(*given)) or searched[-1])
+    variants = {"pivoting": {"set": {"method": {"name": "srste"}, "seeds": [0, 1], "pivot": True}, "densities": [0.5]}}
+    _run("finals", changes={"variants": variants})
+    result = json.loads(Path("tiny/results/tiny-pivoting-0.5.json").read_text())
+    assert [(one.before, one.after) for one in searched] == [tuple(result["pivoting"].values())]
+    assert searched[0].after > searched[0].before
 
 
 def test_a_value_with_which_training_diverges_is_a_result_and_not_chosen() -> None:
