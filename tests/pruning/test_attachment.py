@@ -12,48 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.pruning import ADMM, ASP, SPP, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
-from monstera.sparsity import Plan
+from monstera.pruning import Gradual, Pruner
+from monstera.sparsity import PatternError, Plan, PlanError
+from monstera.sparsity.attached import refuse_attached
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
+from pruning.methods import METHODS, TO_THE_PLAN
 
 STEPS = 24
-Make = Callable[[nn.Module, torch.optim.Optimizer, Plan], Pruner]
+METHOD = pytest.mark.parametrize("method", TO_THE_PLAN)
 
 
-def _admm(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return ADMM(model, optimizer, plan, steps=STEPS, rho=[1e-2, 1e-1], update_every=2, harden_at=0.5)
-
-
-def _asp(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return ASP(model, optimizer, plan, steps=STEPS)
-
-
-def _gradual(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return Gradual(model, optimizer, plan, steps=STEPS, update_every=3)
-
-
-def _srste(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return SRSTE(model, optimizer, plan, steps=STEPS, decay=1e-2, harden_at=0.75)
-
-
-def _lasso(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return GroupLasso(model, optimizer, plan, steps=STEPS, l1=1e-5)
-
-
-def _proximal(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return GroupLasso(model, optimizer, plan, steps=STEPS, groups=["filter", "column"], proximal=True)
-
-
-def _reweighted(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return Reweighted(model, optimizer, plan, steps=STEPS)
-
-
-def _spp(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return SPP(model, optimizer, plan, steps=STEPS, increment=0.2, harden_at=0.75)
-
-
-METHODS = pytest.mark.parametrize("make", [_admm, _asp, _gradual, _srste, _lasso, _proximal, _reweighted, _spp])
+def _attached(method: str, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return METHODS[method](model, optimizer, plan, steps=STEPS)
 
 
 def _network() -> tuple[nn.Module, Plan]:
@@ -99,13 +70,13 @@ def _stored(state: object) -> object:
     return torch.load(buffer, weights_only=True)
 
 
-@METHODS
+@METHOD
 @given(cut=st.integers(0, STEPS + 2))
 @settings(max_examples=12)
-def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make, cut: int) -> None:
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(method: str, cut: int) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     saved = None
     for step in range(STEPS + 3):
         _anneal(optimizer, step)
@@ -117,7 +88,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make
     torch.manual_seed(99)
     resumed = digits_cnn(width=8)
     again = _sgd(resumed)
-    later = make(resumed, again, plan)
+    later = _attached(method, resumed, again, plan)
     resumed.load_state_dict(saved[0])
     again.load_state_dict(saved[1])
     later.load_state_dict(saved[2])
@@ -130,7 +101,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make
     )
 
 
-@METHODS
+@METHOD
 @pytest.mark.parametrize(
     "optimizer_of",
     [
@@ -140,11 +111,11 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make
     ],
 )
 def test_the_end_obeys_the_plan_exactly_and_no_momentum_of_dead_weights_is_left(
-    make: Make, optimizer_of: Callable
+    method: str, optimizer_of: Callable
 ) -> None:
     model, plan = _network()
     optimizer = optimizer_of(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     for step in range(STEPS + 5):
         _step(model, optimizer, step)
     for name, mask in pruner.masks.items():
@@ -160,11 +131,11 @@ def test_the_end_obeys_the_plan_exactly_and_no_momentum_of_dead_weights_is_left(
     assert (report.steps, report.planned_steps) == (STEPS + 5, STEPS)
 
 
-@METHODS
-def test_after_the_end_the_optimizer_is_free_again(make: Make) -> None:
+@METHOD
+def test_after_the_end_the_optimizer_is_free_again(method: str) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     for step in range(STEPS):
         _step(model, optimizer, step)
     pruner.finish()
@@ -174,11 +145,11 @@ def test_after_the_end_the_optimizer_is_free_again(make: Make) -> None:
         pruner.finish()
 
 
-@METHODS
-def test_finishing_early_prunes_at_once_and_says_so(make: Make) -> None:
+@METHOD
+def test_finishing_early_prunes_at_once_and_says_so(method: str) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     for step in range(5):
         _step(model, optimizer, step)
     report = pruner.finish()
@@ -186,11 +157,11 @@ def test_finishing_early_prunes_at_once_and_says_so(make: Make) -> None:
     assert "stopped early: 24 were planned" in str(report)
 
 
-@METHODS
-def test_a_closure_is_refused_before_anything_changes(make: Make) -> None:
+@METHOD
+def test_a_closure_is_refused_before_anything_changes(method: str) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     for call in (lambda c: optimizer.step(c), lambda c: optimizer.step(closure=c)):
         with pytest.raises(RuntimeError, match=r"step\(closure\)"):
@@ -211,12 +182,12 @@ def _scaled_step(
     scaler.update()
 
 
-@METHODS
+@METHOD
 @pytest.mark.parametrize("fused", [False, True])
-def test_a_step_that_mixed_precision_skips_changes_nothing(make: Make, fused: bool) -> None:
+def test_a_step_that_mixed_precision_skips_changes_nothing(method: str, fused: bool) -> None:
     model, plan = _network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     for step in range(4):
         _scaled_step(model, optimizer, scaler, step, spoil=False)
@@ -234,7 +205,7 @@ def test_the_penalty_does_not_depend_on_the_loss_scale(fused: bool) -> None:
     for scale in (1.0, 4096.0):
         model, plan = _network()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
-        _admm(model, optimizer, plan)
+        _attached("ADMM", model, optimizer, plan)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         for step in range(10):
             _scaled_step(model, optimizer, scaler, step, spoil=False)
@@ -246,14 +217,14 @@ def test_an_optimizer_without_the_planned_weights_is_refused_with_their_names() 
     model, plan = _network()
     optimizer = torch.optim.SGD(model.linear.parameters(), lr=0.1)
     with pytest.raises(ValueError, match=r"does not hold.*conv2\.weight, conv3\.weight"):
-        _admm(model, optimizer, plan)
+        _attached("ADMM", model, optimizer, plan)
     assert not optimizer._optimizer_step_pre_hooks
 
 
 def test_a_state_of_another_method_or_other_settings_is_refused() -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    admm, gradual = _admm(model, optimizer, plan), _gradual(model, optimizer, plan)
+    admm, gradual = (_attached(method, model, optimizer, plan) for method in ("ADMM", "Gradual"))
     with pytest.raises(ValueError, match="expected the method 'Gradual', got 'ADMM'"):
         gradual.load_state_dict(admm.state_dict())
     other = Gradual(model, optimizer, plan, steps=STEPS, update_every=4)
@@ -261,21 +232,21 @@ def test_a_state_of_another_method_or_other_settings_is_refused() -> None:
         other.load_state_dict(gradual.state_dict())
 
 
-@METHODS
-def test_weights_that_were_replaced_behind_the_pruner_are_found_out(make: Make) -> None:
+@METHOD
+def test_weights_that_were_replaced_behind_the_pruner_are_found_out(method: str) -> None:
     model, plan = _network()
-    pruner = make(model, _sgd(model), plan)
+    pruner = _attached(method, model, _sgd(model), plan)
     model.conv2.weight = nn.Parameter(torch.ones_like(model.conv2.weight))
     with pytest.raises(RuntimeError, match=r"do not obey the plan: conv2\.weight"):
         pruner.finish()
 
 
-@METHODS
-def test_progress_tells_phase_and_density(make: Make) -> None:
+@METHOD
+def test_progress_tells_phase_and_density(method: str) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
-    assert pruner.progress().density == (pytest.approx(0.25, abs=0.01) if make in (_srste, _asp) else 1)
+    pruner = _attached(method, model, optimizer, plan)
+    assert pruner.progress().density == (pytest.approx(0.25, abs=0.01) if method in ("SRSTE", "ASP") else 1)
     for step in range(STEPS):
         _step(model, optimizer, step)
     progress = pruner.progress()
@@ -284,13 +255,13 @@ def test_progress_tells_phase_and_density(make: Make) -> None:
     assert "density 0.25" in str(progress)
 
 
-@METHODS
-def test_the_digits_are_still_read_after_pruning_three_quarters(make: Make) -> None:
+@METHOD
+def test_the_digits_are_still_read_after_pruning_three_quarters(method: str) -> None:
     model, plan = _network()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     for step in range(80):
         _step(model, optimizer, step)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     for step in range(80):
         _step(model, optimizer, step)
     pruner.finish([_batch(step) for step in range(20)])
@@ -300,10 +271,81 @@ def test_the_digits_are_still_read_after_pruning_three_quarters(make: Make) -> N
     assert accuracy > 0.9
 
 
-@METHODS
-def test_an_empty_plan_is_refused_before_anything_is_attached(make) -> None:
+@pytest.mark.parametrize("method", METHODS)
+@given(place=st.floats(0, 1, exclude_max=True), before=st.integers(0, 2), which=st.integers(0, 2))
+@settings(max_examples=4)
+def test_a_network_with_a_nan_is_refused_and_it_and_its_optimizer_stay_as_they_were(
+    method: str, place: float, before: int, which: int
+) -> None:
+    runs = [(model, _sgd(model)) for model, _ in (_network(), _network())]
+    plan = _network()[1]
+    for step in range(before):
+        for model, optimizer in runs:
+            _step(model, optimizer, step)
+    model, optimizer = runs[0]
+    name = list(plan)[which % len(plan)]
+    weights = model.get_parameter(name).detach().view(-1)
+    spoilt = int(place * len(weights))
+    was = weights[spoilt].item()
+    weights[spoilt] = torch.nan
+    with pytest.raises(PlanError, match=rf"{name}: 1 of {len(weights)} weights are NaN"):
+        _attached(method, model, optimizer, plan)
+    weights[spoilt] = was
+    _assert_free(model, optimizer)
+    for step in range(before, 4):
+        for model, optimizer in runs:
+            _step(model, optimizer, step)
+    states = [[*model.state_dict().values(), *_momenta(optimizer)] for model, optimizer in runs]
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+class _Startless(Pruner):
+    """A method that cannot start."""
+
+    name, phase = "startless", ""
+
+    def start(self) -> None:
+        self.harden()
+        raise RuntimeError("out of memory")
+
+    before_step = after_step = settings = own_state = load_own_state = lambda *_: None
+
+
+def test_a_method_that_cannot_start_leaves_model_and_optimizer_as_they_were() -> None:
+    model, plan = _network()
+    optimizer = _sgd(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="out of memory"):
+        _Startless(model, optimizer, plan, 4)
+    _assert_free(model, optimizer)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["ADMM", "ASP", "SRSTE"])
+def test_values_that_cannot_be_constrained_are_refused_before_anything_is_attached(method: str) -> None:
+    model, _ = _network()
+    optimizer = _sgd(model)
+    with torch.no_grad():
+        model.conv2.weight[0, 0] = torch.inf
+    with pytest.raises(PatternError, match="infinite"):
+        _attached(method, model, optimizer, Plan({"conv2.weight": ("int4", 1.0)}))
+    _assert_free(model, optimizer)
+
+
+def _assert_free(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks
+    refuse_attached(dict(model.named_parameters()), "rewritten")
+
+
+def _momenta(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [state["momentum_buffer"] for state in optimizer.state_dict()["state"].values()]
+
+
+@METHOD
+def test_an_empty_plan_is_refused_before_anything_is_attached(method: str) -> None:
     model, _ = _network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="the plan names no weight"):
-        make(model, optimizer, Plan({}))
+        _attached(method, model, optimizer, Plan({}))
     assert not optimizer._optimizer_step_pre_hooks

@@ -94,6 +94,15 @@ def test_two_processes_read_the_digits_as_well_as_one(both: list[Any]) -> None:
     assert both[0]["digits"] == pytest.approx(accuracy, abs=0.03)
 
 
+def test_two_processes_learn_from_a_teacher_as_one_does_that_sees_both_shares(both: list[Any]) -> None:
+    _assert_equal(both[0]["taught"], both[1]["taught"])
+    alone = worker.taught(0, 1)
+    plain = worker.trained("Gradual", worker.alone)["weights"]
+    for name, weight in both[0]["taught"].items():
+        torch.testing.assert_close(weight, alone[name], atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(weight, plain[name], atol=1e-3), "the teacher made no difference"
+
+
 def test_what_was_saved_of_sharded_weights_goes_on_in_a_single_process(both: list[Any], single: dict[str, Any]) -> None:
     for method in ("ADMM", "SRSTE"):
         later = worker.trained(method, worker.alone, resume=both[0][method]["sharded"]["cut"])

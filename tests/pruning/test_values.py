@@ -16,41 +16,15 @@ from torch.nn import functional as F
 
 import monstera as ms
 from monstera.compiler import price
-from monstera.pruning import ADMM, SRSTE, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import ADMM, SRSTE, Pruner
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import digits
+from pruning.methods import METHODS, TO_THE_PLAN
 
 STEPS = 16
-Make = Callable[[nn.Module, torch.optim.Optimizer, Plan], Pruner]
-
-
-def _admm(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return ADMM(model, optimizer, plan, steps=STEPS, rho=[1e-2, 1e-1], update_every=2)
-
-
-def _rounds(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    rho = {"*": [1e-2, 1.0], "3": [2e-2, 2.0]}
-    return ADMM(model, optimizer, plan, steps=STEPS, rho=rho, update_every=1, rounds=2, tolerance=0.3)
-
-
-def _gradual(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return Gradual(model, optimizer, plan, steps=STEPS, update_every=3)
-
-
-def _srste(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return SRSTE(model, optimizer, plan, steps=STEPS, harden_at=0.75)
-
-
-def _lasso(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return GroupLasso(model, optimizer, plan, steps=STEPS)
-
-
-def _reweighted(model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
-    return Reweighted(model, optimizer, plan, steps=STEPS)
-
-
-METHODS = pytest.mark.parametrize("make", [_admm, _rounds, _gradual, _srste, _lasso, _reweighted])
+# All but SPP, which serves no pattern that constrains values.
+METHOD = pytest.mark.parametrize("method", [method for method in TO_THE_PLAN if method != "SPP"])
 PATTERNS = pytest.mark.parametrize(
     ("name", "density"),
     [("unify4x1", 0.25), ("unify4x1u0.9", 0.25), ("4x1&unify2x1", 0.25), ("4x1&int4", 0.25), ("int3", 1)],
@@ -63,6 +37,10 @@ OPTIMIZERS = pytest.mark.parametrize(
         lambda m: torch.optim.RMSprop(m.parameters(), 1e-3, momentum=0.9, centered=True),
     ],
 )
+
+
+def _attached(method: str, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> Pruner:
+    return METHODS[method](model, optimizer, plan, steps=STEPS)
 
 
 def _dense() -> nn.Module:
@@ -94,14 +72,14 @@ def _train(cache: list[tuple[Tensor, Tensor]] = []) -> tuple[Tensor, Tensor]:  #
     return cache[0]
 
 
-@METHODS
+@METHOD
 @PATTERNS
 def test_from_hardening_to_the_end_the_plan_holds_after_every_step_and_ties_are_fixed(
-    make: Make, name: str, density: float
+    method: str, name: str, density: float
 ) -> None:
     model, plan = _network(name, density)
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     fixed = None
     for step in range(STEPS + 4):
         _step(model, optimizer, step)
@@ -122,11 +100,11 @@ def test_from_hardening_to_the_end_the_plan_holds_after_every_step_and_ties_are_
         assert report.plan.density <= 0.26
 
 
-@METHODS
-def test_finishing_early_projects_at_once(make: Make) -> None:
+@METHOD
+def test_finishing_early_projects_at_once(method: str) -> None:
     model, plan = _network("unify4x1u0.9", 0.25)
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     for step in range(3):
         _step(model, optimizer, step)
     assert pruner.finish().plan.ok
@@ -138,7 +116,7 @@ def test_gradients_and_optimizer_state_of_tied_weights_are_tied(
 ) -> None:
     model, plan = _network("unify4x1u0.9", 0.25)
     optimizer = optimizer_of(model)
-    pruner = _admm(model, optimizer, plan)
+    pruner = _attached("ADMM", model, optimizer, plan)
     for step in range(STEPS):
         _step(model, optimizer, step)
     for name, ties in pruner.ties.items():
@@ -219,14 +197,15 @@ def test_weights_behind_their_quantised_projection_learn_as_if_they_were_not_qua
 
 
 @pytest.mark.parametrize(
-    ("make", "name"), [(_admm, "4x1&int4"), (_rounds, "unify4x1u0.9"), (_srste, "unify4x1u0.9"), (_gradual, "4x1&int4")]
+    ("method", "name"),
+    [("ADMM", "4x1&int4"), ("ADMM, rounds", "unify4x1u0.9"), ("SRSTE", "unify4x1u0.9"), ("Gradual", "4x1&int4")],
 )
 @given(cut=st.integers(0, STEPS + 2))
 @settings(max_examples=4)
-def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make, name: str, cut: int) -> None:
+def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(method: str, name: str, cut: int) -> None:
     model, plan = _network(name, 0.25)
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     buffer = io.BytesIO()
     for step in range(STEPS + 3):
         if step == cut:
@@ -239,7 +218,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_not_stopped(make: Make
     torch.manual_seed(99)
     resumed = _dense()
     again = _sgd(resumed)
-    later = make(resumed, again, plan)
+    later = _attached(method, resumed, again, plan)
     resumed.load_state_dict(saved[0])
     again.load_state_dict(saved[1])
     later.load_state_dict(saved[2])

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from monstera.pruning import ADMM, SPP, Gradual, Pruner, hold, prune
+from monstera.pruning import ADMM, SPP, Distill, Gradual, Pruner, hold, prune
 from monstera.pruning.distributed import decided, tied
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
@@ -54,9 +54,13 @@ def attached(method: str, model: nn.Module, plan: Plan = PLAN) -> tuple[torch.op
     return optimizer, METHODS[method](model, optimizer, plan)
 
 
-def step(wrapped: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+def batch(number: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(number)
-    images, labels = torch.randn(8, 2, 7, 7, generator=generator), torch.randint(8, (8,), generator=generator)
+    return torch.randn(8, 2, 7, 7, generator=generator), torch.randint(8, (8,), generator=generator)
+
+
+def step(wrapped: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+    images, labels = batch(number)
     optimizer.zero_grad()
     F.cross_entropy(wrapped(images), labels).backward()
     optimizer.step()
@@ -88,6 +92,22 @@ def trained(method: str, wrap: Wrap, batches: int = 0, resume: Any = None, plan:
     report = pruner.finish()
     weights = dcp.get_model_state_dict(model, options=WHOLE)
     return {"weights": weights, "state": state, "cut": cut, "report": str(report)}
+
+
+def taught(rank: int, ranks: int) -> dict[str, Tensor]:
+    """What pruning beside a teacher ends with, each process on its share of every batch."""
+    model, teacher = network(), network(seed=1).eval()
+    wrapped = DistributedDataParallel(model) if ranks > 1 else model
+    optimizer, pruner = attached("Gradual", model)
+    with Distill(model, teacher, features={"2": 0.5}) as distill:
+        for number in range(STEPS):
+            images, labels = (part[rank::ranks] for part in batch(number))
+            logits = wrapped(images)
+            optimizer.zero_grad()
+            distill(F.cross_entropy(logits, labels), logits, images).backward()
+            optimizer.step()
+    pruner.finish()
+    return model.state_dict()
 
 
 def refusal(of: Callable[[], Any]) -> str:
@@ -273,6 +293,7 @@ def main(rank: int, folder: Path, methods: list[str]) -> None:
         for method in ("ADMM", "SRSTE")
     }
     found["digits"] = digits_read(rank, 2)
+    found["taught"] = taught(rank, 2)
     found["one shot"] = one_shot()
     found["looked at before"] = looked_at_before()
     found["statistics"] = statistics(sharded)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import safetensors.torch
 import yaml
 from rich.console import Console
 
-from monstera.recipe import RecipeError, read_study, run_study
+from monstera.recipe import RecipeError, ingredients, read_study, run_study
 from monstera.recipe.choosing import read_chosen
 from monstera.recipe.study import finals, trials
+from monstera.sparsity import Pivoting, pivot
 
 RECIPE: dict[str, Any] = {
     "network": {"name": "digits_cnn", "options": {"width": 8}},
@@ -222,6 +224,16 @@ def test_a_study_goes_from_trials_to_results_and_does_nothing_twice() -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("tiny").rglob("tiny-*")} == stored
 
 
+def test_an_order_of_channels_is_searched_for_once_a_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Pivoting] = []
+    monkeypatch.setattr(ingredients, "pivot", lambda *given: searched.append(pivot(*given)) or searched[-1])
+    variants = {"pivoting": {"set": {"method": {"name": "srste"}, "seeds": [0, 1], "pivot": True}, "densities": [0.5]}}
+    _run("finals", changes={"variants": variants})
+    result = json.loads(Path("tiny/results/tiny-pivoting-0.5.json").read_text())
+    assert [(one.before, one.after) for one in searched] == [tuple(result["pivoting"].values())]
+    assert searched[0].after > searched[0].before
+
+
 def test_a_value_with_which_training_diverges_is_a_result_and_not_chosen() -> None:
     variants = {"admm": {"set": {"method": {"name": "admm"}}, "tries": {"optimizer.lr": [1e30, 0.05]}}}
     changes: dict[str, Any] = {"dense": None, "densities": [0.5], "variants": variants}
@@ -254,6 +266,13 @@ def test_a_cell_that_another_process_holds_is_left_to_it() -> None:
         assert _results("results") == []
     assert "other processes" not in _run("finals", changes={"dense": None}, only=["plain"])
     assert _results("results") == ["tiny-plain-0.5"]
+
+
+def test_where_there_are_no_locks_the_stage_that_needs_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(RuntimeError, match=r"tiny-plain-0\.5\.lock: .*locks of Linux and macOS.*`monstera prune`"):
+        _run("finals", changes={"dense": None}, only=["plain"])
+    assert "nothing was chosen" in _run("choose")
 
 
 def test_a_result_of_another_recipe_is_in_the_way_and_more_seeds_are_added() -> None:

@@ -187,7 +187,9 @@ def test_arguments_that_do_not_fit_are_refused(engine, sequence):
     session, piece = engine.session(CARRY), sequence[:, :PIECE]
     with pytest.raises(TypeError, match="'hidden' is carried by the session"):
         session(piece, hidden=torch.zeros(1, BATCH, 9))
-    with pytest.raises(TypeError, match=r"at most 1 positional inputs \(x\), got 2; the session itself passes hidden"):
+    with pytest.raises(
+        TypeError, match=r"at most 1 positional inputs \(x\), got 2; the session takes x, and itself passes hidden"
+    ):
         session(piece, piece)
     with pytest.raises(TypeError, match="'x' was given twice"):
         session(piece, x=piece)

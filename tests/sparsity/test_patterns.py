@@ -11,28 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from monstera.sparsity import ALL, Block, Layout, NOfM, PatternError, WeightView, kept_groups, pattern
+from sparsity.drawing import SHAPES, weights
 
 EXTENTS = st.one_of(st.integers(1, 5), st.just(ALL))
 BLOCKS = st.builds(Block, EXTENTS, EXTENTS, EXTENTS, st.sampled_from(["layer", "network"])) | st.builds(
     Block, EXTENTS, st.integers(1, 5), EXTENTS, st.sampled_from([NOfM(1, 2), NOfM(2, 4), NOfM(1, 3)])
 )
-SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
-    lambda head: st.lists(st.integers(1, 3), max_size=3).map(lambda kernel: (*head, *kernel))
-)
-DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
-
-
-@st.composite
-def weights(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]] = SHAPES) -> Tensor:
-    """Weights with many ties and zeros: those are where selection goes wrong."""
-    shape = draw(shapes)
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
-    values = (
-        torch.randint(-2, 3, shape, generator=generator)
-        if draw(st.booleans())
-        else torch.randn(shape, generator=generator)
-    )
-    return values.to(draw(DTYPES))
 
 
 def asked(block: Block, density: float) -> float | None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from devices import ON_GPU
 from monstera.pruning import Gradual
-from monstera.sparsity import AttachedError, Plan, PlanError, pivot, pivoting, shrink
+from monstera.sparsity import AttachedError, Plan, PlanError, pivot, pivoting, shrink, swaps
 from monstera.zoo import load_cifar_resnet_state, network, randomize_
 from monstera.zoo.data import DataMissingError, data_root
 
@@ -118,7 +118,7 @@ def test_swaps_after_which_less_is_kept_are_not_taken(monkeypatch: pytest.Monkey
     plan = Plan.uniform(model, "4x1", 0.25)
     assert pivot(model, x, plan).orders
     pivoted = copy.deepcopy(model.state_dict())
-    monkeypatch.setattr(pivoting, "_swapped", lambda _sides, channels, random: random.permutation(channels))
+    monkeypatch.setattr(pivoting, "order_by_swaps", lambda _sides, channels, random: random.permutation(channels))
     report = pivot(model, x, plan)
     assert not report.orders
     assert report.after == report.before
@@ -138,8 +138,8 @@ def test_attention_is_pivoted_within_its_heads() -> None:
 
 
 def test_groups_too_large_to_weigh_every_swap_are_pivoted_by_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pivoting, "_CHANNELS", 16)
-    monkeypatch.setattr(pivoting, "_BLOCKS", 20)
+    monkeypatch.setattr(swaps, "_CHANNELS", 16)
+    monkeypatch.setattr(swaps, "_BLOCKS", 20)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 30), nn.ReLU(), nn.Linear(30, 50), nn.ReLU(), nn.Linear(50, 2)).double()
     before, x = copy.deepcopy(model), torch.randn(3, 8, dtype=torch.float64)

@@ -13,24 +13,18 @@ from torch import Tensor
 
 from monstera.sparsity import Layout, PatternError, Quantize, pattern
 from monstera.sparsity.ties import snapped
+from sparsity.drawing import weights
 
 PATTERNS = st.builds(Quantize, st.integers(2, 8), st.sampled_from(["channel", "layer"]))
-SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 9)).flatmap(
-    lambda head: st.lists(st.integers(1, 3), max_size=3).map(lambda kernel: (*head, *kernel))
-)
-DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
 
 
 @st.composite
-def weights(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]] = SHAPES) -> Tensor:
-    """Weights of any distribution, dead rows among them."""
-    shape = draw(shapes)
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
-    values = torch.randn(shape, generator=generator) * 10.0 ** draw(st.integers(-2, 2))
-    if draw(st.booleans()):
-        values = torch.randint(-9, 10, shape, generator=generator).float()
-    values[torch.rand(shape[0], generator=generator) < 0.2] = 0
-    return values.to(draw(DTYPES))
+def scaled(draw: st.DrawFn) -> Tensor:
+    """Weights of any scale, dead rows among them."""
+    weight = draw(weights(largest=9)) * 10.0 ** draw(st.integers(-2, 2))
+    dead = torch.rand(len(weight), generator=torch.Generator().manual_seed(draw(st.integers(0, 2**20)))) < 0.2
+    weight[dead] = 0
+    return weight
 
 
 def rows_of(quantize: Quantize, weight: Tensor) -> Tensor:
@@ -48,7 +42,7 @@ def least_error(row: Tensor, most: int) -> float:
 
 
 @settings(max_examples=30)
-@given(PATTERNS, weights())
+@given(PATTERNS, scaled())
 def test_a_projection_has_whole_multiples_and_is_idempotent(quantize: Quantize, weight: Tensor) -> None:
     projected = quantize.project(weight)
     assert (projected.shape, projected.dtype) == (weight.shape, weight.dtype)
@@ -62,7 +56,7 @@ def test_a_projection_has_whole_multiples_and_is_idempotent(quantize: Quantize, 
 
 
 @settings(max_examples=30)
-@given(PATTERNS, weights(), st.floats(0.1, 0.9))
+@given(PATTERNS, scaled(), st.floats(0.1, 0.9))
 def test_ties_hold_levels_while_a_step_moves_the_scale(quantize: Quantize, weight: Tensor, step: float) -> None:
     ties = quantize.ties(weight, torch.ones_like(weight, dtype=torch.bool))
     moved = ties.nearest(ties.nearest(weight) * (1 + step))
@@ -70,7 +64,7 @@ def test_ties_hold_levels_while_a_step_moves_the_scale(quantize: Quantize, weigh
     assert bool(((moved == 0) | (ties.factor != 0)).all())
 
 
-@given(PATTERNS, weights().filter(lambda w: w.dtype in (torch.float32, torch.float64)))
+@given(PATTERNS, scaled().filter(lambda w: w.dtype in (torch.float32, torch.float64)))
 @settings(max_examples=30)
 def test_no_scale_that_covers_the_largest_weight_is_better(quantize: Quantize, weight: Tensor) -> None:
     error = (weight - quantize.project(weight)).double().square()
@@ -97,7 +91,7 @@ def snapped_scales(scales: Tensor) -> Tensor:
     return snapped(scales.double(), torch.full_like(scales, 127.0, dtype=torch.float64), torch.float32).float()
 
 
-@given(PATTERNS, weights())
+@given(PATTERNS, scaled())
 @settings(max_examples=40)
 def test_every_weight_is_at_the_nearest_level_of_the_scale_that_it_has_in_its_dtype(
     quantize: Quantize, weight: Tensor

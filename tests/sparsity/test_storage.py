@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 from monstera.sparsity import FormatError
 from monstera.sparsity.storage import BCRC, BSR, CSR, FKW, Dense, Form, UnifiedBlocks, storage_table
 from monstera.sparsity.storage.form import smallest
+from sparsity.drawing import SHAPES
 
-SHAPES = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
-    lambda head: st.lists(st.integers(1, 3), max_size=3).map(lambda kernel: (*head, *kernel))
-)
 BLOCKS = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(1, 4))
 DTYPES = st.sampled_from([np.float16, np.float32, np.float64])
 FORMS: dict[str, Callable[[np.ndarray, tuple[int, int, int]], Form]] = {

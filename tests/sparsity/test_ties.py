@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from devices import ON_GPU
 from monstera.sparsity import PatternError, Ties
-from monstera.sparsity.ties import snapped
-
-DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+from monstera.sparsity.ties import Reduction, runs_of, scattered, segmented, snapped
+from sparsity.drawing import DTYPES
 
 
 @st.composite
@@ -87,6 +87,32 @@ def test_a_snapped_scalar_is_near_and_has_exact_multiples(scalar: float, largest
     assert abs(float(scale) - scalar) <= max(scalar * largest * torch.finfo(dtype).eps, subnormal)
     if float(multiples.max()) <= torch.finfo(dtype).max:
         assert torch.equal(multiples.to(dtype).double(), multiples)
+
+
+@given(st.integers(0, 2**20), st.lists(st.integers(0, 9), min_size=1, max_size=300), st.sampled_from(["sum", "max"]))
+def test_groups_that_are_brought_together_have_the_bits_of_those_that_are_added_up_as_they_stand(
+    seed: int, groups: list[int], how: Reduction
+) -> None:
+    group = torch.tensor(groups)
+    values = torch.randn(len(group), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected = torch.zeros(int(group.max()) + 1, dtype=torch.float64)
+    for number, value in zip(groups, values, strict=True):
+        expected[number] = expected[number] + value if how == "sum" else expected[number].maximum(value)
+    assert torch.equal(scattered(values, group, how), expected)
+    assert torch.equal(segmented(values, runs_of(group), how), expected)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+def test_equal_input_gives_equal_bits_each_time(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    group = torch.randint(0, 50, (512, 512), generator=generator)
+    factor = torch.randint(-7, 8, group.shape, generator=generator, dtype=torch.int8)
+    weight = torch.randn(group.shape, generator=generator).to(device)
+    ties = Ties(group, factor).to(torch.device(device))
+    nearest, part = ties.nearest(weight), ties.part(weight.double())
+    for _ in range(5):
+        assert torch.equal(ties.nearest(weight), nearest)
+        assert torch.equal(ties.part(weight.double()), part)
 
 
 def test_groups_and_factors_of_different_shapes_are_refused() -> None:

@@ -17,25 +17,12 @@ from torch import Tensor
 from monstera.sparsity import ALL, Block, Layout, PatternError, Unify, kept_groups, pattern
 from monstera.sparsity.assignment import kept_and_free
 from monstera.sparsity.storage import UnifiedBlocks
+from sparsity.drawing import weights
 
 EXTENTS = st.one_of(st.integers(1, 4), st.just(ALL))
 PATTERNS = st.builds(
     Unify, EXTENTS, st.one_of(st.integers(2, 4), st.just(ALL)), EXTENTS, st.sampled_from([1.0, 0.9, 0.5, 0.3])
 )
-SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 7)).flatmap(
-    lambda head: st.lists(st.integers(1, 3), max_size=3).map(lambda kernel: (*head, *kernel))
-)
-DTYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
-
-
-@st.composite
-def weights(draw: st.DrawFn, shapes: st.SearchStrategy[tuple[int, ...]] = SHAPES) -> Tensor:
-    """Weights with many ties, zeros and equal magnitudes, or with none."""
-    shape = draw(shapes)
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
-    if draw(st.booleans()):
-        return torch.randint(-2, 3, shape, generator=generator).to(draw(DTYPES))
-    return torch.randn(shape, generator=generator).to(draw(DTYPES))
 
 
 def assignments(blocks: int, kept: int, free: int) -> Iterator[tuple[int, ...]]:

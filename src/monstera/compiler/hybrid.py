@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from inspect import Parameter, Signature
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils import _pytree as pytree
 from monstera.compiler.frontends import Imported, Input, Split, TorchCall, UnsupportedError
 from monstera.compiler.frontends.exported_program import layer_of, op_name
 from monstera.compiler.frontends.partition import is_torch_call
-from monstera.runtime import Engine, LayerProfile, Profile
+from monstera.runtime import Engine, LayerProfile, Profile, bound
 
 
 class HybridEngine:
@@ -42,8 +41,6 @@ class HybridEngine:
         self._module = split.module
         for name, engine in self._engines.items():
             setattr(self._module, name, _Part(engine))
-        kinds = {True: Parameter.POSITIONAL_OR_KEYWORD, False: Parameter.KEYWORD_ONLY}
-        self._signature = Signature([Parameter(i.name, kinds[i.positional]) for i in self._inputs])
 
     @property
     def torch_calls(self) -> tuple[TorchCall, ...]:
@@ -56,9 +53,8 @@ class HybridEngine:
         return tuple(self._engines.values())
 
     def __repr__(self) -> str:
-        inputs = ", ".join(f"{i.name} {list(i.shape)}" for i in self._inputs)
         operators = ", ".join(sorted({call.operator for call in self.torch_calls}))
-        return f"HybridEngine({inputs}; {len(self._engines)} part(s) compiled, in torch: {operators})"
+        return f"HybridEngine({self._takes}; {len(self._engines)} part(s) compiled, in torch: {operators})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network, without autograd.
@@ -67,7 +63,7 @@ class HybridEngine:
             TypeError: an argument is missing, unknown, given twice, not an array, or of another type than the example.
             ValueError: an argument has another shape than the example.
         """
-        given = self._bind(args, kwargs)
+        given = self._bound(args, kwargs)
         with torch.no_grad():
             leaves = self._module(*[_tensor(value, i) for value, i in zip(given, self._inputs, strict=True)])
         if given and not any(isinstance(value, torch.Tensor) for value in given):
@@ -83,7 +79,7 @@ class HybridEngine:
             TypeError, ValueError: as for a call.
         """
         generator = torch.Generator().manual_seed(0)
-        given = self._bind(args, kwargs) if args or kwargs else [_random(i, generator) for i in self._inputs]
+        given = self._bound(args, kwargs) if args or kwargs else [_random(i, generator) for i in self._inputs]
         tensors = [_tensor(value, i) for value, i in zip(given, self._inputs, strict=True)]
         watch, whole = _Stopwatch(self._module, rounds), []
         with torch.no_grad():
@@ -118,13 +114,12 @@ class HybridEngine:
             f"replace those that the compiler refuses, and compile again:{lines}"
         )
 
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-        try:
-            bound = self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            expected = ", ".join(f"{i.name} {list(i.shape)}" for i in self._inputs)
-            raise TypeError(f"{error}; the engine takes {expected}") from None
-        return [bound.arguments[i.name] for i in self._inputs]
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        return bound(self._inputs, args, kwargs, lambda: f"the engine takes {self._takes}")
+
+    @property
+    def _takes(self) -> str:
+        return ", ".join(f"{i.name} {list(i.shape)}" for i in self._inputs)
 
 
 class _Part(torch.nn.Module):

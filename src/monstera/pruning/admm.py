@@ -81,9 +81,9 @@ class ADMM(Pruner):
         self.zero_only, self.tolerance = zero_only, tolerance
         self.history: list[Residuals] = []
         self.regularises = True
-        self.z: dict[str, Tensor] = {}
-        self.u: dict[str, Tensor] = {}
         super().__init__(model, optimizer, plan, steps)
+
+    def start(self) -> None:
         self._start_stage()
 
     @property
@@ -157,8 +157,8 @@ class ADMM(Pruner):
 
     def _start_stage(self) -> None:
         wide = _wide(self.weights)
-        self.u = {name: torch.zeros_like(weight) for name, weight in wide.items()}
-        self.z = self.nearest(wide, self._target())
+        self.u: dict[str, Tensor] = {name: torch.zeros_like(weight) for name, weight in wide.items()}
+        self.z: dict[str, Tensor] = self.nearest(wide, self._target())
 
     def _update(self) -> None:
         wide, before = _wide(self.weights), self.z

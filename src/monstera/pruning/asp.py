@@ -35,8 +35,9 @@ class ASP(Pruner):
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan, *, steps: int) -> None:
         super().__init__(model, optimizer, plan, steps)
+
+    def start(self) -> None:
         self.harden()
-        self._keep()
 
     @property
     def phase(self) -> str:

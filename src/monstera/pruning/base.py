@@ -26,7 +26,7 @@ from monstera.pruning.divergence import DivergenceLog, resumed
 from monstera.pruning.holes import clear_state_, punch_
 from monstera.pruning.report import Divergence, Progress, PruneReport
 from monstera.pruning.tying import tie_, tie_grads_, tie_state_
-from monstera.sparsity import Plan, Ties
+from monstera.sparsity import Plan, PlanError, Ties
 from monstera.sparsity.attached import attach, detach
 
 
@@ -49,7 +49,7 @@ class Pruner(ABC):
         steps: how many optimizer steps the method is spread over; later steps keep the holes.
 
     Raises:
-        PlanError: the plan does not fit the model.
+        PlanError: the plan does not fit the model, or a planned weight is NaN.
         ValueError: the plan is empty, `steps` is not positive, or the optimizer does not hold all planned weights.
         TypeError: the model was wrapped in torch's first FSDP, or is sharded and the method cannot work on parts.
         RuntimeError: processes that train together have different plans.
@@ -82,6 +82,11 @@ class Pruner(ABC):
             raise TypeError(f"{self.name}: needs whole weights, and these are sharded; train under DDP instead")
         if self._sharded and any(entry.pattern.constrains_values for entry in plan.values()):
             raise TypeError(f"{self.name}: ties bind whole weights, and these are sharded; train under DDP instead")
+        _refuse_nan(self.weights)
+        # Whatever is refused is refused by here: model and optimizer are as they were.
+        with torch.no_grad():
+            self.start()
+        self._keep()
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
@@ -99,6 +104,13 @@ class Pruner(ABC):
     def holds_holes(self) -> bool:
         """Whether dead weights are dead and tied ones tied now, so that neither gradient nor momentum may move them."""
         return True
+
+    def start(self) -> None:  # noqa: B027 (not every method has something to make)
+        """Make masks, ties and state of the weights as they come; the base makes the weights obey afterwards.
+
+        Where this raises, nothing is attached and nothing was changed: so a method makes here, and not in its
+        constructor, what may fail, and edits neither model nor optimizer.
+        """
 
     @abstractmethod
     def before_step(self, grads: Mapping[str, Tensor], scale: Tensor | float) -> None:
@@ -326,6 +338,13 @@ def _need_weights(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Par
             f"the optimizer does not hold the planned weights {', '.join(missing)}; "
             "build it from model.parameters() of this very model, or leave them out of the plan"
         )
+
+
+def _refuse_nan(weights: Mapping[str, Tensor]) -> None:
+    counts = {name: int(whole(weight.detach().isnan().sum())) for name, weight in weights.items()}
+    spoilt = [f"{name}: {count} of {weights[name].numel()} weights are NaN" for name, count in counts.items() if count]
+    if spoilt:
+        raise PlanError(f"{what}; has training diverged?" for what in spoilt)
 
 
 def _closure(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:

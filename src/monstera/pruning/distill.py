@@ -24,7 +24,8 @@ class Distill:
     student's layers gave in its last forward pass; the call runs the teacher on the same inputs, without gradient.
 
     Leave the teacher alone: in evaluation mode, with weights of its own. Hooks go at `remove()`, or at the end of a
-    `with` block.
+    `with` block. Under DistributedDataParallel the student is the network that was wrapped, and the loop calls the
+    wrapper; each process has a teacher of its own, which nothing wraps.
 
     Args:
         student: the network that trains; only looked at.

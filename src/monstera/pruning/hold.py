@@ -24,12 +24,12 @@ class Hold:
     ) -> None:
         self.masks = dict(masks)
         self._optimizer, self._weights = optimizer, weights
+        self._keep()
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after),
         ]
         attach([weights[name] for name in masks], "hold")
-        self._keep()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the masks to a file that `hold` and `load_masks` read."""

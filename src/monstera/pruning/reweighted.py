@@ -78,6 +78,8 @@ class Reweighted(GroupPenalty):
         self.alpha, self.penalty, self.eps, self.prune_below = alpha, penalty, eps, prune_below
         super().__init__(model, optimizer, plan, steps, strength, harden_at, groups)
         self.reweight_steps = sorted({round(part * self.harden_step) for part in reweight_at} - {0, self.harden_step})
+
+    def start(self) -> None:
         self._reweight()
 
     def pull(self, name: str, norms: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner, step_at
-from monstera.pruning.distributed import of_process_0, part_of, reshard, whole
+from monstera.pruning.distributed import of_process_0, part_of, whole
 from monstera.pruning.pruning_probability import drawn, settled, updated
 from monstera.pruning.report import Progress, Sampling
 from monstera.sparsity import Layout, PatternError, Plan, PlanError, kept_groups
@@ -92,13 +92,13 @@ class SPP(Pruner):
         self.harden_step = step_at(harden_at, steps, "harden_at")
         self.update_every = _interval(update_every, self.harden_step, increment)
         self.history: list[Sampling] = []
-        # Refused before hooks are there.
-        reshard(model)
-        self._cuts = _cuts(plan, plan.weights(model), plan.layouts(model))
         super().__init__(model, optimizer, plan, steps)
+
+    def start(self) -> None:
+        self._cuts = _cuts(self.plan, self.weights, self.layouts)
         self.probabilities = {name: torch.zeros(len(c.first), dtype=torch.float64) for name, c in self._cuts.items()}
         self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self._pools = [(names, self._to_prune(names)) for names in pools(plan)]
+        self._pools = [(names, self._to_prune(names)) for names in pools(self.plan)]
 
     @property
     def phase(self) -> str:

@@ -56,9 +56,9 @@ class SRSTE(Pruner):
         self.decay = decay
         self.harden_step = steps if harden_at == 1 else step_at(harden_at, steps, "harden_at")
         super().__init__(model, optimizer, plan, steps)
-        self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    def start(self) -> None:
         self._choose()
-        self._keep()
 
     @property
     def phase(self) -> str:
@@ -81,7 +81,6 @@ class SRSTE(Pruner):
     def after_step(self) -> None:
         if self.step > self.harden_step:
             return
-        self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._choose()
         if self.step == self.harden_step:
             self.dense = {}
@@ -96,5 +95,6 @@ class SRSTE(Pruner):
         self.dense = {name: self.placed(name, value) for name, value in state["dense"].items()}
 
     def _choose(self) -> None:
+        self.dense = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self.masks = self.decide(self.dense)
         self.ties = self.bind(self.dense, self.masks)

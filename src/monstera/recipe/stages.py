@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,9 +55,18 @@ def run_study(
     cells = trials(study, path, only) if stage == "trials" else finals(study, path, read_chosen(path), only)
     # Many recipes of one data set: it is read once.
     read = functools.lru_cache(maxsize=1)(data_set)
+    # An order of channels that was searched for when a cell was checked serves when it is trained. What else a cell
+    # needs is soon made again, and all of it at once might not fit in memory.
+    pivoted: dict[str, Ingredients] = {}
 
     def things(cell: Cell) -> Ingredients:
-        return gather(cell.recipe, f"{os.fspath(path)}, {cell.recipe.name}", data, read)
+        name = cell.recipe.name
+        if name in pivoted:
+            return pivoted.pop(name)
+        made = gather(cell.recipe, f"{os.fspath(path)}, {name}", data, read)
+        if made.pivoting is not None:
+            pivoted[name] = made
+        return made
 
     if stage == "measure":
         for cell in cells:
@@ -122,7 +130,18 @@ def _train_cell(
 
 @contextmanager
 def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with the process, however that ends; give False where another process holds it."""
+    """Hold a lock that ends with the process, however that ends; give False where another process holds it.
+
+    Raises:
+        RuntimeError: this system has no such locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        raise RuntimeError(
+            f"{path}: processes share a study by locks of Linux and macOS, which this system has not; run one recipe "
+            "after the other by `monstera prune`"
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:

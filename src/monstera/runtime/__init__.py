@@ -1,5 +1,6 @@
 """Loads, checks and calls compiled engines. numpy only: no torch, no compiler, no other room."""
 
+from monstera.runtime.arguments import bound
 from monstera.runtime.arrays import LARGEST_WHOLE, as_array, random_array
 from monstera.runtime.artifact import Artifact, Opened, open_artifact, read_artifact
 from monstera.runtime.engine import Engine, assemble, load, open_here
@@ -44,6 +45,7 @@ __all__ = [
     "architecture",
     "as_array",
     "assemble",
+    "bound",
     "cpu_features",
     "export_c",
     "here",

@@ -14,6 +14,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
+from monstera.runtime.arguments import bound
 from monstera.runtime.arrays import as_array, numpy_of, random_array
 from monstera.runtime.artifact import WEIGHTS, Artifact, Opened, artifact_of, open_artifact, write_artifact
 from monstera.runtime.export import export_c
@@ -84,8 +85,7 @@ class Engine:
         return self._library is not None
 
     def __repr__(self) -> str:
-        programs = " or ".join(map(str, self.manifest.programs))
-        return f"Engine({programs}; {self.manifest.target}, {self.manifest.threads} thread(s))"
+        return f"Engine({self._takes}; {self.manifest.target}, {self.manifest.threads} thread(s))"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network.
@@ -97,7 +97,7 @@ class Engine:
             ArtifactError: the engine was compiled for another machine.
             Whatever `monstera.compile` raises, where that is what undeclared shapes are for.
         """
-        return self._run(self._bind(args, kwargs))
+        return self._run(self._bound(args, kwargs))
 
     def _run(self, given: Sequence[Any]) -> Any:
         library = self._loaded()
@@ -156,7 +156,7 @@ class Engine:
         """
         library = self._loaded()
         if args or kwargs:
-            given = self._bind(args, kwargs)
+            given = self._bound(args, kwargs)
             found = self._which(given)
             if found is None:
                 return self._anew(given).profile(*args, rounds=rounds, **kwargs)
@@ -267,21 +267,12 @@ class Engine:
             )
         return self._library
 
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        specs = self.manifest.inputs
-        expected = " or ".join(map(str, self.manifest.programs))
-        positional = [i.name for i in specs if i.positional]
-        if len(args) > len(positional):
-            raise TypeError(f"expected at most {len(positional)} positional inputs ({expected}), got {len(args)}")
-        values = dict(zip(positional, args, strict=False))
-        if twice := sorted(set(values) & set(kwargs)):
-            raise TypeError(f"input {twice[0]!r} was given twice")
-        values |= kwargs
-        if unknown := sorted(set(values) - {i.name for i in specs}):
-            raise TypeError(f"unknown input {unknown[0]!r}; the engine takes {expected}")
-        if missing := [i.name for i in specs if i.name not in values]:
-            raise TypeError(f"missing input {missing[0]!r}; the engine takes {expected}")
-        return [values[i.name] for i in specs]
+    def _bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        return bound(self.manifest.inputs, args, kwargs, lambda: f"the engine takes {self._takes}")
+
+    @property
+    def _takes(self) -> str:
+        return " or ".join(map(str, self.manifest.programs))
 
 
 def _arrays(given: Sequence[Any], program: ProgramSpec) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from monstera.runtime.arguments import bound
 from monstera.runtime.arrays import as_array
 from monstera.runtime.manifest import InputSpec, Manifest
 from monstera.runtime.memory import aligned_empty
@@ -60,7 +61,7 @@ class Session:
         self._counter = _counter(engine.manifest, count, self._links)
         counted = () if self._counter is None else (self._counter.name,)
         self._own = (*(link.spec.name for link in self._links), *counted)
-        self._free = tuple(i.name for i in engine.manifest.inputs if i.positional and i.name not in self._own)
+        self._free = tuple(i for i in engine.manifest.inputs if i.name not in self._own)
         self._values = {link.spec.name: _memory(link.spec.shape) for link in self._links}
         self.reset()
 
@@ -72,20 +73,13 @@ class Session:
                 the session passes.
             ValueError: the caches have no room for another piece.
         """
-        if len(args) > len(self._free):
-            raise TypeError(
-                f"expected at most {len(self._free)} positional inputs ({', '.join(self._free)}), got {len(args)}; "
-                f"the session itself passes {', '.join(self._own)}"
-            )
-        given = dict(zip(self._free, args, strict=False))
         if own := sorted({*self._own} & kwargs.keys()):
             raise TypeError(f"input {own[0]!r} is carried by the session; leave it out, or call the engine itself")
-        if twice := sorted(given.keys() & kwargs.keys()):
-            raise TypeError(f"input {twice[0]!r} was given twice")
+        given = dict(zip([spec.name for spec in self._free], bound(self._free, args, kwargs, self._takes), strict=True))
         # The usual case before anything runs; which rows another shape gives is seen when it has run.
         one = len(self._engine.manifest.programs) == 1
         self._check_room(self._caches[0].rows if one and self._caches else 1)
-        answer = self._engine(**given, **kwargs, **self._passed())
+        answer = self._engine(**given, **self._passed())
         outputs = [np.asarray(_at(answer, link.steps)) for link in self._links]
         rows = self._rows(outputs)
         self._check_room(rows)
@@ -133,6 +127,10 @@ class Session:
 
     def __repr__(self) -> str:
         return f"Session({self._engine!r}, carrying {', '.join(self._own)})"
+
+    def _takes(self) -> str:
+        names = ", ".join(spec.name for spec in self._free) or "nothing"
+        return f"the session takes {names}, and itself passes {', '.join(self._own)}"
 
     def _check_room(self, rows: int) -> None:
         for cache in self._caches[:1]:

@@ -1,14 +1,12 @@
 """Matrix pivoting: reorder rows and columns of weights, by the channels of the network, so that blocks keep more.
 
-Orders are found by swaps, one group of the channel graph after the other. What a swap gains is known only when blocks
-compete anew, so each weight gets a price for a kept block, the energy of the least one that is kept now, and the gain
-is what a swap adds to `sum over blocks of max(energy - price, 0)`. Where neighbours compete (N:M), columns are dealt to
-stripes instead, see `find_permutation`. An order is taken if the plan keeps more with it.
+Orders are found by swaps (see `swaps`), one group of the channel graph after the other. Where neighbours compete (N:M),
+columns are dealt to stripes instead, see `find_permutation`. An order is taken if the plan keeps more with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +25,11 @@ from monstera.sparsity.pattern import Pattern
 from monstera.sparsity.permutation import find_permutation
 from monstera.sparsity.plan import Plan
 from monstera.sparsity.scores import magnitude
+from monstera.sparsity.swaps import TRIFLE, Side, order_by_swaps, side_of
 from monstera.sparsity.view import Layout
 
-# Of larger groups so many channels are considered at a time, and so many of the blocks that a channel has a part in.
-_CHANNELS = 128
-_BLOCKS = 512
-_ROUNDS = 60
 # Of the search for stripes; more gain little.
 _ESCAPES = 5
-# Gains below this part of what there is are rounding.
-_TRIFLE = 1e-12
 
 Scores = dict[str, Tensor]
 
@@ -114,35 +107,6 @@ def _planned(group: ChannelGroup, tensors: Mapping[str, Tensor], names: Mapping[
     return found
 
 
-@dataclass(slots=True)
-class _Side:
-    """Part `[channels, k]` of each channel in the k blocks of its place, their energies `[channels, k]`, the price of a
-    block, and which places share blocks: `[channels]`."""
-
-    parts: np.ndarray
-    energies: np.ndarray
-    place: np.ndarray
-    price: float
-
-    def gains(self, chosen: np.ndarray) -> np.ndarray:
-        """What a swap of each two of the chosen places adds, `[chosen, chosen]`."""
-        parts, energies, place = self.parts[chosen], self.energies[chosen], self.place[chosen]
-        worth = np.maximum(energies - self.price, 0).sum(1)
-        gains = np.empty((len(chosen), len(chosen)))
-        for i in range(len(chosen)):
-            change = parts - parts[i]
-            after = np.maximum(energies[i] + change - self.price, 0).sum(1)
-            after += np.maximum(energies - change - self.price, 0).sum(1)
-            gains[i] = np.where(place == place[i], 0, after - worth[i] - worth)
-        return gains
-
-    def swap(self, i: int, j: int) -> None:
-        change = self.parts[j] - self.parts[i]
-        self.energies[self.place == self.place[i]] += change
-        self.energies[self.place == self.place[j]] -= change
-        self.parts[[i, j]] = self.parts[[j, i]]
-
-
 class _Search:
     """The squared weights in the order of the moment, on the CPU, and the best that is known."""
 
@@ -180,7 +144,7 @@ class _Search:
         for name, own in members.items():
             for member in own:
                 after[name] = member.reordered(after[name], order)
-        if self.kept(after) <= self.kept(before) * (1 + _TRIFLE):
+        if self.kept(after) <= self.kept(before) * (1 + TRIFLE):
             return False
         self.scores |= after
         orders[group.name] = orders[group.name][order]
@@ -189,7 +153,7 @@ class _Search:
     def _blocks(self, group: ChannelGroup, members: Mapping[str, list[Member]]) -> np.ndarray | None:
         """An order in which blocks of several channels keep more."""
         sides = [side for name, own in members.items() for m in own if (side := self._side(name, m)) is not None]
-        return _swapped(sides, len(group), self.random) if sides else None
+        return order_by_swaps(sides, len(group), self.random) if sides else None
 
     def _stripes(self, members: Mapping[str, list[Member]]) -> np.ndarray | None:
         """An order in which N:M keeps more, if all weights that read the channels under N:M have the same pattern."""
@@ -213,7 +177,7 @@ class _Search:
         pattern = self.plan[name].pattern
         return pattern.holes if isinstance(pattern, Intersection) else pattern
 
-    def _side(self, name: str, member: Member) -> _Side | None:
+    def _side(self, name: str, member: Member) -> Side | None:
         """How one weight is cut along the channels of a group; None where their order makes no difference."""
         pattern, layout, score = self.plan[name].pattern, self.layouts[name], self.scores[name]
         if isinstance(pattern.scope, NOfM):
@@ -225,65 +189,10 @@ class _Search:
         energies = np.bincount(blocks.numpy().reshape(-1), score.numpy().reshape(-1))
         mask = pattern.mask(score, self.plan[name].density, layout)
         price = float(energies[np.unique(blocks[mask].numpy())].min())
-        return _side_of(_rows(member, score).numpy(), _rows(member, blocks).numpy(), energies, price)
+        return side_of(_rows(member, score).numpy(), _rows(member, blocks).numpy(), energies, price)
 
 
 def _rows(member: Member, tensor: Tensor) -> Tensor:
     """`[channels, everything else]`: what belongs to each channel of a member."""
     front = tensor.reshape(member.view).movedim(member.dims, tuple(range(len(member.dims))))
     return front.flatten(0, len(member.dims) - 1)[torch.from_numpy(member.positions)].flatten(1)
-
-
-def _side_of(scores: np.ndarray, blocks: np.ndarray, energies: np.ndarray, price: float) -> _Side | None:
-    """A side from squared weights and numbers of blocks, both `[channels, everything else]`."""
-    first, column = np.unique(blocks[0], return_inverse=True)
-    heads = np.array([np.flatnonzero(column == k)[0] for k in range(len(first))])
-    place = np.unique(blocks[:, heads], axis=0, return_inverse=True)[1].reshape(-1)
-    alike = (blocks == blocks[:, heads][:, column]).all()
-    if not alike or len(np.unique(place)) == 1 or len(np.unique(blocks[:, heads])) == blocks[:, heads].size:
-        # Blocks are cut across channels in no regular way, or hold all of them, or one alone.
-        return None
-    order = np.argsort(column, kind="stable")
-    starts = np.searchsorted(column[order], np.arange(len(first)))
-    parts = np.add.reduceat(scores[:, order], starts, axis=1)
-    return _Side(parts, energies[blocks[:, heads]], place, price)
-
-
-def _swapped(sides: Sequence[_Side], channels: int, random: np.random.Generator) -> np.ndarray:
-    """An order of the channels by swaps that each gain something, taken the best first until there are none."""
-    sides = [_sampled(side, random) for side in sides]
-    order = np.arange(channels)
-    for _ in range(_ROUNDS):
-        chosen = np.arange(channels)
-        if channels > _CHANNELS:
-            chosen = np.sort(random.choice(channels, _CHANNELS, replace=False))
-        swaps = _disjoint(sides, chosen, np.sum([side.gains(chosen) for side in sides], axis=0))
-        for i, j in swaps:
-            order[[i, j]] = order[[j, i]]
-            for side in sides:
-                side.swap(i, j)
-        if not swaps:
-            break
-    return order
-
-
-def _sampled(side: _Side, random: np.random.Generator) -> _Side:
-    if side.parts.shape[1] <= _BLOCKS:
-        return side
-    chosen = np.sort(random.choice(side.parts.shape[1], _BLOCKS, replace=False))
-    return _Side(side.parts[:, chosen], side.energies[:, chosen], side.place, side.price)
-
-
-def _disjoint(sides: Sequence[_Side], chosen: np.ndarray, gains: np.ndarray) -> list[tuple[int, int]]:
-    """The best swaps, as far as they touch no block twice: only then do their gains add up."""
-    trifle = _TRIFLE * max(1e-300, float(np.abs(gains).max(initial=0)))
-    left, right = np.nonzero(np.triu(gains, 1) > trifle)
-    taken: list[tuple[int, int]] = []
-    touched: set[tuple[int, int]] = set()
-    for index in np.argsort(-gains[left, right], kind="stable"):
-        i, j = int(chosen[left[index]]), int(chosen[right[index]])
-        blocks = {(number, int(side.place[k])) for number, side in enumerate(sides) for k in (i, j)}
-        if not blocks & touched:
-            touched |= blocks
-            taken.append((i, j))
-    return taken

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,12 +11,15 @@ from torch import Tensor
 from monstera.sparsity.errors import PatternError
 from monstera.sparsity.scores import widened
 
+Reduction: TypeAlias = Literal["sum", "max"]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ties:
     """What a constraint on values has fixed of a weight: `weight = factor * scalar[group]`, exactly.
 
-    A weight that is free is a group of its own, with the factor 1. To move such weights is to move the scalars.
+    A weight that is free is a group of its own, with the factor 1. To move such weights is to move the scalars. Sums
+    over groups are added up in one order, so that equal input gives equal bits on every device.
 
     Attributes:
         group: int64 of the weight's shape: whose scalar a weight has, counted from 0.
@@ -32,6 +36,8 @@ class Ties:
 
     group: Tensor
     factor: Tensor
+    # Scattering adds by atomics on CUDA, in any order: there groups are brought together, once.
+    _runs: _Runs | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.group.dtype, self.factor.dtype) != (torch.int64, torch.int8) or self.group.shape != self.factor.shape:
@@ -40,6 +46,7 @@ class Ties:
                 f"ties are groups (int64) and factors (int8) of one shape, got {self.group.dtype} and "
                 f"{self.factor.dtype} of shapes {shapes}"
             )
+        object.__setattr__(self, "_runs", runs_of(self.group) if self.group.is_cuda else None)
 
     def nearest(self, weight: Tensor) -> Tensor:
         """The nearest weight that is tied so: new, detached, of the weight's shape and dtype.
@@ -47,7 +54,7 @@ class Ties:
         Scalars are rounded so that all products are exact in the weight's dtype; equal input gives equal output.
         """
         factor = widened(self.factor)
-        largest = self._sums(factor.abs(), "amax")
+        largest = self._reduced(factor.abs(), "max")
         scalars = snapped(self._fitted(weight, factor), largest, weight.dtype)
         return self._spread(scalars, factor, weight.dtype)
 
@@ -71,18 +78,43 @@ class Ties:
     def _fitted(self, values: Tensor, factor: Tensor) -> Tensor:
         """The scalars of least squares. What a first fit leaves is fitted again: tied values come back to the bit."""
         values = widened(values)
-        norms = self._sums(factor.square()).clamp_min(torch.finfo(factor.dtype).tiny)
-        first = self._sums(factor * values) / norms
-        return first + self._sums(factor * (values - factor * first[self.group])) / norms
+        norms = self._reduced(factor.square()).clamp_min(torch.finfo(factor.dtype).tiny)
+        first = self._reduced(factor * values) / norms
+        return first + self._reduced(factor * (values - factor * first[self.group])) / norms
 
     def _spread(self, scalars: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
         # Adding zero turns the minus zeros of dead weights into holes.
         return (factor * scalars[self.group] + 0.0).to(dtype)
 
-    def _sums(self, values: Tensor, how: str = "sum") -> Tensor:
-        count = int(self.group.max()) + 1
-        empty = torch.zeros(count, dtype=values.dtype, device=values.device)
-        return empty.scatter_reduce(0, self.group.flatten(), values.flatten(), how)
+    def _reduced(self, values: Tensor, how: Reduction = "sum") -> Tensor:
+        values = values.flatten()
+        if self._runs is not None:
+            return segmented(values, self._runs, how)
+        return scattered(values.cpu(), self.group.flatten().cpu(), how).to(values.device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Runs:
+    """Weights in the order of their groups, and how many each group has; int64, one-dimensional."""
+
+    order: Tensor
+    lengths: Tensor
+
+
+def runs_of(group: Tensor) -> _Runs:
+    """Bring the weights of each group together, those of one in the order in which they stand."""
+    return _Runs(group.flatten().sort(stable=True).indices, group.flatten().bincount())
+
+
+def segmented(values: Tensor, runs: _Runs, how: Reduction) -> Tensor:
+    """The sum, or the largest and 0, of the values of each group, `[groups]`: on CUDA always by the same tree."""
+    return torch.segment_reduce(values[runs.order], how, lengths=runs.lengths, initial=0, unsafe=True)
+
+
+def scattered(values: Tensor, group: Tensor, how: Reduction) -> Tensor:
+    """The same, on the CPU, where one value is added after the other."""
+    empty = torch.zeros(int(group.max()) + 1, dtype=values.dtype)
+    return empty.scatter_reduce(0, group, values, "sum" if how == "sum" else "amax")
 
 
 def snapped(scalars: Tensor, largest: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -86,6 +86,10 @@ class Builder:
         shape = self.shape(x)
         return self.add(Permute(dims), (x,), tuple(shape[d] for d in dims))
 
+    @overload
+    def times(self, x: str, factor: float) -> str: ...
+    @overload
+    def times(self, x: torch.Tensor | float, factor: float) -> torch.Tensor: ...
     def times(self, x: Value | float, factor: float) -> Value:
         """A value, or a number, times a known number; itself, in fp32, where that is 1.
 

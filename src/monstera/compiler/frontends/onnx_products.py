@@ -18,13 +18,13 @@ def _gemm(build: Builder, call: Call) -> Value:
     if isinstance(b, torch.Tensor):
         a = _turned(build, a) if call["transA"] else a
         if isinstance(c, torch.Tensor) and (c.ndim < 2 or c.shape[0] == 1):
-            c, bias = None, _scaled(c, call["beta"])
+            c, bias = None, build.times(c, call["beta"])
             # A bias that has its shape already keeps its name.
             bias = bias if bias.shape == call.shape[1:] else bias.broadcast_to((1, call.shape[1])).reshape(-1)
-        y = _by_filters(build, a, _scaled(b if call["transB"] else b.T, call["alpha"]), call.shape, bias)
+        y = _by_filters(build, a, build.times(b if call["transB"] else b.T, call["alpha"]), call.shape, bias)
     elif isinstance(a, torch.Tensor):
         b = _turned(build, b) if call["transB"] else b
-        y = _by_rows(build, _scaled(a.T if call["transA"] else a, call["alpha"]), b, call.shape)
+        y = _by_rows(build, build.times(a.T if call["transA"] else a, call["alpha"]), b, call.shape)
     else:
         a, b = _turned(build, a) if call["transA"] else a, _turned(build, b) if call["transB"] else b
         y = build.times(build.add(MatMul(), (a, b), call.shape), call["alpha"])
@@ -67,10 +67,6 @@ def _turned(build: Builder, x: Value) -> Value:
     """The last two dimensions exchanged."""
     rank = len(build.shape(x))
     return build.permuted(x, (*range(rank - 2), rank - 1, rank - 2))
-
-
-def _scaled(x: torch.Tensor, factor: float) -> torch.Tensor:
-    return x if factor == 1 else x * factor
 
 
 PRODUCTS: Mapping[str, Rule] = {

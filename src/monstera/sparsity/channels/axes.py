@@ -41,6 +41,10 @@ class Axis:
         return self.mapped(lambda a: a.reshape((1,) * (rank - a.ndim) + a.shape))
 
 
+# Of one value; they can be permuted independently of each other.
+Axes = tuple[Axis, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """A tensor of the program: its shape and the axes that can be permuted independently of each other.
@@ -50,7 +54,7 @@ class Value:
     """
 
     shape: Shape
-    axes: tuple[Axis, ...] = ()
+    axes: Axes = ()
     parameter: str | None = None
 
     @property

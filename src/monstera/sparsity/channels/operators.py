@@ -10,8 +10,8 @@ import torch
 from torch import fx
 from torch.fx.node import map_arg
 
-from monstera.sparsity.channels import rules
-from monstera.sparsity.channels.axes import Ledger, Shape, Value
+from monstera.sparsity.channels import movements, pointwise, products
+from monstera.sparsity.channels.axes import Axes, Ledger, Shape, Value
 
 _ELEMENTWISE = """
     abs add alias celu clamp clamp_max clamp_min clone contiguous cos detach div dropout elu eq erf exp feature_dropout
@@ -42,10 +42,10 @@ MOVEMENTS = frozenset(_MOVEMENT.split())
 _SOFTMAX = ("softmax", "log_softmax", "_softmax", "_log_softmax")
 
 Arguments = Mapping[str, Any]
-Read = Callable[[Ledger, Arguments, Shape], "rules.Axes"]
+Read = Callable[[Ledger, Arguments, Shape], Axes]
 
 
-def axes_of(ledger: Ledger, node: fx.Node, arguments: Arguments, shapes: Sequence[Shape]) -> list[rules.Axes]:
+def axes_of(ledger: Ledger, node: fx.Node, arguments: Arguments, shapes: Sequence[Shape]) -> list[Axes]:
     """The axes of each result of a node.
 
     Args:
@@ -58,11 +58,11 @@ def axes_of(ledger: Ledger, node: fx.Node, arguments: Arguments, shapes: Sequenc
         return [()] * len(shapes)
     if name in MOVEMENTS and arguments.get("self") is given[0]:
         if len(given) > (2 if name.endswith("_as") else 1):
-            return [rules.unknown(ledger, given, "moves it by numbers computed on the way")] * len(shapes)
-        return [rules.moved(ledger, given[0], source) for source in _sources(node, given[0].shape)]
+            return [pointwise.unknown(ledger, given, "moves it by numbers computed on the way")] * len(shapes)
+        return [movements.moved(ledger, given[0], source) for source in _sources(node, given[0].shape)]
     if len(shapes) == 1 and (read := _READ.get(name)):
         return [read(ledger, arguments, shapes[0])]
-    return [rules.unknown(ledger, given, "is an operator that is not known here")] * len(shapes)
+    return [pointwise.unknown(ledger, given, "is an operator that is not known here")] * len(shapes)
 
 
 def operator_name(node: fx.Node) -> str:
@@ -93,81 +93,81 @@ def _sources(node: fx.Node, shape: Shape) -> list[np.ndarray]:
     return [part.numpy() for part in (result if isinstance(result, (list, tuple)) else [result])]
 
 
-def _convolution(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.convolution(ledger, shape, a["input"], a["weight"], a["bias"], a["groups"], False)
+def _convolution(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.convolution(ledger, shape, a["input"], a["weight"], a["bias"], a["groups"], False)
 
 
-def _transposed_convolution(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.convolution(ledger, shape, a["input"], a["weight"], a["bias"], a["groups"], True)
+def _transposed_convolution(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.convolution(ledger, shape, a["input"], a["weight"], a["bias"], a["groups"], True)
 
 
-def _elementwise(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.elementwise(ledger, [v for argument in a.values() for v in _values(argument)], shape)
+def _elementwise(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return pointwise.elementwise(ledger, [v for argument in a.values() for v in _values(argument)], shape)
 
 
 def _vectors(a: Arguments, *names: str) -> list[Value]:
     return [a[name] for name in names if a[name] is not None]
 
 
-def _batch_norm(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.batch_norm(ledger, shape, a["input"], _vectors(a, "weight", "bias", "running_mean", "running_var"))
+def _batch_norm(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return pointwise.batch_norm(ledger, shape, a["input"], _vectors(a, "weight", "bias", "running_mean", "running_var"))
 
 
-def _prelu(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.batch_norm(ledger, shape, a["self"], [a["weight"]])
+def _prelu(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return pointwise.batch_norm(ledger, shape, a["self"], [a["weight"]])
 
 
-def _layer_norm(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
+def _layer_norm(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
     count = len(a["normalized_shape"])
-    return rules.layer_norm(ledger, shape, a["input"], count, [a[n] for n in ("weight", "bias") if a.get(n)])
+    return pointwise.layer_norm(ledger, shape, a["input"], count, [a[n] for n in ("weight", "bias") if a.get(n)])
 
 
-def _group_norm(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.group_norm(ledger, shape, a["input"], a["num_groups"], _vectors(a, "weight", "bias"))
+def _group_norm(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return pointwise.group_norm(ledger, shape, a["input"], a["num_groups"], _vectors(a, "weight", "bias"))
 
 
-def _linear(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.linear(ledger, shape, a["input"], a["weight"], a["bias"])
+def _linear(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.linear(ledger, shape, a["input"], a["weight"], a["bias"])
 
 
-def _matmul(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.matmul(ledger, a["self"], a["mat2"] if "mat2" in a else a["other"], shape)
+def _matmul(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.matmul(ledger, a["self"], a["mat2"] if "mat2" in a else a["other"], shape)
 
 
-def _addmm(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.addmm(ledger, shape, a["self"], a["mat1"], a["mat2"])
+def _addmm(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.addmm(ledger, shape, a["self"], a["mat1"], a["mat2"])
 
 
-def _attention(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.attention(ledger, shape, a["query"], a["key"], a["value"], a["attn_mask"])
+def _attention(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.attention(ledger, shape, a["query"], a["key"], a["value"], a["attn_mask"])
 
 
-def _embedding(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.embedding(ledger, shape, a["weight"])
+def _embedding(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return products.embedding(ledger, shape, a["weight"])
 
 
-def _concatenated(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
-    return rules.concatenated(ledger, a["tensors"], a["dim"], shape)
+def _concatenated(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
+    return movements.concatenated(ledger, a["tensors"], a["dim"], shape)
 
 
-def _padded(ledger: Ledger, a: Arguments, _: Shape) -> rules.Axes:
-    return rules.padded(ledger, a["self"], a["pad"], a.get("mode", "constant") == "constant")
+def _padded(ledger: Ledger, a: Arguments, _: Shape) -> Axes:
+    return movements.padded(ledger, a["self"], a["pad"], a.get("mode", "constant") == "constant")
 
 
-def _reduction(ledger: Ledger, a: Arguments, shape: Shape) -> rules.Axes:
+def _reduction(ledger: Ledger, a: Arguments, shape: Shape) -> Axes:
     x: Value = a["self"]
     dim = a.get("dim")
     dims = range(x.rank) if dim is None or dim == [] else dim if isinstance(dim, (list, tuple)) else [dim]
-    return rules.reduction(ledger, x, list(dims), len(shape) == x.rank)
+    return pointwise.reduction(ledger, x, list(dims), len(shape) == x.rank)
 
 
-def _softmax(ledger: Ledger, a: Arguments, _: Shape) -> rules.Axes:
+def _softmax(ledger: Ledger, a: Arguments, _: Shape) -> Axes:
     x: Value = a["self"]
-    return rules.normalised(ledger, x, [a["dim"] % x.rank])
+    return pointwise.normalised(ledger, x, [a["dim"] % x.rank])
 
 
 def _windowed(count: int) -> Read:
-    return lambda ledger, a, _: rules.windowed(ledger, next(v for x in a.values() for v in _values(x)), count)
+    return lambda ledger, a, _: pointwise.windowed(ledger, next(v for x in a.values() for v in _values(x)), count)
 
 
 _READ: dict[str, Read] = {
