@@ -1,5 +1,6 @@
 """NPAS: search over filter type, pattern and density of every layer, by Q-learning with Bayesian screening."""
 
+from monstera.search.npas.outcome import Objective, Outcome
 from monstera.search.npas.scheme import (
     DENSITIES,
     FILTERS,
@@ -17,6 +18,8 @@ __all__ = [
     "FILTERS",
     "PATTERNS",
     "LayerChoice",
+    "Objective",
+    "Outcome",
     "Scheme",
     "SchemeError",
     "SchemeSpace",
