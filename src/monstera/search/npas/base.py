@@ -175,7 +175,7 @@ class _Flow(TorchFunctionMode):
     def mark(self, tensor: Tensor, convolution: int) -> None:
         self._last[id(tensor)] = (tensor, convolution)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         passed = [self._passed(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         if getattr(func, "__name__", "") in ("add", "add_", "__add__", "__radd__", "__iadd__") and len(passed) == 2:

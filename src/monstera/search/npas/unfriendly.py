@@ -1,4 +1,4 @@
-"""Phase 1 of NPAS: functions of exponentials give way to piecewise ones, where the compiled network says that it pays."""
+"""Phase 1 of NPAS: functions of exponentials give way to piecewise ones, where the compiled network gets faster."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class _Functions(TorchFunctionMode):
         super().__init__()
         self.kinds, self.found = kinds, set[str]()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.found |= {kind for kind in self.kinds if func in _FUNCTIONS[kind]}
         return func(*args, **(kwargs or {}))
 
