@@ -1,4 +1,4 @@
-"""Candidates: which layers are found, and that the network of any scheme has the shapes, holes and answers it should."""
+"""Candidates: which layers are found; the network of any scheme has the shapes, holes and answers it should."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from monstera.search.npas import Stage
 from monstera.search.npas.base import base_network
 from monstera.search.npas.candidate import build, replacement
-from monstera.search.npas.inherit import fitted, inherit, observed, reconstruction_error
+from monstera.search.npas.inheritance import fitted, inherit, observed, reconstruction_error
 from monstera.search.npas.scheme import LayerChoice, Scheme
 from monstera.zoo import fused_mobilenet, randomize_
 
@@ -88,7 +88,7 @@ def test_inherited_weights_are_read_from_their_file_and_are_those_made_afresh(tm
     path = tmp_path / "inherited.safetensors"
     fresh, made = inherit(base, x), inherit(base, x, path)
     with monkeypatch.context() as patch:
-        patch.setattr("monstera.search.npas.inherit.fitted", None)  # nothing is computed
+        patch.setattr("monstera.search.npas.inheritance.fitted", None)  # nothing is computed
         kept = inherit(base, x, path)
     assert fresh.keys() == kept.keys() == made.keys()
     for key, state in fresh.items():

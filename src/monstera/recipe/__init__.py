@@ -4,6 +4,7 @@ A study is many of them in one file: variants of a recipe, to compare methods.""
 
 from monstera.recipe.checkpoint import CheckpointError
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.npas import Npas, run_npas
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.running import run
 from monstera.recipe.schema import Recipe
@@ -12,6 +13,7 @@ from monstera.recipe.study import Study, Variant, read_study
 
 __all__ = [
     "CheckpointError",
+    "Npas",
     "Recipe",
     "RecipeError",
     "Study",
@@ -19,5 +21,6 @@ __all__ = [
     "read_recipe",
     "read_study",
     "run",
+    "run_npas",
     "run_study",
 ]
