@@ -57,16 +57,16 @@ class SearchSection(_Section):
     evaluations: PositiveInt = 60
     batch: PositiveInt = 4
     pool: PositiveInt = 200
-    warm_start: int = Field(12, ge=0)
+    warm_start: int = Field(default=12, ge=0)
     screening: bool = True
     anchors: PositiveInt = 2
-    anchors_every: int = Field(5, ge=0)
+    anchors_every: int = Field(default=5, ge=0)
     initial: Fraction = 0.5
     seed: Seed = 0
 
 
 class Baseline(_Section):
-    """The base network with the same holes everywhere."""
+    """The base network with the same holes everywhere; null instead is the base network as it is."""
 
     pattern: PatternName
     density: Unit
@@ -98,7 +98,7 @@ class Npas(_Section):
     least_saving: float = 0.02
     methods: tuple[str, ...] = Field(("asp", "gradual", "admm", "reweighted"), min_length=1)
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
-    baselines: dict[str, Baseline] = {}
+    baselines: dict[str, Baseline | None] = {}
     threads: Threads = 1
     output: str
 
@@ -114,7 +114,7 @@ class Npas(_Section):
             **training,
             search=SearchSettings(**self.search.model_dump()),
             **{name: getattr(self, name) for name in (*same, "least_saving", "methods", "seeds", "threads")},
-            baselines={name: (one.pattern, one.density) for name, one in self.baselines.items()},
+            baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},
         )
 
 

@@ -53,7 +53,7 @@ def build(base: Base, scheme: Scheme, inherited: Inherited | None = None) -> tup
     for module in model.modules():
         # What a skipped layer passes on is still read by its shortcut.
         if getattr(module, "inplace", False):
-            module.inplace = False  # pyright: ignore[reportAttributeAccessIssue]
+            module.__dict__["inplace"] = False
     plan = Plan(plan)
     plan.check(model)
     return model.eval(), plan

@@ -49,7 +49,8 @@ class NpasSettings:
         inherited_from: how many pictures inherited weights are fitted to.
         least_saving: see `replace_unfriendly`.
         methods: that compete in phase 3.
-        baselines: name -> (pattern, density) of the base network pruned alike everywhere, trained as the finalist is.
+        baselines: name -> (pattern, density) of the base network pruned alike everywhere, or None for the base network
+            as it is; all are trained as the finalist is.
 
     Raises:
         ValueError: a budget that is not positive, or a baseline called as one of the others.
@@ -71,14 +72,14 @@ class NpasSettings:
     least_saving: float = LEAST_SAVING
     methods: tuple[str, ...] = ("asp", "gradual", "admm", "reweighted")
     seeds: tuple[int, ...] = (0, 1, 2)
-    baselines: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    baselines: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
     threads: int = 1
 
     def __post_init__(self) -> None:
         if not self.budget > 0:
             raise ValueError(f"budget: expected a positive part of the base network's cost, got {self.budget}")
-        if taken := {"npas", "dense"} & self.baselines.keys():
-            raise ValueError(f"baselines: {', '.join(sorted(taken))} is a network that is trained in any case")
+        if taken := {"npas", "original"} & self.baselines.keys():
+            raise ValueError(f"baselines: {', '.join(sorted(taken))} is the name of another network of the run")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,9 +160,7 @@ def npas(
 # ---- phase 1 --------------------------------------------------------------------------------------------------------
 
 
-def _friendly(
-    model: nn.Module, split: Split, settings: NpasSettings, place: Path
-) -> tuple[nn.Module | Any, dict[str, Any]]:
+def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Path) -> tuple[Base, dict[str, Any]]:
     example, path = split.train.images[:1], place / "base.safetensors"
 
     def replace() -> dict[str, Any]:
@@ -221,12 +220,11 @@ def _search(
 
 
 def _contenders(base: Base, found: tuple[nn.Module, Plan], settings: NpasSettings) -> list[Contender]:
-    uniform = {name: Plan.uniform(base.model, *holes) for name, holes in settings.baselines.items()}
-    return [
-        Contender("npas", *found),
-        Contender("dense", base.model, Plan()),
-        *(Contender(name, base.model, plan) for name, plan in uniform.items()),
-    ]
+    uniform = {
+        name: Plan() if holes is None else Plan.uniform(base.model, *holes)
+        for name, holes in settings.baselines.items()
+    }
+    return [Contender("npas", *found), *(Contender(name, base.model, plan) for name, plan in uniform.items())]
 
 
 def _finals(base: Base, split: Split, settings: NpasSettings) -> Finals:
@@ -285,7 +283,7 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy())
+        digest.update(value.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -21,7 +22,7 @@ Kind: TypeAlias = Literal["sigmoid", "silu"]
 LEAST_SAVING = 0.02
 _PROFILES = 3
 _ROUNDS = 30
-_MODULES: Mapping[Kind, tuple[type[nn.Module], type[nn.Module]]] = {
+_MODULES: dict[Kind, tuple[type[nn.Module], type[nn.Module]]] = {
     "sigmoid": (nn.Sigmoid, nn.Hardsigmoid),
     "silu": (nn.SiLU, nn.Hardswish),
 }
@@ -80,15 +81,17 @@ def replace_unfriendly(
 
     Source: Z. Li et al., "NPAS" (CVPR 2021), phase 1; the measured decision is ours.
     """
-    found = {kind: with_stand_ins(model, example, [kind]) for kind in _MODULES}
-    present = {kind: pair for kind, pair in found.items() if pair[1]}
+    present: list[tuple[Kind, nn.Module, tuple[str, ...]]] = []
+    for kind in get_args(Kind):
+        changed, places = with_stand_ins(model, example, [kind])
+        present += [(kind, changed, places)] if places else []
     if not present:
         return copy.deepcopy(model), ()
-    engines = [_engine(m, example, threads) for m in (model, *(changed for changed, _ in present.values()))]
+    engines = [_engine(m, example, threads) for m in (model, *(changed for _, changed, _ in present))]
     before_ms, *after_ms = _profiled(engines)
     report = tuple(
         Replacement(kind, places, before_ms, ms, 1 - ms / before_ms >= least_saving)
-        for (kind, (_, places)), ms in zip(present.items(), after_ms, strict=True)
+        for (kind, _, places), ms in zip(present, after_ms, strict=True)
     )
     return with_stand_ins(model, example, [row.kind for row in report if row.made])[0], report
 
@@ -110,7 +113,7 @@ def with_stand_ins(
         return changed, tuple(places)
     try:
         traced = fx.symbolic_trace(changed)
-    except (fx.proxy.TraceError, RuntimeError, TypeError) as error:
+    except (TraceError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"the network calls {', '.join(sorted(seen.found))} as a function, and torch.fx cannot trace it to replace "
             f"that ({error}); write it as a module (nn.Sigmoid, nn.SiLU)"
