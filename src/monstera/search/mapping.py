@@ -1,0 +1,217 @@
+"""Search for a plan: which holes in which layer are most accurate within a budget of time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from monstera.search.controller import Reinforce
+from monstera.search.cost import Costs
+from monstera.search.objective import PENALTY, Objective
+from monstera.search.searched import SearchResult, Tried
+from monstera.search.space import Space
+from monstera.search.workers import Crew, Evaluate, Here, Processes, RayWorkers, Work
+from monstera.sparsity import Plan, find_view
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial, Trial
+
+    from monstera.search.studies import Kept, Signs
+
+# How often a process looks after what others do.
+LOOK_S = 2.0
+
+
+def search_plan(
+    model: nn.Module,
+    costs: Costs,
+    evaluate: Evaluate,
+    *,
+    latency_ms: float,
+    space: Space | None = None,
+    sampler: Literal["rl", "tpe", "evolution", "random"] = "rl",
+    trials: int = 60,
+    storage: str = "runs/studies.db",
+    name: str | None = None,
+    workers: int | Literal["ray"] = 1,
+    threads: int = 1,
+    seed: int = 0,
+    first: Sequence[Plan] = (),
+    penalty: float = PENALTY,
+    chance: float = 0.0,
+    reinforce: Reinforce | None = None,
+    facts: Mapping[str, Any] | None = None,
+    signs: Signs | None = None,
+    on_trial: Callable[[Tried], None] | None = None,
+) -> SearchResult:
+    """Search for the plan of the best reward, in a study that is kept: called again it goes on where it was.
+
+    Nothing that is completed is lost or done twice, however this process or its workers end, and exactly so many trials
+    are completed. Other processes may call this with the same storage and name, here or elsewhere, and share the work.
+
+    Args:
+        model: read only.
+        costs: what plans take.
+        evaluate: the accuracy of a network with the holes of a plan, such as a `FastAccuracy`. It must not see test
+            data, as the search picks what is best by it. For other processes it is pickled, with the model.
+        latency_ms: the budget of a call.
+        space: what may be chosen; default `Space.of(model, costs)`.
+        sampler: "rl" is an LSTM that learns by REINFORCE; the others are optuna's TPE, NSGA-II and random search.
+        trials: how many are completed in all; give more to go on with a study.
+        storage: path of an SQLite file, or the URL of any database that optuna knows.
+        name: of the study; by default made from the settings.
+        workers: evaluations at once, each in a process of its own if there are several; or "ray" for a Ray cluster.
+        threads: of torch, for each evaluation.
+        seed: of the sampler.
+        first: plans to try before any others, such as one by rules.
+        penalty, chance: see `Objective`.
+        reinforce: how the policy of "rl" is built and learns.
+        facts: plain values that say how `evaluate` judges; a study is only gone on with if they are the same.
+        signs: how soon a process is held for dead; default a minute without a sign of life.
+        on_trial: called with each trial that is completed here.
+
+    Raises:
+        ImportError: optuna is not installed, or Ray, if it is asked for.
+        ValueError: the study was made with other settings, a number is out of bounds, or `first` is not in the space.
+        Exception: what `evaluate` raised; its trial has failed, all others are kept.
+    """
+    if trials < 1 or (workers != "ray" and workers < 1) or threads < 1:
+        raise ValueError(f"expected 1 or more, got trials {trials}, workers {workers}, threads {threads}")
+    _need_optuna()
+    from monstera.search.samplers import make_sampler
+    from monstera.search.studies import Kept, Signs, storage_url
+
+    space = space or Space.of(model, costs)
+    objective, how = Objective(latency_ms, penalty, chance), reinforce or Reinforce()
+    settings = _settings(model, space, objective, sampler, seed, how, facts or {})
+    name = name or f"{sampler}-{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
+    kept = Kept(storage_url(storage), name, make_sampler(sampler, space, seed, how), settings, signs or Signs())
+    kept.queue([space.params(space.point(plan)) for plan in first])
+    run = _Run(kept, space, costs, objective, on_trial)
+    crew = _crew(Work(model, evaluate, threads), workers)
+    try:
+        with kept.signs_of_life():
+            run.drive(crew, trials)
+    finally:
+        crew.close()
+    tried = tuple(run.tried(trial) for trial in kept.completed())
+    return SearchResult(name, sampler, seed, objective, costs.dense_ms, tried, dict(facts or {}))
+
+
+class _Run:
+    """One process at work on a study."""
+
+    def __init__(
+        self,
+        kept: Kept,
+        space: Space,
+        costs: Costs,
+        objective: Objective,
+        on_trial: Callable[[Tried], None] | None,
+    ) -> None:
+        self.kept, self.space, self.costs, self.objective, self.on_trial = kept, space, costs, objective, on_trial
+        self.flight: dict[int, Trial] = {}
+
+    def drive(self, crew: Crew, total: int) -> None:
+        """Keep the crew busy until `total` trials are completed, here or elsewhere."""
+        try:
+            while self._fill(crew, total) or len(self.kept.completed()) < total:
+                answer = crew.next(LOOK_S) if self.flight else self._wait()
+                if answer is None:
+                    continue
+                number, value = answer
+                trial = self.flight.pop(number)
+                if isinstance(value, Exception):
+                    self.kept.fail(trial)
+                    raise value
+                self._complete(trial, value, None)
+        finally:
+            for trial in self.flight.values():
+                self.kept.give_back(trial)
+
+    def tried(self, trial: FrozenTrial) -> Tried:
+        """A completed trial in our words."""
+        if trial.value is None or trial.datetime_start is None or trial.datetime_complete is None:
+            raise ValueError(f"trial {trial.number} of study {self.kept.name!r} is not completed")
+        attributes = trial.user_attrs
+        return Tried(
+            number=trial.number,
+            plan=self.space.plan(self.space.point_of(trial.params)),
+            accuracy=attributes["accuracy"],
+            ms=attributes["ms"],
+            reward=trial.value,
+            seconds=(trial.datetime_complete - trial.datetime_start).total_seconds(),
+            same_as=attributes.get("same_as"),
+        )
+
+    def _fill(self, crew: Crew, total: int) -> bool:
+        """Give the crew as many trials as it can take; return whether it has any."""
+        while len(self.flight) < crew.size and (trial := self.kept.take(total)) is not None:
+            # Also where the point is given, so that samplers know the trial as one of theirs.
+            _ = trial.relative_params
+            for name, labels in self.space.choices.items():
+                trial.suggest_categorical(name, labels)
+            known = self._known(trial.params)
+            if known is not None:
+                self._complete(trial, known.user_attrs["accuracy"], known.number)
+                continue
+            self.flight[trial.number] = trial
+            crew.submit(trial.number, self.space.plan(self.space.point_of(trial.params)))
+        return bool(self.flight)
+
+    def _known(self, params: Mapping[str, Any]) -> FrozenTrial | None:
+        """The first completed trial of the same plan: evaluation gives the same, so it is not done again."""
+        return next((t for t in self.kept.completed() if t.params == params), None)
+
+    def _complete(self, trial: Trial, accuracy: float, same_as: int | None) -> None:
+        ms = self.costs.network_ms(self.space.plan(self.space.point_of(trial.params)))
+        facts = {"accuracy": accuracy, "ms": ms} | ({} if same_as is None else {"same_as": same_as})
+        if not self.kept.complete(trial, self.objective.reward(accuracy, ms), facts) or self.on_trial is None:
+            return
+        self.on_trial(next(self.tried(t) for t in self.kept.completed() if t.number == trial.number))
+
+    def _wait(self) -> None:
+        """Wait for other processes, which have all trials that are left."""
+        time.sleep(LOOK_S)
+
+
+def _crew(work: Work, workers: int | Literal["ray"]) -> Crew:
+    if workers == "ray":
+        return RayWorkers(work)
+    return Here(work) if workers == 1 else Processes(work, workers)
+
+
+def _settings(
+    model: nn.Module,
+    space: Space,
+    objective: Objective,
+    sampler: str,
+    seed: int,
+    how: Reinforce,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What two calls must have alike to go on with one study: plain values."""
+    weights = hashlib.sha256()
+    for name in space.weights:
+        weights.update(find_view(model, name).weight.detach().cpu().contiguous().float().numpy().tobytes())
+    return {
+        "space": space.fingerprint,
+        "weights": weights.hexdigest()[:16],
+        "objective": asdict(objective),
+        "sampler": sampler,
+        "seed": seed,
+        "reinforce": asdict(how) if sampler == "rl" else None,
+        "facts": dict(facts),
+    }
+
+
+def _need_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError:
+        raise ImportError("a search needs optuna: pip install 'monstera[search]'") from None
