@@ -17,6 +17,7 @@ from monstera.measure.peers import torch_threads
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
+from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.run import Found, NpasSettings, Split, npas
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
 from monstera.search.npas.search import SearchSettings
@@ -45,10 +46,12 @@ class TrainingSection(_Section):
     distillation: Fraction = 0.9
 
 
-class FastSection(TrainingSection):
-    """Training that is over soon."""
+class FastSection(_Section):
+    """See `monstera.search.npas.evaluation.FastTraining`."""
 
     epochs: int = Field(1, ge=1, le=2)
+    lr: PositiveFloat
+    batch_size: int = Field(128, ge=2)
 
 
 class SearchSection(_Section):
@@ -108,10 +111,11 @@ class Npas(_Section):
         Raises:
             ValueError: numbers that do not go together.
         """
-        training = {name: Training(**getattr(self, name).model_dump()) for name in ("tune", "fast", "short", "full")}
+        training = {name: Training(**getattr(self, name).model_dump()) for name in ("tune", "short", "full")}
         same = ("subset", "budget", "cost", "filters", "patterns", "densities", "expansion", "inherited_from")
         return NpasSettings(
             **training,
+            fast=FastTraining(**self.fast.model_dump()),
             search=SearchSettings(**self.search.model_dump()),
             **{name: getattr(self, name) for name in (*same, "least_saving", "methods", "seeds", "threads")},
             baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},

@@ -12,8 +12,9 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
+from monstera.search.evaluation import accuracy
 from monstera.search.npas.records import read_record, write_record
-from monstera.search.npas.training import METHODS, DivergedError, Examples, Training, count_correct, train
+from monstera.search.npas.training import METHODS, DivergedError, Examples, Training, train
 from monstera.sparsity import PatternError, Plan, PlanError
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
@@ -105,7 +106,7 @@ class Finals:
             )
         except (PatternError, PlanError, ValueError, DivergedError) as error:
             return Tried(method, None, str(error))
-        return Tried(method, count_correct(made, self.held_out) / len(self.held_out))
+        return Tried(method, accuracy(made, self.held_out.batches()))
 
     def _seed(self, contender: Contender, method: str, seed: int, folder: Path) -> dict[str, Any]:
         path = folder / f"seed-{seed}.json"
@@ -114,11 +115,11 @@ class Finals:
         made = train(
             contender.model, contender.plan, self.train, self.full, method=method, teacher=self.teacher, seed=seed
         )
-        correct = count_correct(made, self.test)
+        found = accuracy(made, self.test.batches())
         state = {name: value.contiguous() for name, value in made.state_dict().items()}
         # The weights first: a record stands for a seed that is done.
         write_atomically(path.with_suffix(".safetensors"), safetensors.torch.save(state))
-        return write_record(path, {"seed": seed, "accuracy": correct / len(self.test), "correct": correct})
+        return write_record(path, {"seed": seed, "accuracy": found})
 
 
 def best_method(tried: Sequence[Tried]) -> str:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from monstera.measure import MONSTERA, Entry, compare, this_machine, to_json
 from monstera.measure.peers import torch_threads
+from monstera.search.evaluation import accuracy
 from monstera.search.npas.base import EXPANSION, Base, base_network
 from monstera.search.npas.candidate import Inherited, build
-from monstera.search.npas.evaluation import FastEvaluation
+from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.methods import Contender, Finals
@@ -27,7 +28,7 @@ from monstera.search.npas.records import read_record, write_record
 from monstera.search.npas.result import Evaluated, SearchResult
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS, Scheme
 from monstera.search.npas.search import SearchSettings, search
-from monstera.search.npas.training import Examples, Training, count_correct, train
+from monstera.search.npas.training import Examples, Training, train
 from monstera.search.npas.unfriendly import LEAST_SAVING, replace_unfriendly, with_stand_ins
 from monstera.sparsity import Plan
 from monstera.sparsity.files import write_atomically
@@ -41,7 +42,7 @@ class NpasSettings:
 
     Attributes:
         tune: training after functions were replaced in phase 1.
-        fast: the short training of phase 2's evaluation, at most two epochs of `subset` examples, alike of all classes.
+        fast: the short training of phase 2's evaluation, on `subset` examples, as many of each class.
         short: training of each method in phase 3, of as many examples; `full`: that of all finalists, with `seeds`.
         budget: of what a call of the base network costs after phase 1, the part that a candidate may.
         cost: "ms", or "macs" to see what measuring is worth.
@@ -57,7 +58,7 @@ class NpasSettings:
     """
 
     tune: Training
-    fast: Training
+    fast: FastTraining
     short: Training
     full: Training
     search: SearchSettings = field(default_factory=SearchSettings)
@@ -170,8 +171,8 @@ def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Pat
         write_atomically(path, safetensors.torch.save(state))
         return {
             "replacements": [asdict(row) for row in rows],
-            "accuracy_before": count_correct(model, split.held_out) / len(split.held_out),
-            "accuracy": count_correct(tuned, split.held_out) / len(split.held_out),
+            "accuracy_before": accuracy(model, split.held_out.batches()),
+            "accuracy": accuracy(tuned, split.held_out.batches()),
         }
 
     report = read_record(place / "base.json", replace)
@@ -202,15 +203,8 @@ def _search(
 
     # Kept, as another measurement would make it another search.
     budget = read_record(place / "budget.json", priced)["budget"]
-    evaluate = FastEvaluation(
-        base,
-        inherited,
-        split.train.balanced(settings.subset),
-        split.held_out,
-        settings.fast,
-        example,
-        settings.threads,
-    )
+    fast = settings.fast.accuracy(split.train.balanced(settings.subset), split.held_out)
+    evaluate = FastEvaluation(base, inherited, fast, example, settings.threads)
     objective = Objective(budget, 1 / len(split.train.labels.unique()), settings.cost)
     journal = place / "journal.jsonl"
     return search(base.space, evaluate, objective, settings.search, journal=journal, workers=workers, console=console)

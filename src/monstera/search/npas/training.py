@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.modes import evaluating
 from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Pruner, Reweighted
 from monstera.pruning.batch_norm import reestimate_batch_norm
 from monstera.pruning.streams import stream
@@ -169,13 +168,6 @@ def train(
         pruner.finish()
     reestimate_batch_norm(model, examples.images[:BATCH_NORM_PICTURES].split(EVALUATION_BATCH))
     return model.to(memory_format=torch.contiguous_format).eval()  # pyright: ignore[reportCallIssue]
-
-
-@torch.no_grad()
-def count_correct(model: nn.Module, examples: Examples) -> int:
-    """How many examples a network puts in the right class."""
-    with evaluating(model):
-        return sum(int((model(images).argmax(1) == labels).sum()) for images, labels in examples.batches())
 
 
 def _optimizer(model: nn.Module, how: Training) -> torch.optim.Optimizer:
