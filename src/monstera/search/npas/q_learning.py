@@ -89,7 +89,8 @@ class QLearning:
                 before = int(rng.integers(len(actions)))
             else:
                 values = self.values(layer, before)
-                best = [number for number, value in enumerate(values) if value == max(values)]
+                highest = max(values)
+                best = [number for number, value in enumerate(values) if value == highest]
                 before = best[int(rng.integers(len(best)))]
             chosen.append(actions[before])
         return Scheme(tuple(chosen))

@@ -52,7 +52,8 @@ def scheme_graph(space: SchemeSpace, scheme: Scheme) -> LabelledGraph:
         SchemeError: the scheme is not one of the space.
     """
     space.check(scheme)
-    labels, traits, edges = ["input"], [()], []
+    labels, edges = ["input"], []
+    traits: list[tuple[str, ...]] = [()]
     ends = {last: first for first, last in space.shortcuts}
     value, entering = 0, []
     for number, (stage, choice) in enumerate(zip(space.stages, scheme.choices, strict=True)):
