@@ -88,7 +88,7 @@ def test_a_skipped_block_passes_on_what_it_was_given() -> None:
     model, _ = build(base, Scheme(tuple(choices)))
     features = base.model.features
     assert isinstance(features, nn.Sequential)
-    expected = base.model.classifier(features[3:](features[:2](x)).mean((2, 3)))
+    expected = base.model.get_submodule("classifier")(features[3:](features[:2](x)).mean((2, 3)))
     torch.testing.assert_close(model(x), expected)
 
 
@@ -135,7 +135,7 @@ def test_the_network_of_any_scheme_has_the_shapes_of_the_base_and_obeys_its_plan
     assert bool(plan) == bool(pruned)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_compiled_candidate_answers_as_torch_does(seed: int) -> None:
     base, x = _base(seed)
     torch.manual_seed(seed)

@@ -84,6 +84,7 @@ def _base(seed: int = 0):
 
 
 def test_inherited_weights_are_read_from_their_file_and_are_those_made_afresh(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("monstera.search.npas.inheritance.STEPS", 5)
     base, x = _base()
     path = tmp_path / "inherited.safetensors"
     fresh, made = inherit(base, x), inherit(base, x, path)
@@ -98,7 +99,8 @@ def test_inherited_weights_are_read_from_their_file_and_are_those_made_afresh(tm
     assert ("features.1.conv.0", "3x3") not in fresh
 
 
-def test_a_file_of_another_base_is_made_again_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_base_is_made_again_and_a_damaged_one_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("monstera.search.npas.inheritance.STEPS", 5)
     path = tmp_path / "inherited.safetensors"
     (base, x), (other, _) = _base(), _base(1)
     first = inherit(base, x, path)
@@ -110,13 +112,14 @@ def test_a_file_of_another_base_is_made_again_and_a_damaged_one_is_refused(tmp_p
         inherit(other, x, path)
 
 
-def test_a_candidate_begins_with_what_it_inherits() -> None:
+def test_a_candidate_begins_with_what_it_inherits(monkeypatch) -> None:
+    monkeypatch.setattr("monstera.search.npas.inheritance.STEPS", 20)
     base, x = _base()
     kept = inherit(base, x)
     choices = [*base.space.base.choices]
     choices[0] = LayerChoice("3x3dw+1x1")
     model, _ = build(base, Scheme(tuple(choices)), kept)
-    weight = model.get_submodule("features.1.conv.0.project").weight
+    weight = model.get_parameter("features.1.conv.0.project.weight")
     assert torch.equal(weight, kept["features.1.conv.0", "3x3dw+1x1"]["project.weight"])
     seen = observed(base.model, x, ["features.1.conv.0"])["features.1.conv.0"]
     assert reconstruction_error(model.get_submodule("features.1.conv.0"), *seen) < 1

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import monstera as ms
+from monstera.measure import compare
 from monstera.search.evaluation import accuracy
 from monstera.search.npas import SearchSettings
 from monstera.search.npas.base import base_network
@@ -75,6 +77,11 @@ def _priced(model: torch.nn.Module, example: torch.Tensor, *, threads: int = 1) 
 
 def run(folder: str | Path, *, timed: bool = True) -> Any:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monstera.search.npas.inheritance.STEPS", 5)
+        patch.setattr("monstera.search.npas.unfriendly._engine", lambda *_: None)
+        patch.setattr("monstera.search.npas.unfriendly._profiled", lambda _: [2.0, 1.0])
+        quick = partial(compare, rounds=3, round_s=0.01)
+        patch.setattr("monstera.search.npas.run.compare", quick)
         if not timed:
             patch.setattr("monstera.search.npas.run._latency", lambda *_: {})
         for module in ("evaluation", "run"):
@@ -188,12 +195,14 @@ def test_fast_evaluation_is_the_same_for_the_same_scheme_and_is_over_in_two_epoc
 
 
 def _macs(model: torch.nn.Module) -> int:
-    total = []
-    hooks = [
-        m.register_forward_hook(lambda m, _, y: total.append(m.weight.numel() * y[0].numel() // len(m.weight)))
-        for m in model.modules()
-        if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)
-    ]
+    total: list[int] = []
+
+    def count(module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        weight = module.get_parameter("weight")
+        total.append(weight.numel() * output[0].numel() // len(weight))
+
+    weighted = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [module.register_forward_hook(count) for module in weighted]
     model(torch.zeros(1, 1, 8, 8))
     for hook in hooks:
         hook.remove()
