@@ -20,7 +20,7 @@ FOLDER = Path(__file__).parents[2] / "recipes" / "npas"
 ABLATIONS = {
     "no_screening": {"search": {"screening": (True, False)}},
     "macs": {"cost": ("ms", "macs")},
-    "one_pattern": {"patterns": (("filter", "patterns4of8", "8x4", "4x1"), ("8x4",))},
+    "one_pattern": {"patterns": (("filter", "patterns4of8", "4x1"), ("4x1",))},
 }
 
 
@@ -86,8 +86,9 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     monkeypatch.setattr(module, "data_set", lambda *_: data)
     monkeypatch.setattr(module, "npas", lambda *arguments, **_: given.append(arguments))
     fields = read_fields(FOLDER / "fashion_mnist.yaml") | {"output": str(tmp_path / "run")}
-    fields |= {"data": {"name": "lights", "held_out": 8}, "pretraining": {"epochs": 1, "lr": 0.1, "batch_size": 8}}
-    fields["network"]["options"] = {"classes": 2, "width": 4, "blocks": [1]}
+    options = {"classes": 2, "width": 4, "blocks": [1]}
+    fields |= {"network": {"name": "fused_mobilenet", "options": options}, "data": {"name": "lights", "held_out": 8}}
+    fields |= {"pretraining": {"epochs": 1, "lr": 0.1, "batch_size": 8}}
     path = tmp_path / "npas.yaml"
     path.write_text(yaml.safe_dump(fields))
     for _ in range(2):

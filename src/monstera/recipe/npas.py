@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -144,6 +145,43 @@ def run_npas(
         DataMissingError: the data set is not there.
         ValueError: the folder is of another run.
     """
+    things = prepared(path, overrides=overrides, data=data, console=console)
+    return npas(
+        things.model,
+        things.split,
+        things.settings,
+        things.folder,
+        workers=workers,
+        measure_again=measure_again,
+        console=console or Console(),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What NPAS starts from: a trained network, examples, settings and the folder of the run."""
+
+    model: nn.Module
+    split: Split
+    settings: NpasSettings
+    folder: str
+
+
+def prepared(
+    path: str | os.PathLike[str],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    data: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
+) -> Prepared:
+    """Read a YAML file and what it names; the network is trained if that has not been done.
+
+    Args:
+        overrides, data: see `run_npas`.
+
+    Raises:
+        RecipeError, DataMissingError: as for `run_npas`.
+    """
     config = checked(Npas, replaced(read_fields(path), overrides or {}), os.fspath(path))
     problems = [f"methods: {name!r}: {suggestion(name, METHODS)}" for name in config.methods if name not in METHODS]
     if (config.network.checkpoint is None) == (config.pretraining is None):
@@ -156,18 +194,10 @@ def run_npas(
         raise RecipeError(os.fspath(path), [*problems, str(error)]) from None
     if problems:
         raise RecipeError(os.fspath(path), problems)
-    split, console = _split(config, data_set(config.data.name, data)), console or Console()
+    split = _split(config, data_set(config.data.name, data))
     with torch_threads(config.threads):
-        model = _pretrained(config, split.train, console)
-    return npas(
-        model,
-        split,
-        settings,
-        config.output,
-        workers=workers,
-        measure_again=measure_again,
-        console=console,
-    )
+        model = _pretrained(config, split.train, console or Console())
+    return Prepared(model, split, settings, config.output)
 
 
 def _split(config: Npas, pictures: PictureSet) -> Split:

@@ -12,7 +12,7 @@ from monstera.measure import count_macs, race
 from monstera.pruning import prune
 from monstera.sparsity import Plan
 
-ROUNDS = 5
+ROUNDS = 9
 ROUND_S = 0.05
 
 
@@ -27,7 +27,7 @@ def pruned_copy(model: nn.Module, plan: Plan) -> nn.Module:
 def measured_ms(model: nn.Module, example: Tensor, *, threads: int = 1) -> float:
     """Compile a network with the zeros it has, and time whole calls: milliseconds.
 
-    The median of each of five rounds of up to 100 calls, and the least of these: what else runs on the machine only
+    The median of each of nine rounds of up to 100 calls, and the least of these: what else runs on the machine only
     ever adds time, and may do so for a whole round.
     """
     engine = compile_(model, example, threads=threads)

@@ -94,11 +94,18 @@ class Split:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What NPAS found: the trained network of the first seed, its plan and scheme, the search, and the result file."""
+    """What NPAS found: the trained network of the first seed, its plan and scheme, and what they come from.
+
+    Attributes:
+        searched: all schemes of phase 2; `build(base, scheme, inherited)` makes the network of any of them.
+        result: what the result file says.
+    """
 
     model: nn.Module
     plan: Plan
     scheme: Scheme
+    base: Base
+    inherited: Inherited
     searched: SearchResult
     result: Mapping[str, Any]
 
@@ -155,7 +162,7 @@ def npas(
         latency = read_record(place / "latency.json", lambda: _latency(original, example, settings.threads))
     result = _result(report, chosen, searched, records, latency)
     write_record(place / "result.json", result)
-    return Found(networks["npas"], contenders[0].plan, chosen.scheme, searched, result)
+    return Found(networks["npas"], contenders[0].plan, chosen.scheme, base, inherited, searched, result)
 
 
 # ---- phase 1 --------------------------------------------------------------------------------------------------------
