@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -35,14 +36,19 @@ def evaluators(evaluate: Evaluate, workers: int) -> Iterator[Callable[[Sequence[
         return
     # Not forked: threads of torch do not survive that.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(evaluate,)) as pool:
+        yield lambda schemes: _finished(pool, schemes)
 
-        def run(schemes: Sequence[Scheme]) -> Results:
-            waiting = {pool.submit(evaluate, scheme): scheme for scheme in schemes}
-            for future in as_completed(waiting):
-                yield waiting[future], future.exception() or future.result()
 
-        yield run
+def _finished(pool: ProcessPoolExecutor, schemes: Sequence[Scheme]) -> Results:
+    waiting: dict[Future[Outcome | BaseException], Scheme] = {}
+    for scheme in schemes:
+        try:
+            waiting[pool.submit(_here, scheme)] = scheme
+        except BrokenProcessPool as error:
+            yield scheme, error
+    for future in as_completed(waiting):
+        yield waiting[future], future.exception() or future.result()
 
 
 def _tried(evaluate: Evaluate, scheme: Scheme) -> Outcome | BaseException:
@@ -52,13 +58,24 @@ def _tried(evaluate: Evaluate, scheme: Scheme) -> Outcome | BaseException:
         return error
 
 
+# What this process evaluates by, if it is a worker: sent once, as it may hold a data set.
+_evaluate: Evaluate | None = None
+
+
+def _begin(evaluate: Evaluate) -> None:
+    global _evaluate
+    _evaluate = evaluate
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
 def _end_with_parent() -> None:
     """Workers wait for work on a pipe that they hold open themselves, so that a killed parent would not end them."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+def _here(scheme: Scheme) -> Outcome | BaseException:
+    assert _evaluate is not None
+    return _tried(_evaluate, scheme)
