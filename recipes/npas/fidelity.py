@@ -61,7 +61,7 @@ def spread(evaluated: tuple[Evaluated, ...], count: int) -> list[Evaluated]:
 def spearman(one: list[float], other: list[float]) -> float:
     """The correlation of ranks; equal values share the mean of theirs."""
     ranks = [[sum(w < v for w in values) + sum(w == v for w in values) / 2 for v in values] for values in (one, other)]
-    return float(np.corrcoef(ranks)[0, 1])
+    return float(np.corrcoef(np.array(ranks)).flat[1])
 
 
 if __name__ == "__main__":
