@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from monstera.cli import app
 from monstera.recipe import Npas, RecipeError, run_npas
 from monstera.recipe import npas as module
 from monstera.recipe.reading import checked, read_fields
-from monstera.search.npas import run as phases
+from monstera.search.npas import NpasSettings
 from monstera.zoo import network
 from monstera.zoo.data import Pictures, PictureSet
 
@@ -44,7 +46,7 @@ def test_the_committed_run_builds_what_it_names() -> None:
 def test_an_ablation_differs_from_the_run_in_one_thing(name: str) -> None:
     whole, other = (_config(one).settings() for one in ("fashion_mnist", name))
     changed: dict[str, Any] = {}
-    for field in phases.NpasSettings.__slots__:
+    for field in NpasSettings.__slots__:
         one, two = getattr(whole, field), getattr(other, field)
         if field == "search":
             inner = {f: (getattr(one, f), getattr(two, f)) for f in type(one).__slots__}
@@ -100,3 +102,22 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     assert settings == _config("fashion_mnist").settings()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert torch.equal(split.test.images, (data.test.images.float() / 255 - 0.5) / 0.25)
+
+
+def test_the_command_passes_on_what_it_is_told(monkeypatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr("monstera.recipe.run_npas", lambda *arguments, **options: given.append((arguments, options)))
+    told = [
+        "npas",
+        "net.yaml",
+        "--set",
+        "search.seed=1",
+        "--set",
+        "patterns=[4x1]",
+        "--workers",
+        "2",
+        "--measure-again",
+    ]
+    assert CliRunner().invoke(app, told).exit_code == 0
+    options = {"overrides": {"search.seed": 1, "patterns": ["4x1"]}, "data": None, "workers": 2, "measure_again": True}
+    assert given == [((Path("net.yaml"),), options)]

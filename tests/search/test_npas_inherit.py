@@ -65,6 +65,16 @@ def test_what_a_layer_gives_is_nearer_to_the_original_than_with_fresh_weights(ki
     assert made < 0.9 < fresh
 
 
+@pytest.mark.parametrize("kind", ["3x3dw+1x1", "1x1+3x3dw+1x1"])
+def test_both_ends_of_a_cascade_learn(kind: str, monkeypatch) -> None:
+    layer, stage, x, y = _layer(1, False)
+    errors = []
+    for steps in (0, 100):
+        monkeypatch.setattr("monstera.search.npas.inheritance.STEPS", steps)
+        errors.append(reconstruction_error(fitted(stage, kind, layer, x, y), x, y))
+    assert errors[1] < 0.99 * errors[0]
+
+
 def test_a_layer_that_is_a_cascade_already_is_found_again() -> None:
     _, stage, x, _ = _layer(1, False)
     depthwise, project = nn.Conv2d(5, 5, 3, padding=1, groups=5, bias=False), nn.Conv2d(5, 7, 1, bias=False)

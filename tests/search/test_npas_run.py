@@ -23,8 +23,9 @@ from monstera.search.npas.candidate import build
 from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.latency import surviving_macs
 from monstera.search.npas.methods import Tried, best_method
-from monstera.search.npas.run import NpasSettings, Split, npas
+from monstera.search.npas.run import npas
 from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import DivergedError, Examples, Training, train
 from monstera.sparsity import Plan
 from monstera.zoo import fused_mobilenet

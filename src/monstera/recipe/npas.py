@@ -19,9 +19,10 @@ from monstera.recipe.errors import RecipeError
 from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
 from monstera.search.npas.evaluation import FastTraining
-from monstera.search.npas.run import Found, NpasSettings, Split, npas
+from monstera.search.npas.run import Found, npas
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
 from monstera.search.npas.search import SearchSettings
+from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import METHODS, Examples, Training, train
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
@@ -77,7 +78,7 @@ class Baseline(_Section):
 
 
 class Npas(_Section):
-    """A whole run; `output` is its folder. See `monstera.search.npas.run.NpasSettings`.
+    """A whole run; `output` is its folder. See `monstera.search.npas.NpasSettings`.
 
     Without a `network.checkpoint` the network is first trained as `pretraining` says, and kept in the folder.
     `data.held_out` training pictures judge candidates; finalists are tested on the test pictures.

@@ -10,7 +10,7 @@ from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.journal import JournalError
 from monstera.search.npas.outcome import Objective, Outcome
 from monstera.search.npas.result import Drift, Evaluated, SearchResult
-from monstera.search.npas.run import Found, NpasSettings, Split, npas
+from monstera.search.npas.run import Found, npas
 from monstera.search.npas.scheme import (
     DENSITIES,
     FILTERS,
@@ -23,6 +23,7 @@ from monstera.search.npas.scheme import (
     replacements,
 )
 from monstera.search.npas.search import SearchError, SearchSettings, search
+from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import Examples, Training
 from monstera.search.npas.unfriendly import Replacement, replace_unfriendly
 

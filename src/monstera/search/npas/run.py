@@ -2,94 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from monstera.measure import MONSTERA, Entry, compare, this_machine, to_json
+from monstera.measure import MONSTERA, Entry, compare, to_json
 from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import accuracy
-from monstera.search.npas.base import EXPANSION, Base, base_network
+from monstera.search.npas.base import Base, base_network
 from monstera.search.npas.candidate import Inherited, build
-from monstera.search.npas.evaluation import FastEvaluation, FastTraining
+from monstera.search.npas.evaluation import FastEvaluation
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.methods import Contender, Finals
 from monstera.search.npas.outcome import Objective
-from monstera.search.npas.records import read_record, write_record
+from monstera.search.npas.records import FORMAT, circumstances, claim, read_record, write_record
 from monstera.search.npas.result import Evaluated, SearchResult
-from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS, Scheme
-from monstera.search.npas.search import SearchSettings, search
-from monstera.search.npas.training import Examples, Training, train
-from monstera.search.npas.unfriendly import LEAST_SAVING, replace_unfriendly, with_stand_ins
+from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.search import search
+from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.training import train
+from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
 from monstera.sparsity import Plan
 from monstera.sparsity.files import write_atomically
-
-FORMAT = "monstera.npas.1"
-
-
-@dataclass(frozen=True, slots=True)
-class NpasSettings:
-    """How the phases are run.
-
-    Attributes:
-        tune: training after functions were replaced in phase 1.
-        fast: the short training of phase 2's evaluation, on `subset` examples, as many of each class.
-        short: training of each method in phase 3, of as many examples; `full`: that of all finalists, with `seeds`.
-        budget: of what a call of the base network costs after phase 1, the part that a candidate may.
-        cost: "ms", or "macs" to see what measuring is worth.
-        filters, patterns, densities, expansion: what layers may have; see `base_network`.
-        inherited_from: how many pictures inherited weights are fitted to.
-        least_saving: see `replace_unfriendly`.
-        methods: that compete in phase 3.
-        baselines: name -> (pattern, density) of the base network pruned alike everywhere, or None for the base network
-            as it is; all are trained as the finalist is.
-
-    Raises:
-        ValueError: a budget that is not positive, or a baseline called as one of the others.
-    """
-
-    tune: Training
-    fast: FastTraining
-    short: Training
-    full: Training
-    search: SearchSettings = field(default_factory=SearchSettings)
-    subset: int = 5000
-    budget: float = 0.5
-    cost: Literal["ms", "macs"] = "ms"
-    filters: tuple[str, ...] = FILTERS
-    patterns: tuple[str, ...] = PATTERNS
-    densities: tuple[float, ...] = DENSITIES
-    expansion: int = EXPANSION
-    inherited_from: int = 64
-    least_saving: float = LEAST_SAVING
-    methods: tuple[str, ...] = ("asp", "gradual", "admm", "reweighted")
-    seeds: tuple[int, ...] = (0, 1, 2)
-    baselines: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.budget > 0:
-            raise ValueError(f"budget: expected a positive part of the base network's cost, got {self.budget}")
-        if taken := {"npas", "original"} & self.baselines.keys():
-            raise ValueError(f"baselines: {', '.join(sorted(taken))} is the name of another network of the run")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Examples to train on, to judge candidates by, and to test finalists on, once. None is in two of them."""
-
-    train: Examples
-    held_out: Examples
-    test: Examples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +81,7 @@ def npas(
     Source: Z. Li et al., "NPAS" (CVPR 2021), arXiv 2012.00596; docs/search/npas.md says where we differ.
     """
     place = Path(folder)
-    _claim(place, model, split, settings)
+    claim(place, model, split, settings)
     say = (console or Console(quiet=True)).print
     with torch_threads(settings.threads):
         base, report = _friendly(model, split, settings, place)
@@ -158,7 +100,7 @@ def npas(
         if measure_again:
             (place / "latency.json").unlink(missing_ok=True)
         example = split.test.images[:1]
-        original = {"original": model.eval(), **networks}
+        original = {"original": copy.deepcopy(model).eval(), **networks}
         latency = read_record(place / "latency.json", lambda: _latency(original, example, settings.threads))
     result = _result(report, chosen, searched, records, latency)
     write_record(place / "result.json", result)
@@ -250,44 +192,6 @@ def _latency(networks: Mapping[str, nn.Module], example: Tensor, threads: int) -
 # ---- records --------------------------------------------------------------------------------------------------------
 
 
-def _claim(place: Path, model: nn.Module, split: Split, settings: NpasSettings) -> None:
-    """Take the folder for this run, or refuse one that is of another."""
-    asked = {
-        "format": FORMAT,
-        "settings": asdict(settings),
-        "network": _digest(model.state_dict()),
-        "data": {name: _digest({"x": part.images, "y": part.labels}) for name, part in _parts(split).items()},
-    }
-    # As JSON gives them back: tuples are lists there.
-    path, asked = place / "run.json", _plain(asked)
-    found = read_record(path, lambda: asked | _circumstances())
-    if wrong := [name for name in asked if found.get(name) != asked[name]]:
-        told = "; ".join(f"{name} was {found.get(name)!r}, now {asked[name]!r}" for name in wrong)
-        raise ValueError(f"{path}: of another run ({told}); give another folder")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def _circumstances() -> dict[str, Any]:
-    return {"date": datetime.now(timezone.utc).date().isoformat(), "machine": _plain(asdict(this_machine()))}
-
-
-def _parts(split: Split) -> dict[str, Examples]:
-    return {"train": split.train, "held_out": split.held_out, "test": split.test}
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _shown(one: Evaluated) -> dict[str, Any]:
     return {"scheme": one.scheme.to_json(), **asdict(one.outcome), "reward": one.reward, "round": one.round}
 
@@ -312,5 +216,5 @@ def _result(
         },
         "phase3": dict(records),
         "latency": dict(latency),
-        **_circumstances(),
+        **circumstances(),
     }
