@@ -33,7 +33,7 @@ def main(
     """Compare ranks by fast evaluation with ranks after longer training."""
     console = Console()
     things, found = prepared(config), run_npas(config, console=console)
-    folder = Path(things.folder) / "fidelity"
+    folder = Path(things.config.output) / "fidelity"
     rows = []
     for one in spread(found.searched.evaluated, count):
 

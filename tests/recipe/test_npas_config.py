@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,22 @@ from typer.testing import CliRunner
 from monstera.cli import app
 from monstera.recipe import Npas, RecipeError, run_npas
 from monstera.recipe import npas as module
+from monstera.recipe.npas import make_npas_result
 from monstera.recipe.reading import checked, read_fields
-from monstera.search.npas import NpasSettings
+from monstera.search.npas import (
+    Base,
+    Evaluated,
+    Found,
+    LayerChoice,
+    NpasSettings,
+    Objective,
+    Outcome,
+    Scheme,
+    SchemeSpace,
+    SearchResult,
+    Stage,
+)
+from monstera.sparsity import Plan
 from monstera.zoo import network
 from monstera.zoo.data import Pictures, PictureSet
 
@@ -76,6 +91,37 @@ def test_everything_that_is_wrong_is_named_before_anything_is_read(tmp_path: Pat
         run_npas(path, overrides={"fast.epochs": 5})
 
 
+def _found() -> Found:
+    scheme = Scheme((LayerChoice("1x1", "4x1", 0.5), LayerChoice("skip")))
+    outcome = Outcome(0.8, 0.1, 1000)
+    searched = SearchResult(Objective(0.2, 0.5), (Evaluated(scheme, outcome, 0.8, 0),))
+    times = {"original": [3.0, 4.0, 5.0], "npas": [2.0, 1.0, 3.0], "dense": [4.0, 3.0, 5.0], "thin": [1.0, 2.5, 1.5]}
+    result = {
+        "latency": {"rows": [{"weights": name, "timing": {"rounds_ms": ms}} for name, ms in times.items()]},
+        "phase3": {name: {"accuracy_mean": value} for name, value in (("npas", 0.9), ("thin", 0.8), ("dense", 0.88))},
+    }
+    model = torch.nn.Linear(2, 2)
+    plan = Plan({"layer.weight": ("4x1", 0.5)})
+    return Found(
+        model, plan, scheme, Base(model.eval(), SchemeSpace([Stage("layer", 2, 2, "1x1")]), {}), {}, searched, result
+    )
+
+
+def test_the_result_says_against_whom_the_network_is_better_in_both() -> None:
+    written = make_npas_result(_found(), _config("fashion_mnist"), "monstera npas net.yaml")
+    against = written["against"]
+    assert list(against) == ["dense", "thin"]
+    assert against["dense"] == {"accuracy_points": pytest.approx(2.0), "times_faster": 2.0, "dominated": True}
+    assert against["thin"] == {"accuracy_points": pytest.approx(10.0), "times_faster": 0.75, "dominated": False}
+    assert written["command"] == "monstera npas net.yaml"
+    assert written["scheme"] == [["1x1", "4x1", 0.5], ["skip", None, 1.0]]
+    assert written["plan"] == {"layer.weight": "4x1 at density 0.5"}
+    assert written["evaluated"] == [
+        {"scheme": written["scheme"], "accuracy": 0.8, "ms": 0.1, "macs": 1000, "reward": 0.8}
+    ]
+    assert json.loads(json.dumps(written))["config"]["subset"] == 6000
+
+
 def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path, monkeypatch) -> None:
     generator = torch.Generator().manual_seed(0)
 
@@ -86,8 +132,9 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     data = PictureSet("lights", pictures(40), pictures(10), (0.5,), (0.25,), ("dark", "light"))
     given: list[Any] = []
     monkeypatch.setattr(module, "data_set", lambda *_: data)
-    monkeypatch.setattr(module, "npas", lambda *arguments, **_: given.append(arguments))
-    fields = read_fields(FOLDER / "fashion_mnist.yaml") | {"output": str(tmp_path / "run")}
+    monkeypatch.setattr(module, "npas", lambda *arguments, **_: given.append(arguments) or _found())
+    fields = read_fields(FOLDER / "fashion_mnist.yaml")
+    fields |= {"output": str(tmp_path / "run"), "result": str(tmp_path / "result.json")}
     options = {"classes": 2, "width": 4, "blocks": [1]}
     fields |= {"network": {"name": "fused_mobilenet", "options": options}, "data": {"name": "lights", "held_out": 8}}
     fields |= {"pretraining": {"epochs": 1, "lr": 0.1, "batch_size": 8}}
@@ -101,6 +148,7 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     assert folder == str(tmp_path / "run")
     assert settings == _config("fashion_mnist").settings()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert json.loads((tmp_path / "result.json").read_text())["against"]["dense"]["dominated"]
     assert torch.equal(split.test.images, (data.test.images.float() / 255 - 0.5) / 0.25)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,9 +15,11 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from rich.console import Console
 from torch import nn
 
+from monstera.measure import write_json
 from monstera.measure.peers import torch_threads
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.reading import checked, read_fields, replaced
+from monstera.recipe.running import own_command
 from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
 from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.run import Found, npas
@@ -78,7 +81,7 @@ class Baseline(_Section):
 
 
 class Npas(_Section):
-    """A whole run; `output` is its folder. See `monstera.search.npas.NpasSettings`.
+    """A whole run; `output` is its folder, `result` a file with what it found. See `monstera.search.npas.NpasSettings`.
 
     Without a `network.checkpoint` the network is first trained as `pretraining` says, and kept in the folder.
     `data.held_out` training pictures judge candidates; finalists are tested on the test pictures.
@@ -106,6 +109,7 @@ class Npas(_Section):
     baselines: dict[str, Baseline | None] = {}
     threads: Threads = 1
     output: str
+    result: str
 
     def settings(self) -> NpasSettings:
         """The same as the search room takes it.
@@ -131,6 +135,7 @@ def run_npas(
     data: str | os.PathLike[str] | None = None,
     workers: int = 1,
     measure_again: bool = False,
+    command: str | None = None,
     console: Console | None = None,
 ) -> Found:
     """Run NPAS as a YAML file says; what is in its folder is not done again (see `monstera.search.npas.run.npas`).
@@ -140,6 +145,7 @@ def run_npas(
         data: the data folder, see `monstera.zoo.data.data_root`.
         workers: processes that evaluate at once; their latencies disturb each other's.
         measure_again: measure the latencies of the finalists anew.
+        command: what the result file gives as the command; default this process's own.
 
     Raises:
         RecipeError: fields are missing, unknown or out of bounds, or do not go together; all of them are named.
@@ -147,25 +153,57 @@ def run_npas(
         ValueError: the folder is of another run.
     """
     things = prepared(path, overrides=overrides, data=data, console=console)
-    return npas(
+    console = console or Console()
+    found = npas(
         things.model,
         things.split,
         things.settings,
-        things.folder,
+        things.config.output,
         workers=workers,
         measure_again=measure_again,
-        console=console or Console(),
+        console=console,
     )
+    written = make_npas_result(found, things.config, command or own_command())
+    write_json(written, Path(things.config.result))
+    for name, row in written["against"].items():
+        more, faster = row["accuracy_points"], row["times_faster"]
+        console.print(f"against {name}: {more:+.2f} points of accuracy, {faster:.2f} times as fast", soft_wrap=True)
+    return found
+
+
+def make_npas_result(found: Found, config: Npas, command: str) -> dict[str, Any]:
+    """Put together what the result file says: what was asked, all schemes evaluated, the finalists, how they compare.
+
+    `against` has for each other finalist by how much the network found is more accurate (means over seeds, percentage
+    points) and faster (medians of interleaved rounds), and whether it is both.
+    """
+    ms = {row["weights"]: statistics.median(row["timing"]["rounds_ms"]) for row in found.result["latency"]["rows"]}
+    accuracy = {name: record["accuracy_mean"] for name, record in found.result["phase3"].items()}
+    against = {}
+    for name in accuracy.keys() - {"npas"}:
+        more, faster = 100 * (accuracy["npas"] - accuracy[name]), ms[name] / ms["npas"]
+        against[name] = {"accuracy_points": more, "times_faster": faster, "dominated": more > 0 and faster > 1}
+    return {
+        **found.result,
+        "command": command,
+        "config": config.model_dump(mode="json"),
+        "scheme": found.scheme.to_json(),
+        "plan": {name: str(entry) for name, entry in found.plan.items()},
+        "evaluated": [
+            {"scheme": e.scheme.to_json(), **asdict(e.outcome), "reward": e.reward} for e in found.searched.evaluated
+        ],
+        "against": dict(sorted(against.items())),
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What NPAS starts from: a trained network, examples, settings and the folder of the run."""
+    """What NPAS starts from: what was asked for, a trained network, examples and settings."""
 
+    config: Npas
     model: nn.Module
     split: Split
     settings: NpasSettings
-    folder: str
 
 
 def prepared(
@@ -198,7 +236,7 @@ def prepared(
     split = _split(config, data_set(config.data.name, data))
     with torch_threads(config.threads):
         model = _pretrained(config, split.train, console or Console())
-    return Prepared(model, split, settings, config.output)
+    return Prepared(config, model, split, settings)
 
 
 def _split(config: Npas, pictures: PictureSet) -> Split:
