@@ -45,6 +45,7 @@ def read_results(root: Path) -> Results:
             studies[path] = result
     recipes = tuple(sorted((root / "recipes" / "results").glob("*.json")))
     folders = sorted({path.parent.parent for path in (root / "recipes").glob("*/results/*.json")})
+    folders = [folder for folder in folders if (folder / "study.yaml").is_file()]
     return Results(root, comparisons, studies, recipes, tuple(folders))
 
 
