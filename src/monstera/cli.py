@@ -161,6 +161,23 @@ def plan(
 
 
 @app.command()
+def npas(
+    config: Annotated[Path, typer.Argument(help="What is searched and how, a YAML file.")],
+    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="Replace a field: search.seed=1; repeatable.")] = [],  # noqa: B006
+    workers: Annotated[int, typer.Option(help="Processes that evaluate at once.")] = 1,
+    measure_again: Annotated[
+        bool, typer.Option("--measure-again", help="Measure the finalists' latencies anew.")
+    ] = False,
+) -> None:
+    """Search network and holes together by CONFIG (NPAS); what was interrupted goes on."""
+    from monstera import recipe as recipes
+
+    overrides = _overrides(settings)
+    recipes.run_npas(config, overrides=overrides, data=data, workers=workers, measure_again=measure_again)
+
+
+@app.command()
 def profile(
     program: Annotated[Path, typer.Argument(help="A .monstera file. It is executable code: trust it first.")],
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs; medians are shown.")] = 20,

@@ -47,6 +47,7 @@ def result(variant: str, density: float, mean: float, **changes: Any) -> dict[st
 def write(root: Path, *results: dict[str, Any]) -> None:
     folder = root / "recipes" / "lenet" / "results"
     folder.mkdir(parents=True, exist_ok=True)
+    (folder.parent / "study.yaml").touch()
     for made in results:
         cell = made["cell"]
         (folder / f"lenet-{cell['variant']}-{cell['density']:g}.json").write_text(json.dumps(made))
@@ -116,6 +117,13 @@ def test_a_damaged_result_is_named(tmp_path: Path, text: str, message: str) -> N
     (tmp_path / "recipes" / "lenet" / "results" / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         page(tmp_path)
+
+
+def test_results_of_what_is_no_study_are_left_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "recipes" / "npas" / "results"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text('{"format": "monstera.npas.1"}')
+    assert page(tmp_path) == ""
 
 
 def test_the_page_is_among_the_documents_that_are_made(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from monstera.zoo import NETWORKS, cifar_resnet, network
 CIFAR, CLIP = (2, 3, 32, 32), (2, 3, 16, 112, 112)
 INPUT = {
     "digits_cnn": (2, 1, 8, 8),
+    "fused_mobilenet": (2, 1, 28, 28),
     "lenet5": (2, 1, 28, 28),
     "resnet20": CIFAR,
     "resnet32": CIFAR,
@@ -215,6 +216,25 @@ def test_the_strides_of_resnet50_stand_at_the_3x3_convolutions() -> None:
         "layer3.0.conv2",
         "layer4.0.conv2",
     ]
+
+
+def test_blocks_of_the_fused_mobilenet_are_dense_and_have_the_names_of_mobilenet_v2() -> None:
+    with torch.device("meta"):
+        model = network("fused_mobilenet", channels=3, width=8, blocks=(1, 2), activation="relu6")
+        shapes = {name: tuple(weight.shape) for name, weight in model.named_parameters() if weight.dim() > 1}
+        assert model(torch.empty(2, 3, 32, 32)).shape == (2, 10)
+    assert shapes == {
+        "features.0.0.weight": (8, 3, 3, 3),
+        "features.1.conv.0.weight": (8, 8, 3, 3),
+        "features.2.conv.0.weight": (16, 8, 3, 3),
+        "features.3.conv.0.weight": (16, 16, 3, 3),
+        "features.4.0.weight": (32, 16, 1, 1),
+        "classifier.weight": (10, 32),
+    }
+    with pytest.raises(ValueError, match=r"at least one block, .*blocks=\[2, 0\]"):
+        network("fused_mobilenet", blocks=(2, 0))
+    with pytest.raises(ValueError, match="no activation is called 'gelu'; known: silu, relu6"):
+        network("fused_mobilenet", activation="gelu")
 
 
 def test_an_unknown_network_is_refused_with_the_known_names() -> None:

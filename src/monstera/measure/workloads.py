@@ -29,6 +29,7 @@ _SIZES = {
     "bert_tiny": (9, 48),
     "c3d": (3, 16, 112, 112),
     "digits_cnn": (1, 8, 8),
+    "fused_mobilenet": (1, 28, 28),
     "gpt2_step": (128,),
     "gpt2_step_small": (16,),
     "gru_speech": (100, 153),

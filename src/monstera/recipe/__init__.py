@@ -4,6 +4,7 @@ A study is many of them in one file: variants of a recipe, to compare methods.""
 
 from monstera.recipe.checkpoint import CheckpointError
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.npas import Npas, run_npas
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.running import run
 from monstera.recipe.schema import Recipe
@@ -14,6 +15,7 @@ from monstera.recipe.study import Study, Variant, read_study
 __all__ = [
     "CheckpointError",
     "Judging",
+    "Npas",
     "Recipe",
     "RecipeError",
     "Study",
@@ -21,6 +23,7 @@ __all__ = [
     "read_recipe",
     "read_study",
     "run",
+    "run_npas",
     "run_search",
     "run_study",
 ]

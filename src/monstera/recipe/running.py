@@ -107,7 +107,7 @@ def train_all(
             accuracy = trained[-1].record["accuracy"]
             console.print(f"{recipe.name}, seed {seed}: accuracy {accuracy:.2%}", soft_wrap=True)
         dense = _dense_accuracy(recipe, things)
-    result = make_result(recipe, things, dense, [t.record for t in trained], command or _own_command())
+    result = make_result(recipe, things, dense, [t.record for t in trained], command or own_command())
     result |= {"cell": dict(cell)} if cell else {}
     if things.pivoting:
         result["pivoting"] = {"kept_before": things.pivoting.before, "kept_after": things.pivoting.after}
@@ -144,7 +144,8 @@ def weights_path(recipe: Recipe) -> Path:
     return Path(recipe.output).with_suffix(".safetensors")
 
 
-def _own_command() -> str:
+def own_command() -> str:
+    """The command of this process, as a result file gives it."""
     # Where the program was installed says nothing to other people.
     return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 

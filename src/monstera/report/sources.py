@@ -54,6 +54,7 @@ def read_results(root: Path) -> Results:
             studies[path] = result
     recipes = tuple(sorted((root / "recipes" / "results").glob("*.json")))
     folders = sorted({path.parent.parent for path in (root / "recipes").glob("*/results/*.json")})
+    folders = [folder for folder in folders if (folder / "study.yaml").is_file()]
     searches = {path: read_pareto(path) for path in sorted((root / "recipes").glob("*/found/*.pareto.json"))}
     return Results(root, comparisons, studies, recipes, tuple(folders), predictions, searches)
 

@@ -4,6 +4,7 @@ from monstera.zoo.bert import bert_base, bert_tiny
 from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import cifar_resnet, load_cifar_resnet_state, resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
+from monstera.zoo.fused_mobilenet import fused_mobilenet
 from monstera.zoo.gpt2 import GPT2Step, gpt2_step, gpt2_step_small
 from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.lenet import lenet5
@@ -24,6 +25,7 @@ __all__ = [
     "calibrate_",
     "cifar_resnet",
     "digits_cnn",
+    "fused_mobilenet",
     "gpt2_step",
     "gpt2_step_small",
     "gru_speech",

@@ -11,6 +11,7 @@ from monstera.zoo.bert import bert_base, bert_tiny
 from monstera.zoo.c3d import c3d
 from monstera.zoo.cifar_resnet import resnet20, resnet32, resnet56
 from monstera.zoo.digits_cnn import digits_cnn
+from monstera.zoo.fused_mobilenet import fused_mobilenet
 from monstera.zoo.gpt2 import gpt2_step, gpt2_step_small
 from monstera.zoo.gru_speech import gru_speech, gru_speech_small
 from monstera.zoo.lenet import lenet5
@@ -25,6 +26,7 @@ NETWORKS: Mapping[str, Callable[..., nn.Module]] = {
     "bert_tiny": bert_tiny,
     "c3d": c3d,
     "digits_cnn": digits_cnn,
+    "fused_mobilenet": fused_mobilenet,
     "gpt2_step": gpt2_step,
     "gpt2_step_small": gpt2_step_small,
     "gru_speech": gru_speech,

@@ -1,8 +1,16 @@
-"""NPAS: search over filter type, pattern and density of every layer, by Q-learning with Bayesian screening."""
+"""NPAS: search over filter type, pattern and density of every layer, by Q-learning with Bayesian screening.
 
+And what is around the search: candidate networks, weights that they inherit, fast evaluation, the choice of a method.
+"""
+
+from monstera.search.npas.base import Base, base_network
+from monstera.search.npas.candidate import build
+from monstera.search.npas.evaluation import FastEvaluation, FastTraining
+from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.journal import JournalError
 from monstera.search.npas.outcome import Objective, Outcome
 from monstera.search.npas.result import Drift, Evaluated, SearchResult
+from monstera.search.npas.run import Found, npas
 from monstera.search.npas.scheme import (
     DENSITIES,
     FILTERS,
@@ -15,24 +23,41 @@ from monstera.search.npas.scheme import (
     replacements,
 )
 from monstera.search.npas.search import SearchError, SearchSettings, search
+from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.training import Examples, Training
+from monstera.search.npas.unfriendly import Replacement, replace_unfriendly
 
 __all__ = [
     "DENSITIES",
     "FILTERS",
     "PATTERNS",
+    "Base",
     "Drift",
     "Evaluated",
+    "Examples",
+    "FastEvaluation",
+    "FastTraining",
+    "Found",
     "JournalError",
     "LayerChoice",
+    "NpasSettings",
     "Objective",
     "Outcome",
+    "Replacement",
     "Scheme",
     "SchemeError",
     "SchemeSpace",
     "SearchError",
     "SearchResult",
     "SearchSettings",
+    "Split",
     "Stage",
+    "Training",
+    "base_network",
+    "build",
+    "inherit",
+    "npas",
+    "replace_unfriendly",
     "replacements",
     "search",
 ]

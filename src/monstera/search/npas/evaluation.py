@@ -1,0 +1,79 @@
+"""Fast evaluation of a scheme: inherited weights, one-shot pruning, a short training; the compiled network is timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from monstera.search.evaluation import FastAccuracy, ShortTuning
+from monstera.search.npas.base import Base
+from monstera.search.npas.candidate import Inherited, build
+from monstera.search.npas.latency import measured_ms, pruned_copy, surviving_macs
+from monstera.search.npas.outcome import Outcome
+from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.training import BATCH_NORM_PICTURES, EVALUATION_BATCH, Examples
+
+MOST_EPOCHS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class FastTraining:
+    """The short training of an evaluation.
+
+    Raises:
+        ValueError: more than two epochs, or a number that is not positive.
+    """
+
+    epochs: int = 1
+    lr: float = 0.03
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.epochs <= MOST_EPOCHS or self.batch_size < 2 or not self.lr > 0:
+            raise ValueError(
+                f"fast evaluation trains for one or {MOST_EPOCHS} epochs in batches of two or more, with a learning "
+                f"rate above 0, got epochs={self.epochs}, batch_size={self.batch_size}, lr={self.lr}"
+            )
+
+    def accuracy(self, train: Examples, held_out: Examples, seed: int = 0) -> FastAccuracy:
+        """How a candidate is judged: trained on `train`, in whole batches, and asked `held_out`."""
+        images = train.images.contiguous(memory_format=torch.channels_last)
+        count = len(train) // self.batch_size * self.batch_size
+        batches = [
+            *zip(images[:count].split(self.batch_size), train.labels[:count].split(self.batch_size), strict=True)
+        ]
+        tuning = ShortTuning(batches, self.epochs * len(batches), self.lr)
+        statistics = images[:BATCH_NORM_PICTURES].split(EVALUATION_BATCH)
+        return FastAccuracy(held_out.batches(), statistics, tuning, seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FastEvaluation:
+    """Call it with a scheme: the held-out accuracy after a short training, and what a call of the network costs.
+
+    Latency is that of the pruned, untrained network: code depends on where zeros are and on nothing else of the values.
+
+    Attributes:
+        inherited: see `inherit`.
+        accuracy: of a network and a plan; see `FastTraining.accuracy`.
+        example: one call's input.
+        threads: of the engine.
+
+    Source: Z. Li et al., "NPAS" (CVPR 2021), phase 2: inherited weights, one-shot magnitude pruning, two epochs.
+    """
+
+    base: Base
+    inherited: Inherited
+    accuracy: FastAccuracy
+    example: Tensor
+    threads: int = 1
+
+    def __call__(self, scheme: Scheme) -> Outcome:
+        """Judge one scheme."""
+        model, plan = build(self.base, scheme, self.inherited)
+        pruned = pruned_copy(model, plan)
+        ms, macs = measured_ms(pruned, self.example, threads=self.threads), surviving_macs(pruned, self.example)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return Outcome(self.accuracy(model, plan), ms, macs)

@@ -1,0 +1,220 @@
+"""All three phases of NPAS in one call, and everything that is needed to reproduce them in one folder."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from monstera.measure import MONSTERA, Entry, compare, to_json
+from monstera.measure.peers import torch_threads
+from monstera.search.evaluation import accuracy
+from monstera.search.npas.base import Base, base_network
+from monstera.search.npas.candidate import Inherited, build
+from monstera.search.npas.evaluation import FastEvaluation
+from monstera.search.npas.inheritance import inherit
+from monstera.search.npas.latency import measured_ms, surviving_macs
+from monstera.search.npas.methods import Contender, Finals
+from monstera.search.npas.outcome import Objective
+from monstera.search.npas.records import FORMAT, circumstances, claim, read_record, write_record
+from monstera.search.npas.result import Evaluated, SearchResult
+from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.search import search
+from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.training import train
+from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
+from monstera.sparsity import Plan
+from monstera.sparsity.files import write_atomically
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What NPAS found: the trained network of the first seed, its plan and scheme, and what they come from.
+
+    Attributes:
+        searched: all schemes of phase 2; `build(base, scheme, inherited)` makes the network of any of them.
+        result: what the result file says.
+    """
+
+    model: nn.Module
+    plan: Plan
+    scheme: Scheme
+    base: Base
+    inherited: Inherited
+    searched: SearchResult
+    result: Mapping[str, Any]
+
+
+def npas(
+    model: nn.Module,
+    split: Split,
+    settings: NpasSettings,
+    folder: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    measure_again: bool = False,
+    console: Console | None = None,
+) -> Found:
+    """Replace unfriendly functions, search network and holes together, and prune what was found by the best method.
+
+    Whatever is in the folder is not done again, so that a run that was killed goes on: `run.json` (what was asked,
+    versions, machine), `base.*` (phase 1), `inherited.safetensors`, `budget.json`, `journal.jsonl`, `front.json`,
+    `scheme.json`, for each finalist `networks/<name>` with plan, methods tried and weights, and `result.json`.
+
+    Args:
+        model: trained; not changed.
+        settings: how; with the seeds it decides everything but latencies.
+        workers: processes that evaluate at once in phase 2. Their latencies disturb each other's.
+        measure_again: measure the finalists' latencies anew, for a machine that was not quiet before.
+        console: where progress is shown.
+
+    Raises:
+        ValueError: the folder is of another network, other data or other settings; see also the phases.
+
+    Source: Z. Li et al., "NPAS" (CVPR 2021), arXiv 2012.00596; docs/search/npas.md says where we differ.
+    """
+    place = Path(folder)
+    claim(place, model, split, settings)
+    say = (console or Console(quiet=True)).print
+    with torch_threads(settings.threads):
+        base, report = _friendly(model, split, settings, place)
+        say(f"base network: {report['accuracy']:.2%} held out (before phase 1 {report['accuracy_before']:.2%})")
+        inherited = inherit(base, split.train.images[: settings.inherited_from], place / "inherited.safetensors")
+        searched = _search(base, inherited, split, settings, place, workers, console)
+        chosen = searched.best_feasible or searched.best
+        write_record(place / "scheme.json", _shown(chosen))
+        write_record(place / "front.json", [_shown(one) for one in searched.pareto])
+        contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
+        finals = _finals(base, split, settings)
+        records = {c.name: finals.run(c, place / "networks" / c.name) for c in contenders}
+        for name, record in records.items():
+            say(f"{name}: {record['accuracy_mean']:.2%} by {record['method']}")
+        networks = {c.name: finals.trained(c, settings.seeds[0], place / "networks" / c.name) for c in contenders}
+        if measure_again:
+            (place / "latency.json").unlink(missing_ok=True)
+        example = split.test.images[:1]
+        original = {"original": copy.deepcopy(model).eval(), **networks}
+        latency = read_record(place / "latency.json", lambda: _latency(original, example, settings.threads))
+    result = _result(report, chosen, searched, records, latency)
+    write_record(place / "result.json", result)
+    return Found(networks["npas"], contenders[0].plan, chosen.scheme, base, inherited, searched, result)
+
+
+# ---- phase 1 --------------------------------------------------------------------------------------------------------
+
+
+def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Path) -> tuple[Base, dict[str, Any]]:
+    example, path = split.train.images[:1], place / "base.safetensors"
+
+    def replace() -> dict[str, Any]:
+        changed, rows = replace_unfriendly(model, example, least_saving=settings.least_saving, threads=settings.threads)
+        tuned = train(changed, Plan(), split.train, settings.tune) if any(row.made for row in rows) else changed.eval()
+        state = {name: value.contiguous() for name, value in tuned.state_dict().items()}
+        write_atomically(path, safetensors.torch.save(state))
+        return {
+            "replacements": [asdict(row) for row in rows],
+            "accuracy_before": accuracy(model, split.held_out.batches()),
+            "accuracy": accuracy(tuned, split.held_out.batches()),
+        }
+
+    report = read_record(place / "base.json", replace)
+    made = [row["kind"] for row in report["replacements"] if row["made"]]
+    base = with_stand_ins(model, example, made)[0].eval()
+    base.load_state_dict(safetensors.torch.load_file(path))
+    space = {"filters": settings.filters, "patterns": settings.patterns, "densities": settings.densities}
+    return base_network(base, example, expansion=settings.expansion, **space), report
+
+
+# ---- phase 2 --------------------------------------------------------------------------------------------------------
+
+
+def _search(
+    base: Base,
+    inherited: Inherited,
+    split: Split,
+    settings: NpasSettings,
+    place: Path,
+    workers: int,
+    console: Console | None,
+) -> SearchResult:
+    example = split.train.images[:1]
+
+    def priced() -> dict[str, Any]:
+        dense = {"ms": measured_ms(base.model, example), "macs": surviving_macs(base.model, example)}
+        return {"dense": dense, "budget": settings.budget * dense[settings.cost]}
+
+    # Kept, as another measurement would make it another search.
+    budget = read_record(place / "budget.json", priced)["budget"]
+    fast = settings.fast.accuracy(split.train.balanced(settings.subset), split.held_out)
+    evaluate = FastEvaluation(base, inherited, fast, example, settings.threads)
+    objective = Objective(budget, 1 / len(split.train.labels.unique()), settings.cost)
+    journal = place / "journal.jsonl"
+    return search(base.space, evaluate, objective, settings.search, journal=journal, workers=workers, console=console)
+
+
+# ---- phase 3 --------------------------------------------------------------------------------------------------------
+
+
+def _contenders(base: Base, found: tuple[nn.Module, Plan], settings: NpasSettings) -> list[Contender]:
+    uniform = {
+        name: Plan() if holes is None else Plan.uniform(base.model, *holes)
+        for name, holes in settings.baselines.items()
+    }
+    return [Contender("npas", *found), *(Contender(name, base.model, plan) for name, plan in uniform.items())]
+
+
+def _finals(base: Base, split: Split, settings: NpasSettings) -> Finals:
+    return Finals(
+        settings.methods,
+        split.train.balanced(settings.subset),
+        settings.short,
+        split.held_out,
+        split.train,
+        settings.full,
+        split.test,
+        base.model,
+        settings.seeds,
+    )
+
+
+def _latency(networks: Mapping[str, nn.Module], example: Tensor, threads: int) -> dict[str, Any]:
+    entries = [Entry(MONSTERA, network, name) for name, network in networks.items()]
+    return to_json(compare("npas", entries, example, threads=threads))
+
+
+# ---- records --------------------------------------------------------------------------------------------------------
+
+
+def _shown(one: Evaluated) -> dict[str, Any]:
+    return {"scheme": one.scheme.to_json(), **asdict(one.outcome), "reward": one.reward, "round": one.round}
+
+
+def _result(
+    report: Mapping[str, Any],
+    chosen: Evaluated,
+    searched: SearchResult,
+    records: Mapping[str, Any],
+    latency: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "phase1": report,
+        "phase2": {
+            "objective": asdict(searched.objective),
+            "chosen": _shown(chosen),
+            "within_budget": searched.objective.feasible(chosen.outcome),
+            "evaluations": len(searched.evaluated),
+            "curve": list(searched.curve),
+            "drifts": [asdict(one) for one in searched.drifts],
+        },
+        "phase3": dict(records),
+        "latency": dict(latency),
+        **circumstances(),
+    }

@@ -1,0 +1,70 @@
+"""What a run of NPAS is given besides a network: how its phases are run, and the examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from monstera.search.npas.base import EXPANSION
+from monstera.search.npas.evaluation import FastTraining
+from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
+from monstera.search.npas.search import SearchSettings
+from monstera.search.npas.training import Examples, Training
+from monstera.search.npas.unfriendly import LEAST_SAVING
+
+
+@dataclass(frozen=True, slots=True)
+class NpasSettings:
+    """How the phases are run.
+
+    Attributes:
+        tune: training after functions were replaced in phase 1.
+        fast: the short training of phase 2's evaluation, on `subset` examples, as many of each class.
+        short: training of each method in phase 3, of as many examples; `full`: that of all finalists, with `seeds`.
+        budget: of what a call of the base network costs after phase 1, the part that a candidate may.
+        cost: "ms", or "macs" to see what measuring is worth.
+        filters, patterns, densities, expansion: what layers may have; see `base_network`.
+        inherited_from: how many pictures inherited weights are fitted to.
+        least_saving: see `replace_unfriendly`.
+        methods: that compete in phase 3.
+        baselines: name -> (pattern, density) of the base network pruned alike everywhere, or None for the base network
+            as it is; all are trained as the finalist is.
+
+    Raises:
+        ValueError: a budget that is not positive, or a baseline called as one of the others.
+    """
+
+    tune: Training
+    fast: FastTraining
+    short: Training
+    full: Training
+    search: SearchSettings = field(default_factory=SearchSettings)
+    subset: int = 5000
+    budget: float = 0.5
+    cost: Literal["ms", "macs"] = "ms"
+    filters: tuple[str, ...] = FILTERS
+    patterns: tuple[str, ...] = PATTERNS
+    densities: tuple[float, ...] = DENSITIES
+    expansion: int = EXPANSION
+    inherited_from: int = 64
+    least_saving: float = LEAST_SAVING
+    methods: tuple[str, ...] = ("asp", "gradual", "admm", "reweighted")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    baselines: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.budget > 0:
+            raise ValueError(f"budget: expected a positive part of the base network's cost, got {self.budget}")
+        if taken := {"npas", "original"} & self.baselines.keys():
+            raise ValueError(f"baselines: {', '.join(sorted(taken))} is the name of another network of the run")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Examples to train on, to judge candidates by, and to test finalists on, once. None is in two of them."""
+
+    train: Examples
+    held_out: Examples
+    test: Examples

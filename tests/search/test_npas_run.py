@@ -1,0 +1,229 @@
+"""All phases together, on a few random pictures: what is left in the folder, and a run that is killed on its way."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import monstera as ms
+from monstera.measure import compare
+from monstera.search.evaluation import accuracy
+from monstera.search.npas import SearchSettings
+from monstera.search.npas.base import base_network
+from monstera.search.npas.candidate import build
+from monstera.search.npas.evaluation import FastEvaluation, FastTraining
+from monstera.search.npas.latency import surviving_macs
+from monstera.search.npas.methods import Tried, best_method
+from monstera.search.npas.run import npas
+from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.training import DivergedError, Examples, Training, train
+from monstera.sparsity import Plan
+from monstera.zoo import fused_mobilenet
+
+BRIEF = Training(1, 0.05, batch_size=8)
+
+
+def split() -> Split:
+    """Pictures whose class is where the light is."""
+    generator = torch.Generator().manual_seed(0)
+
+    def examples(count: int) -> Examples:
+        labels = torch.arange(count) % 2
+        images = torch.randn(count, 1, 8, 8, generator=generator)
+        images[:, :, :4] += labels[:, None, None, None]
+        return Examples(images, labels)
+
+    return Split(examples(48), examples(16), examples(20))
+
+
+def settings(**changes: Any) -> NpasSettings:
+    fields = {
+        "tune": BRIEF,
+        "fast": FastTraining(1, 0.05, batch_size=8),
+        "short": BRIEF,
+        "full": BRIEF,
+        "search": SearchSettings(evaluations=6, batch=2, pool=8, warm_start=2, screening=False, anchors_every=0),
+        "subset": 16,
+        "patterns": ("4x1", "filter"),
+        "densities": (0.5, 0.25),
+        "inherited_from": 8,
+        "methods": ("asp", "srste"),
+        "seeds": (0,),
+        "least_saving": float("-inf"),
+        "baselines": {"dense": None},
+    }
+    return NpasSettings(**fields | changes)
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return fused_mobilenet(classes=2, width=4, blocks=(1, 1)).eval()
+
+
+def _priced(model: torch.nn.Module, example: torch.Tensor, *, threads: int = 1) -> float:
+    """Instead of compiling and measuring: the same for two runs, and slow enough to be killed meanwhile."""
+    time.sleep(0.2)
+    return threads * 1e-6 * surviving_macs(model, example)
+
+
+def run(folder: str | Path, *, timed: bool = True) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monstera.search.npas.inheritance.STEPS", 5)
+        patch.setattr("monstera.search.npas.unfriendly._engine", lambda *_: None)
+        patch.setattr("monstera.search.npas.unfriendly._profiled", lambda _: [2.0, 1.0])
+        quick = partial(compare, rounds=3, round_s=0.01)
+        patch.setattr("monstera.search.npas.run.compare", quick)
+        if not timed:
+            patch.setattr("monstera.search.npas.run._latency", lambda *_: {})
+        for module in ("evaluation", "run"):
+            patch.setattr(f"monstera.search.npas.{module}.measured_ms", _priced)
+        return npas(network(), split(), settings(), folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    folder = tmp_path_factory.mktemp("npas") / "whole"
+    return folder, run(folder)
+
+
+def test_a_run_leaves_all_that_is_needed_to_make_it_again(whole: tuple[Path, Any]) -> None:
+    folder, found = whole
+    assert found.plan.verify(found.model).ok
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result["phase3"]) == {"npas", "dense"}
+    assert [row["made"] for row in result["phase1"]["replacements"]] == [True]
+    assert {row["weights"] for row in result["latency"]["rows"]} == {"original", "npas", "dense"}
+    assert result["machine"]["packages"]["torch"]
+    asked = json.loads((folder / "run.json").read_text())["settings"]
+    assert asked["search"]["seed"] == 0
+    assert asked["seeds"] == [0]
+    assert Plan.load(folder / "networks" / "npas" / "plan.yaml") == found.plan
+    scheme = Scheme.from_json(json.loads((folder / "scheme.json").read_text())["scheme"])
+    assert scheme == found.scheme
+    front = json.loads((folder / "front.json").read_text())
+    assert [one["ms"] for one in front] == sorted(one["ms"] for one in front)
+    tried = result["phase3"]["npas"]["tried"]
+    assert [one["method"] for one in tried] == (["asp", "srste"] if found.plan else ["asp"])
+
+
+def test_a_run_that_is_there_is_read_and_not_done_again(whole: tuple[Path, Any], monkeypatch) -> None:
+    folder, found = whole
+    for name in ("run.train", "evaluation.build", "methods.train", "run.compare"):
+        monkeypatch.setattr(f"monstera.search.npas.{name}", None)
+    again = run(folder)
+    assert again.scheme == found.scheme
+    state = found.model.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.model.state_dict().items())
+
+
+def test_a_folder_of_another_run_is_refused(whole: tuple[Path, Any]) -> None:
+    with pytest.raises(ValueError, match=r"run\.json: of another run \(settings was"):
+        npas(network(), split(), settings(budget=0.3), whole[0])
+
+
+def test_a_run_that_is_killed_goes_on_and_finds_the_same(whole: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, found = whole
+    here, there = str(Path(__file__).parent), str(tmp_path)
+    code = f"import sys; sys.path.insert(0, {here!r}); import test_npas_run as t; t.run({there!r}, timed=False)"
+    journal = tmp_path / "journal.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (journal.exists() and journal.read_text().count("accuracy") >= 2):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    evaluated = journal.read_text().count("accuracy")
+    print(f"killed after {evaluated} of 6 evaluations")
+    assert evaluated < 6, "the search was over before it could be killed"
+    assert not (tmp_path / "scheme.json").exists()
+    again = run(tmp_path, timed=False)
+    assert again.scheme == found.scheme
+    for name in ("scheme.json", "front.json", "inherited.safetensors", "networks/npas/seed-0.safetensors"):
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_training_depends_on_the_seed_alone_and_keeps_the_holes() -> None:
+    data, model = split(), network()
+    plan = Plan({"features.2.conv.0.weight": ("4x1", 0.25)})
+    how = Training(2, 0.05, batch_size=8, flip=True)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    one, two, other = (
+        train(model, plan, data.train, how, method=method, teacher=network(), seed=seed)
+        for method, seed in (("asp", 1), ("asp", 1), ("asp", 2))
+    )
+    weight = "features.2.conv.0.weight"
+    assert torch.equal(one.state_dict()[weight], two.state_dict()[weight])
+    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
+    assert plan.verify(one).ok
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    trained = train(model, plan, data.train, Training(8, 0.1, batch_size=8))
+    assert accuracy(trained, data.test.batches()) >= 0.75
+
+
+def test_a_loss_that_is_no_number_ends_the_training() -> None:
+    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step"):
+        train(network(), Plan(), split().train, Training(3, 1e30, batch_size=8))
+
+
+def test_a_subset_has_as_many_of_each_class_and_is_the_same_each_time() -> None:
+    data = split().train
+    some = data.balanced(10)
+    assert some.labels.bincount().tolist() == [5, 5]
+    assert torch.equal(some.images, data.balanced(10).images)
+    with pytest.raises(ValueError, match="there are too few"):
+        data.balanced(96)
+
+
+def test_fast_evaluation_is_the_same_for_the_same_scheme_and_is_over_in_two_epochs() -> None:
+    data, model = split(), network()
+    base = base_network(model, data.train.images[:1], patterns=["4x1"], densities=[0.5])
+    fast = FastTraining(2, 0.05, batch_size=8).accuracy(data.train, data.held_out)
+    evaluate = FastEvaluation(base, {}, fast, data.train.images[:1])
+    one, two = evaluate(base.space.base), evaluate(base.space.base)
+    assert one.accuracy == two.accuracy
+    assert one.macs == two.macs == _macs(build(base, base.space.base)[0])
+    with pytest.raises(ValueError, match="for one or 2 epochs"):
+        FastTraining(3)
+
+
+def _macs(model: torch.nn.Module) -> int:
+    total: list[int] = []
+
+    def count(module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+        weight = module.get_parameter("weight")
+        total.append(weight.numel() * output[0].numel() // len(weight))
+
+    weighted = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    hooks = [module.register_forward_hook(count) for module in weighted]
+    model(torch.zeros(1, 1, 8, 8))
+    for hook in hooks:
+        hook.remove()
+    return sum(total)
+
+
+def test_the_best_method_is_the_most_accurate_that_did_not_fail() -> None:
+    assert best_method([Tried("asp", 0.7), Tried("admm", None, "diverged"), Tried("srste", 0.8)]) == "srste"
+    with pytest.raises(ValueError, match=r"no method can prune this network by its plan:\n  - asp: diverged"):
+        best_method([Tried("asp", None, "diverged"), Tried("srste", None, "diverged")])
+
+
+def test_a_network_that_needs_no_stand_in_is_not_tuned(tmp_path: Path, monkeypatch) -> None:
+    from monstera.search.npas.run import _friendly
+
+    torch.manual_seed(0)
+    model = fused_mobilenet(classes=2, width=4, blocks=(1, 1), activation="relu6").eval()
+    monkeypatch.setattr("monstera.search.npas.run.train", None)
+    base, report = _friendly(model, split(), settings(), tmp_path)
+    assert report["replacements"] == []
+    x = torch.randn(1, 1, 8, 8)
+    torch.testing.assert_close(base.model(x), model(x))
+    assert ms.compile(base.model, x)(x) is not None
