@@ -18,7 +18,7 @@ EXAMPLE = torch.zeros(1, 8, 12, 12)
 DENSITIES = (0.5, 0.25, 0.1)
 
 
-def small(width: int = 16, stride: int = 1) -> nn.Module:
+def small(width: int = 16, stride: int = 1) -> nn.Sequential:
     """Two convolutions and a linear layer."""
     torch.manual_seed(0)
     side = -(-12 // stride)

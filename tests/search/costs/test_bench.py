@@ -83,11 +83,21 @@ def test_weights_that_the_frontend_turns_have_their_steps():
 def test_holes_of_a_model_are_filled():
     model = small()
     with torch.no_grad():
-        model[0].weight[:4] = 0
+        next(model.parameters())[:4] = 0
     seen = subject_of(model, EXAMPLE)
     assert seen.fingerprint == subject().fingerprint
     assert all((view.weight != 0).all() for view in seen.views.values())
-    assert (model[0].weight[:4] == 0).all()
+    assert (next(model.parameters())[:4] == 0).all()
+
+
+def test_holes_of_a_layer_change_the_work_of_no_other():
+    seen, plan = subject(), Plan({"0.weight": ("filter", 0.25)})
+    work = {}
+    for own in (True, False):
+        steps = seen.program(seen.imported(plan, own=own), native()).steps
+        work[own] = {name: sum(s.work.macs for s in steps if s.layer == name) for name in seen.views}
+    assert work[True]["2.weight"] == seen.signatures["2.weight"].macs > work[False]["2.weight"]
+    assert work[True]["0.weight"] < seen.signatures["0.weight"].macs
 
 
 def test_layers_for_which_a_pattern_is_not_feasible_stay_dense():
@@ -114,6 +124,14 @@ def test_rounds_cover_all_that_is_missing_and_nothing_is_measured_twice():
     known = lawful_table([seen], ("4x1", "unstructured"))
     assert lacking(seen, asked_of(seen, [pattern("4x1")], (0.5, 0.25)), known) == {}
     assert rounds_of(seen, asked_of(seen, [pattern("4x1")], (0.5, 0.25)), known) == []
+
+
+def test_layers_that_are_alike_are_measured_in_several_places():
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(10))).eval()
+    seen = subject_of(model, EXAMPLE)
+    for densities, rounds in (((0.5,), 1), ((0.5, 0.25), 2), ((0.5, 0.4, 0.3, 0.2, 0.1), 4)):
+        plans = rounds_of(seen, asked_of(seen, [pattern("4x1")], densities), empty_table(native()))
+        assert len(plans) == 1 + rounds
 
 
 def test_tables_to_look_up_in_get_no_holes():

@@ -29,6 +29,8 @@ LIMIT_S = 150.0
 # How long the runs of one turn take together, about, how many there are at least and at most, and how many turns.
 _TURN_S, _FEWEST, _MOST = 0.15, 3, 60
 _TURNS = 5
+# Many layers that are alike would be done in a round or two, and each of their times would be that of one place.
+_LEAST_ROUNDS = 4
 
 Asked = Mapping[str, tuple[Entry, ...]]
 """For every weight the holes whose time is wanted."""
@@ -97,7 +99,7 @@ def rounds_of(subject: Subject, asked: Asked, table: CostTable) -> list[Plan]:
     for name in subject.views:
         alike.setdefault(subject.signatures[name], []).append(name)
     lists = {s: _shuffled(missing.get(s) or asked[names[0]], s.key) for s, names in alike.items()}
-    count = max((-(-len(entries) // len(alike[s])) for s, entries in missing.items()), default=0)
+    count = max((max(-(-len(e) // len(alike[s])), min(len(e), _LEAST_ROUNDS)) for s, e in missing.items()), default=0)
     plans = [] if is_dense_known(subject, table) else [Plan()]
     for turn in range(count):
         chosen = {
