@@ -126,6 +126,13 @@ def test_a_curve_meets_its_points_and_is_affine_between_them():
     assert curve.at(0.0001) == pytest.approx(0.75, abs=1e-3)
 
 
+def test_times_that_are_out_of_order_share_their_mean():
+    points = [
+        Point("4x1", density, ms, 1, 1, 1.0) for density, ms in ((0.5, 1.0), (0.25, 2.0), (0.1, 0.5), (0.75, 9.0))
+    ]
+    assert curve_of(points, 4.0) == Curve((0.1, 0.25, 0.5, 0.75, 1.0), (0.5, 1.5, 1.5, 4.0, 4.0))
+
+
 def test_below_its_points_a_curve_falls_at_most_in_proportion():
     steep = Curve((0.5, 1.0), (1.0, 3.0))
     assert steep.at(0.25) == 0.5

@@ -102,11 +102,13 @@ class NetworkCosts:
             CostTableError: the pattern was not measured, and there is too little to predict it from.
         """
         layer = self._layer(weight)
-        if entry is None or not layer.signature.macs:
+        if entry is None:
             return layer.dense_ms
         curve = layer.curves.get(entry.pattern.name)
         if curve is not None:
             return curve.at(entry.density)
+        if not layer.signature.macs:  # a table to look up in
+            return layer.dense_ms
         if self.law is None:
             raise CostTableError(
                 f"{weight}: {entry.pattern} was not measured in this layer, and there are too few times to predict it "
