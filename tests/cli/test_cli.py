@@ -113,7 +113,7 @@ def test_the_help_lists_the_commands_and_does_not_import_torch():
     assert all(command in done.stdout for command in ("demo", "prune", "profile", "inspect", "verify", "export-c"))
 
 
-def test_a_plan_is_chosen_explained_and_written_to_a_file_that_recipes_take(tmp_path: Path):
+def test_a_plan_is_chosen_explained_and_written_to_a_file(tmp_path: Path):
     out = tmp_path / "plan.yaml"
     shown = CliRunner().invoke(app, ["plan", "digits_cnn", "--density", "0.3", "--out", str(out)])
     assert shown.exit_code == 0, shown.output

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from monstera.sparsity import Layout, Pattern
+from monstera.sparsity import Block, Layout, Pattern
 
 # How much longer than the fastest a smaller block may take.
 WITHIN = 0.05
@@ -39,5 +39,6 @@ def choose_block(times_ms: Mapping[Pattern, float], sizes: Mapping[Pattern, floa
 
 def weights_per_group(pattern: Pattern, shape: torch.Size | tuple[int, ...], layout: Layout) -> float:
     """How many weights share a fate, on average: all weights by what the pattern counts as kept or not."""
-    # Without data, as counting needs shapes only.
-    return torch.Size(shape).numel() / pattern.alive(torch.empty(shape, device="meta"), layout).numel()
+    if isinstance(pattern, Block):
+        return torch.Size(shape).numel() / pattern.count(shape, layout)
+    return torch.Size(shape).numel() / pattern.alive(torch.zeros(()).expand(shape), layout).numel()
