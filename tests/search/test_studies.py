@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -176,6 +177,13 @@ def test_an_evaluation_that_always_kills_its_worker_is_told(tmp_path):
 def test_what_cannot_be_sent_to_other_processes_is_told(tmp_path):
     with pytest.raises(TypeError, match="top of a module"):
         search(tmp_path, lambda *_: 0.5, workers=2)
+
+
+def test_a_budget_that_no_plan_keeps_is_refused_with_the_least_there_is(tmp_path):
+    least = min(COSTS.network_ms(SPACE.plan(point)) for point in itertools.product(range(5), repeat=2))
+    with pytest.raises(ValueError, match=f"the fastest plan of the space takes {least:.4g}"):
+        search(tmp_path, latency_ms=0.99 * least)
+    assert search(tmp_path, latency_ms=least, trials=1).trials
 
 
 def test_numbers_out_of_bounds_are_refused(tmp_path):

@@ -77,7 +77,8 @@ def search_plan(
 
     Raises:
         ImportError: optuna is not installed, or Ray, if it is asked for.
-        ValueError: the study was made with other settings, a number is out of bounds, or `first` is not in the space.
+        ValueError: the study was made with other settings, no plan of the space is within the budget, `first` is not in
+            the space, or a number is out of bounds.
         Exception: what `evaluate` raised; its trial has failed, all others are kept.
     """
     if trials < 1 or (workers != "ray" and workers < 1) or threads < 1:
@@ -88,6 +89,11 @@ def search_plan(
 
     space = space or Space.of(model, costs)
     objective, how = Objective(latency_ms, penalty, chance), reinforce or Reinforce()
+    least_ms = costs.network_ms(space.plan(space.fastest(costs)))
+    if not objective.feasible(least_ms):
+        raise ValueError(
+            f"latency_ms: {latency_ms:.4g} was asked for, but the fastest plan of the space takes {least_ms:.4g}"
+        )
     settings = _settings(model, space, objective, sampler, seed, how, facts or {})
     name = name or f"{sampler}-{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
     kept = Kept(storage_url(storage), name, make_sampler(sampler, space, seed, how), settings, signs or Signs())
