@@ -147,7 +147,8 @@ def _search(
     example = split.train.images[:1]
 
     def priced() -> dict[str, Any]:
-        dense = {"ms": measured_ms(base.model, example), "macs": surviving_macs(base.model, example)}
+        ms = measured_ms(base.model, example, threads=settings.threads)
+        dense = {"ms": ms, "macs": surviving_macs(base.model, example)}
         return {"dense": dense, "budget": settings.budget * dense[settings.cost]}
 
     # Kept, as another measurement would make it another search.
