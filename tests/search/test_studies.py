@@ -144,6 +144,7 @@ def test_a_killed_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path):
     assert SPACE.plan(SPACE.point_of(under_way)) in [trial.plan for trial in result.trials]
 
 
+@pytest.mark.full
 def test_two_processes_share_a_study(tmp_path):
     processes = [driver(tmp_path, trials=10, seconds=0.2, sampler="rl") for _ in range(2)]
     try:
