@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -83,10 +84,11 @@ class Planned:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unit = "ms" if self.goal.timed else "weights"
-        table = Table(title=f"Plan for {self.goal}", title_justify="left")
+        # Without frames, so that reasons have room on 80 columns, too.
+        table = Table(title=f"Plan for {self.goal}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("weight", no_wrap=True)
         table.add_column("pattern", no_wrap=True)
-        for column in ("density", f"dense {unit}", unit, "of the loss"):
+        for column in ("density", f"dense {unit}", unit, "loss"):
             table.add_column(column, justify="right")
         table.add_column("why", overflow="fold")
         for decision in self.decisions:
