@@ -105,7 +105,7 @@ def network_costs(subject: Subject, table: CostTable) -> NetworkCosts:
     Raises:
         CostTableError: it lacks layers and is too small to predict them.
     """
-    law = _law(table, needed=not is_dense_known(subject, table))
+    law = _law(table, subject.threads, needed=not is_dense_known(subject, table))
     layers = {name: _layer(signature, table, law) for name, signature in subject.signatures.items()}
     rest = table.rests.get(subject.fingerprint)
     if rest is not None:
@@ -117,9 +117,9 @@ def network_costs(subject: Subject, table: CostTable) -> NetworkCosts:
     return NetworkCosts(layers, ms, macs, rest is not None, law, table.machine, subject.threads)
 
 
-def _law(table: CostTable, *, needed: bool) -> Law | None:
+def _law(table: CostTable, threads: int, *, needed: bool) -> Law | None:
     try:
-        return fit_law(table)
+        return fit_law(table, threads)
     except CostTableError:
         if needed:
             raise

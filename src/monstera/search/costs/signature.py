@@ -97,11 +97,18 @@ def said(node: Node) -> str:
 
 
 def fingerprint(graph: Graph, threads: int) -> str:
-    """A name for a graph without its weights: operators, wiring and shapes, and the threads that it runs on."""
+    """A name for a graph without its weights: operators, wiring and shapes; it ends in the threads that it runs on."""
     numbers = {name: str(i) for i, name in enumerate(graph.shapes())}
-    lines = [f"{threads} {[shape for _, shape in graph.inputs]}", *(_line(n, graph, numbers) for n in graph.nodes)]
+    lines = [f"{[shape for _, shape in graph.inputs]}", *(_line(n, graph, numbers) for n in graph.nodes)]
     lines.append(" ".join(numbers[o] for o in graph.outputs))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return f"{digest[:24]}-{threads}"
+
+
+def threads_of(fingerprint: str) -> int | None:
+    """The threads that a fingerprint ends in; None for any other text."""
+    _, _, threads = fingerprint.rpartition("-")
+    return int(threads) if threads.isdecimal() else None
 
 
 def _line(node: Node, graph: Graph, numbers: dict[str, str]) -> str:
