@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import monstera as ms
 from monstera.compiler.targets import native
@@ -67,6 +68,12 @@ def test_costs_of_another_network_are_refused(costs):
 
     with pytest.raises(ValueError, match="another network"):
         predict(nn.Sequential(nn.Conv2d(8, 8, 3)).eval(), EXAMPLE, Plan(), costs)
+
+
+@pytest.mark.parametrize(("model", "example"), [(small(24), EXAMPLE), (small(), torch.zeros(2, 8, 12, 12))])
+def test_costs_of_equal_names_but_other_layers_or_shapes_are_refused(costs, model, example):
+    with pytest.raises(ValueError, match=r"called with other shapes: 0\.weight is another layer"):
+        predict(model, example, PLAN, costs)
 
 
 def test_plans_that_do_not_fit_are_refused(costs):
