@@ -25,6 +25,10 @@ class Use:
     inputs: tuple[Shape, ...]
     output: Shape
 
+    def __post_init__(self) -> None:
+        if not (self.weight and self.inputs and min(*self.weight, *self.output, 1) >= 1):
+            raise ValueError(f"expected a weight, an input and positive extents, got {self}")
+
     @property
     def rows(self) -> int:
         """Rows of the weight as a matrix."""
@@ -65,6 +69,10 @@ class Signature:
     transposed: bool
     uses: tuple[Use, ...]
     threads: int
+
+    def __post_init__(self) -> None:
+        if not self.uses or self.threads < 1:
+            raise ValueError(f"expected a use and at least one thread, got {self}")
 
     @property
     def key(self) -> str:
