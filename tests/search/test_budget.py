@@ -150,9 +150,21 @@ def test_asked_for_the_impossible_the_best_is_told_and_can_be_asked_for(model: n
     best = caught.value.best
     assert f"{best:.3g} times faster" in str(caught.value)
     assert re.search(r"0\.0\d+ ms of 0\.2\d* stay whatever the plan", str(caught.value))
-    found = planned(model, Goal(speedup=best * (1 - 1e-9)), costs)
-    assert found.predicted == pytest.approx(best)
-    assert {entry.density for entry in found.plan.values()} == {0.03}
+    found = planned(model, Goal(speedup=best), costs)
+    assert best <= found.predicted * (1 + 1e-6) < 1.01 * best
+    assert min(entry.density for entry in found.plan.values()) == 0.03
+
+
+@pytest.mark.parametrize(("goal", "name"), [(Goal(speedup=1000), "speedup"), (Goal(latency_ms=1e-6), "latency_ms")])
+@pytest.mark.parametrize("rest_ms", [0.0, 0.0107, 0.0333, 0.0501])
+def test_the_best_can_be_asked_for_as_it_is_printed(model: nn.Module, goal: Goal, name: str, rest_ms: float) -> None:
+    costs = Affine.of(model, rest_ms=rest_ms)
+    with pytest.raises(GoalError) as caught:
+        planned(model, goal, costs)
+    printed = re.search(r"would be at ([0-9.e-]+) ", str(caught.value))
+    assert printed
+    assert float(printed[1]) == pytest.approx(caught.value.best, rel=1e-9)
+    assert planned(model, Goal(**{name: float(printed[1])}), costs).plan
 
 
 def test_kernel_patterns_in_the_way_are_named(model: nn.Module) -> None:

@@ -150,6 +150,11 @@ def test_what_makes_no_sense_is_refused(model: nn.Module, how: dict, error: type
         ms.plan(model, X, quiet=True, **how)
 
 
+def test_time_without_an_example_is_refused(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="2 times faster than dense: time needs an example"):
+        ms.plan(model, speedup=2, quiet=True)
+
+
 def test_weights_that_are_no_numbers_are_named(model: nn.Module) -> None:
     with torch.no_grad():
         model.get_parameter("conv2.weight")[0, 0, 0, :2] = torch.tensor([float("nan"), float("inf")])

@@ -121,6 +121,8 @@ def choose(
     """
     if tolerance <= 0:
         raise ValueError(f"tolerance is a share above 0, got {tolerance}")
+    if goal.timed and example is None:
+        raise ValueError(f"{goal}: time needs an example, what the model is called with; a density needs none")
     names = candidate_weights(model)
     curvature = curvature_of(model, names, calibration, loss)
     if not goal.timed:
