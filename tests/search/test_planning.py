@@ -43,6 +43,16 @@ def test_a_density_is_kept_closely_and_needs_no_example(density: float) -> None:
     assert {str(entry.pattern) for entry in plan.values()} == {"4x1"}
 
 
+def test_a_density_counts_whole_groups_where_a_layer_has_few_of_them() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    with pytest.raises(GoalError, match=r"would be at density 0\.0625\.") as caught:
+        ms.plan(model, density=0.04, quiet=True)
+    for density in (caught.value.best, 0.1, 0.3):
+        masks = ms.plan(model, density=density, quiet=True).masks(model)
+        assert sum(int(mask.sum()) for mask in masks.values()) <= density * 128
+
+
 def test_of_several_patterns_a_density_takes_the_smallest_blocks(model: nn.Module) -> None:
     plan = ms.plan(model, density=0.3, patterns=["8x1", "2x1", "4x1"], quiet=True)
     assert {str(entry.pattern) for entry in plan.values()} == {"2x1"}

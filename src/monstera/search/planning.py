@@ -126,8 +126,8 @@ def choose(
     names = candidate_weights(model)
     curvature = curvature_of(model, names, calibration, loss)
     if not goal.timed:
-        sizes = {name: find_view(model, name).weight.numel() for name in names}
-        return plan_for(model, goal, KeptWeights(sizes), rules=rules, curvature=curvature)
+        kept = KeptWeights({name: find_view(model, name) for name in names})
+        return plan_for(model, goal, kept, rules=rules, curvature=curvature)
     costs = costs_of(
         model,
         example,
