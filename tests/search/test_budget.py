@@ -57,6 +57,8 @@ def test_decisions_say_of_every_weight_what_and_why_and_add_up(model: nn.Module)
     assert sum(d.cost for d in found.decisions) + 0.01 == pytest.approx(found.cost)
     assert sum(d.dense_cost for d in found.decisions) + 0.01 == pytest.approx(found.dense_cost)
     assert found.loss == sum(d.loss for d in found.decisions) > 0
+    assert re.search(r"the rest\W+0\.010\W+0\.010\W", str(found))
+    assert re.search(rf"whole network\W+{found.dense_cost:.3f}\W+{found.cost:.3f}\W", str(found))
 
 
 def test_no_other_choice_of_densities_is_better() -> None:
