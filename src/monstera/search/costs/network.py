@@ -53,15 +53,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:
-    """One weight: its layers, dense milliseconds, whether these were measured, and a curve for each pattern that was.
-
-    `dense_bytes` are those of weights and indices.
-    """
+    """One weight: its layers, dense ms, whether these were measured, and a curve for each pattern that was."""
 
     signature: Signature
     dense_ms: float
     is_measured: bool
-    dense_bytes: int
     curves: Mapping[str, Curve]
 
 
@@ -78,7 +74,6 @@ class NetworkCosts:
 
     layers: Mapping[str, LayerCosts]
     rest_ms: float
-    rest_macs: int
     rest_measured: bool
     law: Law | None
     machine: Machine
