@@ -11,7 +11,7 @@ from monstera.search import predict
 from monstera.search.costs import costing
 from monstera.search.costs.energy import CACHE_BYTES, CACHE_PJ, DRAM_PJ, MAC_PJ, NEAR_PJ, energy_of
 from monstera.sparsity import Plan
-from search.costs.made import EXAMPLE, lawful_table, small, subject
+from search.costs.made import EXAMPLE, MACHINE, lawful_table, small, subject
 
 PLAN = Plan({"0.weight": ("4x1", 0.25), "2.weight": ("4x1", 0.5)})
 
@@ -38,9 +38,8 @@ def test_work_and_memory_are_those_of_the_engine(prediction):
     weights = PLAN.weights(model)
     for name, projected in PLAN.project(weights, PLAN.layouts(model)).items():
         weights[name].data.copy_(projected)
-    target = "avx512" if native().name == "avx512" else native().name
-    engine = ms.compile(model, EXAMPLE, target=target)
-    if target == "avx512":
+    engine = ms.compile(model, EXAMPLE)
+    if native().name == MACHINE.target:
         assert prediction.arena_bytes == engine.memory.arena_bytes
         assert prediction.weight_bytes == engine.memory.weight_bytes
     assert prediction.macs == sum(layer.macs for layer in engine.manifest.layers)

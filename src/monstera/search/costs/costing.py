@@ -14,7 +14,7 @@ from monstera.measure.answers import Inputs
 from monstera.runtime.machine import shortfall
 from monstera.search.costs.bench import asked_of, is_dense_known, measured, rounds_of
 from monstera.search.costs.law import Law, fit_law, rest_bound_ms
-from monstera.search.costs.network import LayerCosts, NetworkCosts, curve_of
+from monstera.search.costs.network import LayerCosts, NetworkCosts, alone, curve_of
 from monstera.search.costs.signature import Signature
 from monstera.search.costs.subject import Subject, subject_of
 from monstera.search.costs.table import CostTable, CostTableError, cached_costs, keep_costs, read_costs
@@ -64,7 +64,8 @@ def costs_of(
         >>> costs.weights
         ('0.weight',)
     """
-    chosen = tuple(map(pattern, patterns))
+    # In the rounds of a measurement layers would compete, and none would have the density that it is recorded with.
+    chosen = tuple(dict.fromkeys(alone(pattern(p)) for p in patterns))
     if wrong := [d for d in densities if not 0 < d <= 1]:
         raise ValueError(f"densities are kept fractions, in (0, 1]; got {wrong[0]}")
     if table is not None:
