@@ -314,6 +314,10 @@ def costs(
     """Measure what the layers of a NETWORK cost here, or show what a table in a FILE holds."""
     from monstera.search import costs as search_costs
 
+    if table is not None and export is not None:
+        raise ValueError(
+            "--export writes what this machine has measured, and with --table nothing is; give one of them"
+        )
     console = Console()
     if Path(subject).is_file():
         console.print(search_costs.table_shown(search_costs.read_costs(subject)))

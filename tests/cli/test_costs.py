@@ -34,6 +34,13 @@ def test_a_network_is_predicted_from_a_table_of_another_machine(table: Path):
     assert "whole network" in shown.stdout
 
 
+def test_the_table_of_another_machine_is_not_exported_as_that_of_this_one(table: Path, tmp_path: Path):
+    shown = CliRunner().invoke(app, ["costs", "lenet5", "--table", str(table), "--export", str(tmp_path / "mine.json")])
+    assert shown.exit_code == 1
+    assert "give one of them" in " ".join(shown.output.split())
+    assert not (tmp_path / "mine.json").exists()
+
+
 def test_no_such_network_is_said_without_a_traceback():
     shown = CliRunner().invoke(app, ["costs", "lenet6"])
     assert shown.exit_code == 1

@@ -57,6 +57,8 @@ def test_decisions_say_of_every_weight_what_and_why_and_add_up(model: nn.Module)
     assert sum(d.cost for d in found.decisions) + 0.01 == pytest.approx(found.cost)
     assert sum(d.dense_cost for d in found.decisions) + 0.01 == pytest.approx(found.dense_cost)
     assert found.loss == sum(d.loss for d in found.decisions) > 0
+    assert re.search(r"the rest\W+0\.010\W+0\.010\W", str(found))
+    assert re.search(rf"whole network\W+{found.dense_cost:.3f}\W+{found.cost:.3f}\W", str(found))
 
 
 def test_no_other_choice_of_densities_is_better() -> None:
@@ -150,9 +152,21 @@ def test_asked_for_the_impossible_the_best_is_told_and_can_be_asked_for(model: n
     best = caught.value.best
     assert f"{best:.3g} times faster" in str(caught.value)
     assert re.search(r"0\.0\d+ ms of 0\.2\d* stay whatever the plan", str(caught.value))
-    found = planned(model, Goal(speedup=best * (1 - 1e-9)), costs)
-    assert found.predicted == pytest.approx(best)
-    assert {entry.density for entry in found.plan.values()} == {0.03}
+    found = planned(model, Goal(speedup=best), costs)
+    assert best <= found.predicted * (1 + 1e-6) < 1.01 * best
+    assert min(entry.density for entry in found.plan.values()) == 0.03
+
+
+@pytest.mark.parametrize(("goal", "name"), [(Goal(speedup=1000), "speedup"), (Goal(latency_ms=1e-6), "latency_ms")])
+@pytest.mark.parametrize("rest_ms", [0.0, 0.0107, 0.0333, 0.0501])
+def test_the_best_can_be_asked_for_as_it_is_printed(model: nn.Module, goal: Goal, name: str, rest_ms: float) -> None:
+    costs = Affine.of(model, rest_ms=rest_ms)
+    with pytest.raises(GoalError) as caught:
+        planned(model, goal, costs)
+    printed = re.search(r"would be at ([0-9.e-]+) ", str(caught.value))
+    assert printed
+    assert float(printed[1]) == pytest.approx(caught.value.best, rel=1e-9)
+    assert planned(model, Goal(**{name: float(printed[1])}), costs).plan
 
 
 def test_kernel_patterns_in_the_way_are_named(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
 
@@ -22,6 +23,16 @@ def test_what_is_reached_is_in_the_unit_of_the_goal() -> None:
         "7.25 ms",
         "density 0.3",
     ]
+
+
+@pytest.mark.parametrize("best", [1.5249, 4.2271, 13.07, 250.9, 1234.5, 0.06251, 5.0])
+def test_what_is_said_to_be_within_reach_is_no_more_than_can_be_had(best: float) -> None:
+    assert 0.99 * best < Goal(speedup=2).within_reach(best) <= best * (1 + 1e-12)
+    for goal in (Goal(latency_ms=1), Goal(density=0.5)):
+        assert best * (1 - 1e-12) <= goal.within_reach(best) < 1.01 * best
+        shown = re.search(r"[0-9.]+(e\+[0-9]+)?", goal.show(goal.within_reach(best)))
+        assert shown
+        assert float(shown[0]) == pytest.approx(goal.within_reach(best), rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,16 @@ def test_a_density_is_kept_closely_and_needs_no_example(density: float) -> None:
     assert {str(entry.pattern) for entry in plan.values()} == {"4x1"}
 
 
+def test_a_density_counts_whole_groups_where_a_layer_has_few_of_them() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    with pytest.raises(GoalError, match=r"would be at density 0\.0625\.") as caught:
+        ms.plan(model, density=0.04, quiet=True)
+    for density in (caught.value.best, 0.1, 0.3):
+        masks = ms.plan(model, density=density, quiet=True).masks(model)
+        assert 128 - sum(int((~mask).sum()) for mask in masks.values()) <= density * 128
+
+
 def test_of_several_patterns_a_density_takes_the_smallest_blocks(model: nn.Module) -> None:
     plan = ms.plan(model, density=0.3, patterns=["8x1", "2x1", "4x1"], quiet=True)
     assert {str(entry.pattern) for entry in plan.values()} == {"2x1"}
@@ -148,6 +158,11 @@ def test_a_plan_for_another_machine_is_predicted_and_not_measured(
 def test_what_makes_no_sense_is_refused(model: nn.Module, how: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ms.plan(model, X, quiet=True, **how)
+
+
+def test_time_without_an_example_is_refused(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="2 times faster than dense: time needs an example"):
+        ms.plan(model, speedup=2, quiet=True)
 
 
 def test_weights_that_are_no_numbers_are_named(model: nn.Module) -> None:

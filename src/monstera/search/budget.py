@@ -22,6 +22,8 @@ from monstera.sparsity import Plan
 # A plan is chosen anew so often at most, when what is measured is not what was predicted.
 TRIES = 4
 TOLERANCE = 0.05
+# What floating point may be off by when the best is asked for.
+_SLACK = 1e-9
 
 Options: TypeAlias = Mapping[str, tuple[Option, ...]]
 
@@ -51,8 +53,8 @@ def plan_for(
         PlanError: the model has no weight that may get holes.
     """
     options = options_of(model, costs, rules, curvature)
-    budget = goal.budget(costs.dense_ms)
     _check_reachable(model, goal, costs, rules, curvature, options)
+    budget = max(goal.budget(costs.dense_ms), _least(costs, options))
     found: list[Planned] = []
     for _ in range(1 if measure is None else TRIES):
         chosen = _pick(costs, options, budget)
@@ -94,9 +96,9 @@ def _check_reachable(
 ) -> None:
     dense, least, budget = costs.dense_ms, _least(costs, options), goal.budget(costs.dense_ms)
     _refuse_reached(goal, dense)
-    if budget >= least:
+    if budget >= least * (1 - _SLACK):
         return
-    best = goal.reached(dense, least)
+    best = goal.within_reach(goal.reached(dense, least))
     lines = [
         f"{goal} is out of reach; with every layer at its fastest the network would be at {goal.show(best)}. "
         f"Ask for no more than that, offer other patterns, or let layers be sparser than {rules.densities[-1]:g} "
@@ -107,7 +109,7 @@ def _check_reachable(
         lines.append(f"{stuck:.3g} ms of {dense:.3g} stay whatever the plan: layers left dense and what has no weights")
     if rules.with_kernels:
         blocks = replace(rules, hard=not rules.hard)
-        other = goal.reached(dense, _least(costs, options_of(model, costs, blocks, curvature)))
+        other = goal.within_reach(goal.reached(dense, _least(costs, options_of(model, costs, blocks, curvature))))
         lines.append(f"without kernel patterns (hard={blocks.hard}) it would be at {goal.show(other)}")
     raise GoalError("; ".join(lines), best)
 
@@ -139,6 +141,7 @@ def _nearest(found: Sequence[Planned], tolerance: float) -> Planned:
         warnings.warn(
             f"asked for {best.goal}, measured {best.goal.show(best.reached)}, and of {len(found)} plans none was nearer"
             ": time goes in steps, or this machine is busy",
-            stacklevel=4,
+            # Who called `monstera.plan`: it calls `choose`, that calls `plan_for`, and that this.
+            stacklevel=5,
         )
     return best

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, floor, isfinite, log10
 
 
 class GoalError(ValueError):
-    """What was asked for cannot be reached; `best` is what can, in the same unit as the goal."""
+    """What was asked for cannot be reached; `best` is what can, in the unit of the goal, and can be asked for."""
 
     def __init__(self, message: str, best: float) -> None:
         self.best = best
@@ -63,6 +63,11 @@ class Goal:
         if self.latency_ms is not None:
             return cost
         return dense / cost if self.speedup is not None else cost / dense
+
+    def within_reach(self, best: float) -> float:
+        """The best of what can be reached in three digits, rounded to the side on which it can still be reached."""
+        unit = 10.0 ** (floor(log10(best)) - 2)
+        return (floor if self.speedup is not None else ceil)(best / unit) * unit
 
     def __str__(self) -> str:
         if self.latency_ms is not None:

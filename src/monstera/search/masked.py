@@ -6,14 +6,15 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from torch import nn
 
 from monstera.compiler import compile as compile_
-from monstera.measure import Pace, race
+from monstera.measure import Inputs, Pace, race
+from monstera.measure.peers.peer import as_numpy
 from monstera.pruning import prune
-from monstera.search.calibration import called_with
+from monstera.search.costs.subject import without_zeros
 from monstera.sparsity import Plan
 
 ROUNDS = 5
@@ -31,18 +32,19 @@ class Measured:
 Measure: TypeAlias = Callable[[Plan], Measured]
 
 
-def measure_of(model: nn.Module, example: Any, threads: int = 1, target: str = "native") -> Measure | None:
+def measure_of(model: nn.Module, example: Inputs, threads: int = 1, target: str = "native") -> Measure | None:
     """A function that measures plans on this machine; None where this machine cannot run the target.
 
-    The model is compiled here and not modified later; of each plan a copy is pruned by magnitude.
+    The model is compiled here, its own holes filled, so that dense is dense as in its costs; of each plan a copy is
+    pruned by magnitude. Engines are called with arrays, as costs and benchmarks call them.
 
     Raises:
         ValueError, UnsupportedError, BuildError, RuntimeError: as for `monstera.compile`.
     """
-    dense = compile_(model, example, threads=threads, target=target)
+    dense = compile_(without_zeros(model), example, threads=threads, target=target)
     if not dense.runs_here:
         return None
-    args, kwargs = called_with(example)
+    args, kwargs = as_numpy(example)
 
     def measure(plan: Plan) -> Measured:
         masked = copy.deepcopy(model)

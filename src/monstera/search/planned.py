@@ -93,20 +93,28 @@ class Planned:
         table.add_column("why", overflow="fold")
         for decision in self.decisions:
             table.add_row(*map(Text, self._cells(decision)))
+        dense_cost, cost = (sum(getattr(d, name) for d in self.decisions) for name in ("dense_cost", "cost"))
+        if self.goal.timed:
+            rest = max(0.0, self.dense_cost - dense_cost), max(0.0, self.cost - cost)
+            table.add_row("the rest", "", "", *self._costs(*rest), "", "no plan changes it")
+        table.add_section()
+        table.add_row("whole network" if self.goal.timed else "all", "", "", *self._costs(self.dense_cost, self.cost))
         yield table
         yield from self._summary()
 
     def _cells(self, decision: Decision) -> tuple[str, ...]:
-        number = ".3f" if self.goal.timed else ".0f"
         share = decision.loss / self.loss if decision.entry is not None and self.loss > 0 else None
         return (
             decision.weight,
             "dense" if decision.entry is None else str(decision.entry.pattern),
             "" if decision.entry is None else f"{decision.entry.density:g}",
-            *(f"{cost:{number}}" if decision.dense_cost else "" for cost in (decision.dense_cost, decision.cost)),
+            *(self._costs(decision.dense_cost, decision.cost) if decision.dense_cost else ("", "")),
             "" if share is None else f"{share:.1%}",
             decision.why,
         )
+
+    def _costs(self, *costs: float) -> tuple[str, ...]:
+        return tuple(f"{cost:.3f}" if self.goal.timed else f"{cost:.0f}" for cost in costs)
 
     def _summary(self) -> Iterator[str]:
         yield f"asked for: {self.goal}; predicted: {self.goal.show(self.predicted)}"

@@ -121,11 +121,13 @@ def choose(
     """
     if tolerance <= 0:
         raise ValueError(f"tolerance is a share above 0, got {tolerance}")
+    if goal.timed and example is None:
+        raise ValueError(f"{goal}: time needs an example, what the model is called with; a density needs none")
     names = candidate_weights(model)
     curvature = curvature_of(model, names, calibration, loss)
     if not goal.timed:
-        sizes = {name: find_view(model, name).weight.numel() for name in names}
-        return plan_for(model, goal, KeptWeights(sizes), rules=rules, curvature=curvature)
+        kept = KeptWeights({name: find_view(model, name) for name in names})
+        return plan_for(model, goal, kept, rules=rules, curvature=curvature)
     costs = costs_of(
         model,
         example,

@@ -12,6 +12,7 @@ from typing import Literal
 
 from torch import nn
 
+from monstera.compiler.preview import WORTHWHILE
 from monstera.search.blocks import WITHIN
 from monstera.sparsity import Block, KernelPattern, Pattern, WeightView, weight_views
 from monstera.sparsity.rules import SKIPPED, candidates, weights_by_role
@@ -52,7 +53,7 @@ class Rules:
     kernels_if: Literal["hard", "easy"] = "hard"
     hard: bool = False
     within: float = WITHIN
-    least_gain: float = 1.1
+    least_gain: float = WORTHWHILE
     densities: tuple[float, ...] = DENSITIES
 
     def __post_init__(self) -> None:

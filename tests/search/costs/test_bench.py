@@ -11,6 +11,7 @@ from monstera.compiler.targets import native
 from monstera.measure import example, input_size
 from monstera.search.costs import bench, costs_of, table
 from monstera.search.costs.bench import asked_of, lacking, measured, rounds_of
+from monstera.search.costs.price import expected_price
 from monstera.search.costs.subject import subject_of
 from monstera.search.costs.table import cached_costs, empty_table
 from monstera.sparsity import Plan, pattern
@@ -158,6 +159,18 @@ def test_parts_add_up_to_the_run_that_was_measured(monkeypatch):
         point = tables[1].point(signature, "4x1", 0.25)
         assert point
         assert point.macs == pytest.approx(signature.macs / 4, rel=0.2)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_the_law_is_fitted_to_the_same_figures_of_masks_as_it_is_asked_with():
+    model = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 16, 1), nn.Flatten(), nn.LazyLinear(4))
+    model(EXAMPLE)
+    seen = subject_of(model.eval(), EXAMPLE)
+    (known,) = measured(seen, asked_of(seen, [], ()), empty_table(native()), native())
+    for signature in seen.signatures.values():
+        point = known.point(signature)
+        assert point
+        assert (point.price, point.bytes) == expected_price(signature, None, 1.0, native().name)
 
 
 @pytest.mark.usefixtures("_quick")

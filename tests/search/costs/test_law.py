@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ SUBJECTS = [subject(width) for width in (8, 16, 24, 32, 48)]
 
 @pytest.fixture(scope="module")
 def law():
-    return fit_law(lawful_table(SUBJECTS))
+    return fit_law(lawful_table(SUBJECTS), 1)
 
 
 def test_it_finds_the_law_that_times_follow(law):
@@ -36,16 +38,34 @@ def test_it_says_that_noise_is_no_law():
             for p in record.points
         )
         table = CostTable(MACHINE, {**table.layers, key: type(record)(record.signature, noisy)}, table.rests)
-    assert fit_law(table).quality.mape > 0.4
+    assert fit_law(table, 1).quality.mape > 0.4
 
 
 def test_it_needs_enough_layers_and_times():
     with pytest.raises(CostTableError, match="at least"):
-        fit_law(CostTable(MACHINE))
+        fit_law(CostTable(MACHINE), 1)
     with pytest.raises(CostTableError, match="at least"):
-        fit_law(lawful_table(SUBJECTS, patterns=()))
+        fit_law(lawful_table(SUBJECTS, patterns=()), 1)
     with pytest.raises(CostTableError, match="3 layers"):
-        fit_law(lawful_table(SUBJECTS[:1], patterns=("4x1", "8x1", "unstructured", "8x4")))
+        fit_law(lawful_table(SUBJECTS[:1], patterns=("4x1", "8x1", "unstructured", "8x4")), 1)
+
+
+def test_times_on_other_threads_say_nothing(law):
+    table = lawful_table(SUBJECTS)
+    for count in (2, 3):
+        others = lawful_table([subject(width, threads=count) for width in (8, 16, 24, 32)])
+        slow = {
+            key: replace(record, points=tuple(replace(p, ms=50 * p.ms) for p in record.points))
+            for key, record in others.layers.items()
+        }
+        rests = {name: replace(rest, ms=50 * rest.ms) for name, rest in others.rests.items()}
+        table = table.joined(CostTable(MACHINE, slow, rests))
+    assert fit_law(table, 1) == law
+    (signature, *_) = subject(40).signatures.values()
+    assert fit_law(table, 2).ms(signature) > 20 * law.ms(signature)
+    assert fit_law(table, 2).rest_factor == pytest.approx(50 * law.rest_factor, rel=0.5)
+    with pytest.raises(CostTableError, match="0 times of 0 layers with threads=4"):
+        fit_law(table, 4)
 
 
 def test_what_is_no_layer_is_known_by_its_bytes(law):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monstera.search import CostTable, CostTableError, costs_from_json, costs_of
+from monstera.search.costs import costing
 from monstera.search.costs.costing import network_costs
 from monstera.search.costs.network import Curve, ascending, curve_of
 from monstera.search.costs.table import Point
@@ -48,10 +49,11 @@ def test_the_whole_is_the_sum_of_its_parts(costs):
 
 
 def test_time_falls_with_density(costs):
-    for pattern in ("4x1", "unstructured", "8x1"):
+    for pattern, measured in (("4x1", True), ("unstructured", True), ("8x1", False)):
         times = [costs.network_ms(Plan(dict.fromkeys(costs.weights, (pattern, d / 50)))) for d in range(1, 51)]
-        assert all(a <= b * (1 + 1e-6) for a, b in pairwise(times)) or pattern == "8x1"
-        assert times[-1] <= costs.dense_ms * (1 + 1e-9)
+        assert times[0] < times[-1] <= costs.dense_ms * (1 + 1e-9)
+        if measured:
+            assert all(a <= b * (1 + 1e-6) for a, b in pairwise(times))
 
 
 def test_a_weight_that_is_not_there_is_an_error(costs):
@@ -112,6 +114,16 @@ def test_a_table_of_another_machine_is_used_without_measuring(table, monkeypatch
     assert costs.machine == MACHINE
     with pytest.raises(ValueError, match="avx2"):
         costs_of(small(), EXAMPLE, table=table, target="avx2")
+
+
+def test_patterns_that_compete_over_the_network_are_measured_and_predicted_as_each_layer_has_them(costs, monkeypatch):
+    asked, known = {}, lawful_table([subject()])
+    monkeypatch.setattr(costing, "measured", lambda _, wanted, *__: asked.update(wanted) or iter([known]))
+    monkeypatch.setattr(costing, "keep_costs", lambda *_: None)
+    costs_of(small(), EXAMPLE, patterns=["4x1@network"], densities=(0.25,), quiet=True)
+    assert {entry for entries in asked.values() for entry in entries} == {Entry("4x1", 0.25)}
+    for name in costs.weights:
+        assert costs.layer_ms(name, Entry("4x1@network", 0.25)) == costs.layer_ms(name, Entry("4x1", 0.25))
 
 
 def test_densities_are_kept_fractions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import monstera as ms
 from monstera.compiler.targets import native
@@ -10,7 +11,7 @@ from monstera.search import predict
 from monstera.search.costs import costing
 from monstera.search.costs.energy import CACHE_BYTES, CACHE_PJ, DRAM_PJ, MAC_PJ, NEAR_PJ, energy_of
 from monstera.sparsity import Plan
-from search.costs.made import EXAMPLE, lawful_table, small, subject
+from search.costs.made import EXAMPLE, MACHINE, lawful_table, small, subject
 
 PLAN = Plan({"0.weight": ("4x1", 0.25), "2.weight": ("4x1", 0.5)})
 
@@ -37,9 +38,8 @@ def test_work_and_memory_are_those_of_the_engine(prediction):
     weights = PLAN.weights(model)
     for name, projected in PLAN.project(weights, PLAN.layouts(model)).items():
         weights[name].data.copy_(projected)
-    target = "avx512" if native().name == "avx512" else native().name
-    engine = ms.compile(model, EXAMPLE, target=target)
-    if target == "avx512":
+    engine = ms.compile(model, EXAMPLE)
+    if native().name == MACHINE.target:
         assert prediction.arena_bytes == engine.memory.arena_bytes
         assert prediction.weight_bytes == engine.memory.weight_bytes
     assert prediction.macs == sum(layer.macs for layer in engine.manifest.layers)
@@ -67,6 +67,12 @@ def test_costs_of_another_network_are_refused(costs):
 
     with pytest.raises(ValueError, match="another network"):
         predict(nn.Sequential(nn.Conv2d(8, 8, 3)).eval(), EXAMPLE, Plan(), costs)
+
+
+@pytest.mark.parametrize(("model", "example"), [(small(24), EXAMPLE), (small(), torch.zeros(2, 8, 12, 12))])
+def test_costs_of_equal_names_but_other_layers_or_shapes_are_refused(costs, model, example):
+    with pytest.raises(ValueError, match=r"called with other shapes: 0\.weight is another layer"):
+        predict(model, example, PLAN, costs)
 
 
 def test_plans_that_do_not_fit_are_refused(costs):

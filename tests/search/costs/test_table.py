@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import threading
 from dataclasses import replace
+from math import inf
 
 import pytest
 
 from monstera.compiler.targets import native
 from monstera.search import CostTable, CostTableError, read_costs, write_costs
-from monstera.search.costs.table import Machine, Point, Rest, cached_costs, empty_table, keep_costs
+from monstera.search.costs.table import Machine, Point, Rest, cached_costs, cached_path, empty_table, keep_costs
 from search.costs.made import MACHINE, lawful_table, subject
 
 
@@ -29,6 +32,11 @@ def test_no_table_is_no_table(tmp_path):
         read_costs(tmp_path / "costs.json")
 
 
+def _with_layer(raw, change):
+    change(next(iter(raw["layers"].values())))
+    return raw
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -42,6 +50,12 @@ def test_no_table_is_no_table(tmp_path):
         ),
         (lambda raw: raw | {"machine": raw["machine"] | {"target": "abacus"}}, "abacus"),
         (lambda raw: [raw], "not a cost table"),
+        (lambda raw: _with_layer(raw, lambda layer: layer["points"].append(layer["points"][1])), "two times"),
+        (lambda raw: _with_layer(raw, lambda layer: layer["points"][1].update(ms="inf")), "positive time"),
+        (lambda raw: _with_layer(raw, lambda layer: layer["points"][1].update(price="nan")), "positive time"),
+        (lambda raw: _with_layer(raw, lambda layer: layer["signature"].update(uses=[])), "a use"),
+        (lambda raw: _with_layer(raw, lambda layer: layer["signature"]["uses"][0].update(weight=[0, 8])), "positive"),
+        (lambda raw: raw | {"rests": {"a": {"ms": "inf", "bytes": 1, "macs": 1}}}, "at least 0"),
     ],
 )
 def test_foreign_newer_and_damaged_files_are_refused(path, change, message):
@@ -58,7 +72,9 @@ def test_half_a_file_is_refused(path, keep):
         read_costs(path)
 
 
-@pytest.mark.parametrize("wrong", [{"ms": 0.0}, {"ms": -1.0}, {"density": 0.0}, {"density": 1.5}, {"macs": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"ms": 0.0}, {"ms": -1.0}, {"density": 0.0}, {"density": 1.5}, {"macs": -1}, {"ms": inf}]
+)
 def test_a_point_that_cannot_be_is_refused(wrong):
     with pytest.raises(ValueError, match="positive time"):
         replace(Point("4x1", 0.5, 1.0, 10, 10, 1.0), **wrong)
@@ -86,12 +102,33 @@ def test_what_two_processes_keep_is_all_there(tmp_path, monkeypatch):
     assert cached_costs(target).points == one.points + other.points
 
 
+def test_a_process_that_keeps_waits_for_another_that_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
+    target = native()
+    one, other = (replace(lawful_table([subject(width)]), machine=empty_table(target).machine) for width in (16, 32))
+    keep_costs(empty_table(target), target)
+    path = cached_path(target)
+    late = threading.Thread(target=keep_costs, args=(other, target))
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        late.start()
+        late.join(0.2)
+        assert late.is_alive()
+        write_costs(one, path)
+    late.join(60)
+    assert cached_costs(target) == one.joined(other)
+
+
 def test_a_damaged_cache_is_as_good_as_none(tmp_path, monkeypatch):
     monkeypatch.setenv("MONSTERA_CACHE", str(tmp_path))
     keep_costs(empty_table(native()), native())
-    (file,) = (tmp_path / "costs").iterdir()
-    file.write_text("{")
+    cached_path(native()).write_text("{")
     assert cached_costs(native()) == empty_table(native())
+
+
+def test_tables_of_different_machines_are_not_joined():
+    with pytest.raises(ValueError, match="keep the tables apart"):
+        CostTable(MACHINE).joined(CostTable(replace(MACHINE, kernels="others")))
 
 
 def test_a_table_says_where_it_comes_from():

@@ -145,12 +145,13 @@ def _measure(subject: Subject, plan: Plan, target: Target, pace: Pace, samples: 
             sums[owner][i] += value
     masks = plan.masks(subject.model)
     for name, view in subject.views.items():
-        ms, macs, bytes_ = sums[name]
+        ms, macs, _ = sums[name]
         alive = _alive(view, masks.get(name))
         entry = plan.get(name)
         pattern, density = (entry.pattern.name, entry.density) if entry else ("", 1.0)
-        price, _ = price_of(alive, subject.signatures[name], target)
-        samples.add(subject.signatures[name], Point(pattern, density, max(ms, 1e-6), int(macs), int(bytes_), price))
+        # Not the bytes of its steps, which count planes in some kernels: the law compares with masks that never ran.
+        price, stored = price_of(alive, subject.signatures[name], target)
+        samples.add(subject.signatures[name], Point(pattern, density, max(ms, 1e-6), int(macs), stored, price))
     ms, macs, bytes_ = sums[""]
     around = max(0.0, look.call - look.run)
     samples.rests.append(Rest(ms + around, int(bytes_), int(macs)))

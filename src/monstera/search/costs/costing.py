@@ -14,8 +14,7 @@ from monstera.measure.answers import Inputs
 from monstera.runtime.machine import shortfall
 from monstera.search.costs.bench import asked_of, is_dense_known, measured, rounds_of
 from monstera.search.costs.law import Law, fit_law, rest_bound_ms
-from monstera.search.costs.network import LayerCosts, NetworkCosts, curve_of
-from monstera.search.costs.price import expected_price
+from monstera.search.costs.network import LayerCosts, NetworkCosts, alone, curve_of
 from monstera.search.costs.signature import Signature
 from monstera.search.costs.subject import Subject, subject_of
 from monstera.search.costs.table import CostTable, CostTableError, cached_costs, keep_costs, read_costs
@@ -65,7 +64,8 @@ def costs_of(
         >>> costs.weights
         ('0.weight',)
     """
-    chosen = tuple(map(pattern, patterns))
+    # In the rounds of a measurement layers would compete, and none would have the density that it is recorded with.
+    chosen = tuple(dict.fromkeys(alone(pattern(p)) for p in patterns))
     if wrong := [d for d in densities if not 0 < d <= 1]:
         raise ValueError(f"densities are kept fractions, in (0, 1]; got {wrong[0]}")
     if table is not None:
@@ -105,21 +105,21 @@ def network_costs(subject: Subject, table: CostTable) -> NetworkCosts:
     Raises:
         CostTableError: it lacks layers and is too small to predict them.
     """
-    law = _law(table, needed=not is_dense_known(subject, table))
+    law = _law(table, subject.threads, needed=not is_dense_known(subject, table))
     layers = {name: _layer(signature, table, law) for name, signature in subject.signatures.items()}
     rest = table.rests.get(subject.fingerprint)
     if rest is not None:
-        ms, macs = rest.ms, rest.macs
+        ms = rest.ms
     else:
         assert law is not None
         bytes_, macs = _rest_work(subject, target_named(table.machine.target))
         ms = law.rest_factor * rest_bound_ms(bytes_, macs)
-    return NetworkCosts(layers, ms, macs, rest is not None, law, table.machine, subject.threads)
+    return NetworkCosts(layers, ms, rest is not None, law, table.machine, subject.threads)
 
 
-def _law(table: CostTable, *, needed: bool) -> Law | None:
+def _law(table: CostTable, threads: int, *, needed: bool) -> Law | None:
     try:
-        return fit_law(table)
+        return fit_law(table, threads)
     except CostTableError:
         if needed:
             raise
@@ -134,11 +134,11 @@ def _layer(signature: Signature, table: CostTable, law: Law | None) -> LayerCost
             by_pattern.setdefault(point.pattern, []).append(point)
     if dense is None:
         assert law is not None
-        ms, bytes_ = law.ms(signature), expected_price(signature, None, 1.0, law.target)[1]
+        ms = law.ms(signature)
     else:
-        ms, bytes_ = dense.ms, dense.bytes
+        ms = dense.ms
     curves = {name: curve_of(points, ms) for name, points in by_pattern.items()}
-    return LayerCosts(signature, ms, dense is not None, bytes_, curves)
+    return LayerCosts(signature, ms, dense is not None, curves)
 
 
 def _rest_work(subject: Subject, target: Target) -> tuple[int, int]:

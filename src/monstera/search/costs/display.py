@@ -40,7 +40,8 @@ def table_shown(table: CostTable) -> Group:
     facts.add_row("layers", f"{len(table.layers)}, with {table.points} times")
     facts.add_row("networks", str(len(table.rests)))
     facts.add_row("patterns", ", ".join(_patterns(table)) or "none")
-    return Group(facts, Text(_prediction(table)))
+    counts = sorted({record.signature.threads for record in table.layers.values()})
+    return Group(facts, *(Text(_prediction(table, threads)) for threads in counts))
 
 
 def _add_lines(table: Table, name: str, layer: LayerCosts) -> None:
@@ -57,15 +58,19 @@ def _ms(ms: float, measured: bool) -> str:
 
 
 def _where(costs: NetworkCosts) -> str:
-    return f"{costs.machine.target}, {costs.threads} thread" + ("s" if costs.threads > 1 else "")
+    return f"{costs.machine.target}, {_threads(costs.threads)}"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def _patterns(table: CostTable) -> list[str]:
     return sorted({point.pattern for record in table.layers.values() for point in record.points} - {""})
 
 
-def _prediction(table: CostTable) -> str:
+def _prediction(table: CostTable, threads: int) -> str:
     try:
-        return f"What it lacks is predicted: {fit_law(table).quality}."
+        return f"What it lacks on {_threads(threads)} is predicted: {fit_law(table, threads).quality}."
     except CostTableError as error:
-        return f"What it lacks cannot be predicted: {error}."
+        return f"What it lacks on {_threads(threads)} cannot be predicted: {error}."

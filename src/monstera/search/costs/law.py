@@ -1,4 +1,4 @@
-"""A law for layers, patterns and densities that were not measured, fitted to all that a table holds.
+"""A law for layers, patterns and densities that were not measured, fitted to all that a table holds of some threads.
 
 Ridge regression of the logarithm of the time. Its features are what a layer would take if it were bound by arithmetic
 alone (the price by the compiler's model), by its weights, or by its planes, and the shape of its matrix.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monstera.search.costs.price import expected_price
-from monstera.search.costs.signature import Signature
+from monstera.search.costs.signature import Signature, threads_of
 from monstera.search.costs.table import CostTable, CostTableError
 from monstera.sparsity import Entry
 
@@ -86,18 +86,19 @@ def features(signature: Signature, price: float, stored: int) -> Array:
     )
 
 
-def fit_law(table: CostTable) -> Law:
-    """Fit a law to a table.
+def fit_law(table: CostTable, threads: int) -> Law:
+    """Fit a law to what a table holds of calls on so many threads.
 
     Raises:
-        CostTableError: it holds too few times to say anything about others.
+        CostTableError: it holds too few such times to say anything about others.
     """
-    keys, x, y = _data(table)
+    keys, x, y = _data(table, threads)
     layers = len(set(keys))
     if layers < LEAST_LAYERS or len(y) < LEAST_POINTS:
         raise CostTableError(
-            f"the cost table holds {len(y)} times of {layers} layers; at least {LEAST_POINTS} of {LEAST_LAYERS} are "
-            "needed to predict what it lacks: measure on its machine with more patterns, densities or networks"
+            f"the cost table holds {len(y)} times of {layers} layers with threads={threads}; at least {LEAST_POINTS} "
+            f"of {LEAST_LAYERS} are needed to predict what it lacks: measure on its machine, with threads={threads}, "
+            "more patterns, densities or networks"
         )
     guesses = np.empty_like(y)
     folds = np.array([sorted(set(keys)).index(key) % _FOLDS for key in keys])
@@ -109,7 +110,7 @@ def fit_law(table: CostTable) -> Law:
     mape = float(np.mean(np.abs(np.expm1(guesses - y))))
     quality = Quality(mape, rank_correlation(guesses, y), layers, len(y))
     numbers = tuple(means.tolist()), tuple(scales.tolist()), tuple(weights.tolist())
-    return Law(table.machine.target, *numbers, offset, _rest_factor(table), quality)
+    return Law(table.machine.target, *numbers, offset, _rest_factor(table, threads), quality)
 
 
 def rank_correlation(a: Array, b: Array) -> float:
@@ -126,15 +127,15 @@ def _ranks(values: Array) -> Array:
     return (ends - (counts - 1) / 2)[which]
 
 
-def _rows(table: CostTable) -> Iterator[tuple[str, Array, float]]:
+def _rows(table: CostTable, threads: int) -> Iterator[tuple[str, Array, float]]:
     for key, record in sorted(table.layers.items()):
-        for point in record.points:
+        for point in record.points if record.signature.threads == threads else ():
             if point.price > 0:
                 yield key, features(record.signature, point.price, point.bytes), point.ms
 
 
-def _data(table: CostTable) -> tuple[list[str], Array, Array]:
-    rows = [*_rows(table)]
+def _data(table: CostTable, threads: int) -> tuple[list[str], Array, Array]:
+    rows = [*_rows(table, threads)]
     x = np.array([row[1] for row in rows]) if rows else np.empty((0, 0))
     return [row[0] for row in rows], x, np.log([row[2] for row in rows])
 
@@ -151,10 +152,11 @@ def _at(x: Array, means: Array, scales: Array, weights: Array, offset: float) ->
     return offset + (x - means) / scales @ weights
 
 
-def _rest_factor(table: CostTable) -> float:
-    """Times of the rests of all networks, relative to their bound; 0 if none is known."""
-    bound = sum(rest_bound_ms(rest.bytes, rest.macs) for rest in table.rests.values())
-    return sum(rest.ms for rest in table.rests.values()) / bound if bound else 0.0
+def _rest_factor(table: CostTable, threads: int) -> float:
+    """Times of the rests of all networks on so many threads, relative to their bound; 0 if none is known."""
+    rests = [rest for name, rest in table.rests.items() if threads_of(name) == threads]
+    bound = sum(rest_bound_ms(rest.bytes, rest.macs) for rest in rests)
+    return sum(rest.ms for rest in rests) / bound if bound else 0.0
 
 
 def rest_bound_ms(bytes_: int, macs: int) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from monstera.runtime.strict_json import decoded, encoded, parse_json
 from monstera.search.costs.law import Law
 from monstera.search.costs.signature import Signature
 from monstera.search.costs.table import CostTableError, Machine, Point
-from monstera.sparsity import Entry, Plan
+from monstera.sparsity import Block, Entry, Intersection, KernelPattern, Pattern, Plan
 
 FORMAT, VERSION = "monstera network costs", 1
 
@@ -53,15 +53,11 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:
-    """One weight: its layers, dense milliseconds, whether these were measured, and a curve for each pattern that was.
-
-    `dense_bytes` are those of weights and indices.
-    """
+    """One weight: its layers, dense ms, whether these were measured, and a curve for each pattern that was."""
 
     signature: Signature
     dense_ms: float
     is_measured: bool
-    dense_bytes: int
     curves: Mapping[str, Curve]
 
 
@@ -78,7 +74,6 @@ class NetworkCosts:
 
     layers: Mapping[str, LayerCosts]
     rest_ms: float
-    rest_macs: int
     rest_measured: bool
     law: Law | None
     machine: Machine
@@ -104,7 +99,7 @@ class NetworkCosts:
         layer = self._layer(weight)
         if entry is None:
             return layer.dense_ms
-        curve = layer.curves.get(entry.pattern.name)
+        curve = layer.curves.get(alone(entry.pattern).name)
         if curve is not None:
             return curve.at(entry.density)
         if not layer.signature.macs:  # a table to look up in
@@ -136,6 +131,13 @@ class NetworkCosts:
     def to_json(self) -> str:
         """The costs as JSON text, which `costs_from_json` turns back into equal ones."""
         return json.dumps({"format": FORMAT, "version": VERSION, **encoded(self)}, indent=1, allow_nan=False)
+
+
+def alone(pattern: Pattern) -> Pattern:
+    """The pattern as one layer has it: what it competes with decides its density, and this its time."""
+    if isinstance(pattern, Block | KernelPattern) and pattern.scope == "network":
+        return replace(pattern, scope="layer")
+    return replace(pattern, holes=alone(pattern.holes)) if isinstance(pattern, Intersection) else pattern
 
 
 def costs_from_json(text: str | bytes) -> NetworkCosts:

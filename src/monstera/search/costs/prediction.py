@@ -117,7 +117,7 @@ def predict(
 
     Raises:
         PlanError: the plan does not fit the model.
-        ValueError: the costs are of another network.
+        ValueError: the costs are of another network, or of this one called with other shapes.
         CostTableError: a pattern was not measured, and there is too little to predict it from.
         UnsupportedError, BuildError: as for `costs_of`.
     """
@@ -126,12 +126,21 @@ def predict(
     if costs is None:
         costs = costs_of(model, example, patterns=tuple(dict.fromkeys(entry.pattern for entry in plan.values())))
     subject = subject_of(model, example, costs.threads)
-    if any(costs.layers.get(name) is None for name in subject.views) or len(costs.layers) != len(subject.views):
-        raise ValueError(f"the costs are of another network, with the weights {', '.join(costs.weights)}")
+    _check_same(subject, costs)
     target = target_named(costs.machine.target)
     dense = subject.program(subject.imported(Plan()), target)
     sparse = subject.program(subject.imported(plan), target)
     return _prediction(subject, costs, plan, dense, sparse)
+
+
+def _check_same(subject: Subject, costs: NetworkCosts) -> None:
+    if costs.weights != tuple(subject.views):
+        raise ValueError(f"the costs are of another network, with the weights {', '.join(costs.weights)}")
+    if other := [name for name, signature in subject.signatures.items() if costs.layers[name].signature != signature]:
+        raise ValueError(
+            f"the costs are of another network, or of this one called with other shapes: {other[0]} is another layer "
+            "there; use costs_of(model, example) of this model and example"
+        )
 
 
 def _prediction(subject: Subject, costs: NetworkCosts, plan: Plan, dense: Program, sparse: Program) -> Prediction:

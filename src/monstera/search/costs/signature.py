@@ -25,6 +25,10 @@ class Use:
     inputs: tuple[Shape, ...]
     output: Shape
 
+    def __post_init__(self) -> None:
+        if not (self.weight and self.inputs and min(*self.weight, *self.output, 1) >= 1):
+            raise ValueError(f"expected a weight, an input and positive extents, got {self}")
+
     @property
     def rows(self) -> int:
         """Rows of the weight as a matrix."""
@@ -66,6 +70,10 @@ class Signature:
     uses: tuple[Use, ...]
     threads: int
 
+    def __post_init__(self) -> None:
+        if not self.uses or self.threads < 1:
+            raise ValueError(f"expected a use and at least one thread, got {self}")
+
     @property
     def key(self) -> str:
         """A name for tables: equal signatures, equal keys, on every machine."""
@@ -97,11 +105,18 @@ def said(node: Node) -> str:
 
 
 def fingerprint(graph: Graph, threads: int) -> str:
-    """A name for a graph without its weights: operators, wiring and shapes, and the threads that it runs on."""
+    """A name for a graph without its weights: operators, wiring and shapes; it ends in the threads that it runs on."""
     numbers = {name: str(i) for i, name in enumerate(graph.shapes())}
-    lines = [f"{threads} {[shape for _, shape in graph.inputs]}", *(_line(n, graph, numbers) for n in graph.nodes)]
+    lines = [f"{[shape for _, shape in graph.inputs]}", *(_line(n, graph, numbers) for n in graph.nodes)]
     lines.append(" ".join(numbers[o] for o in graph.outputs))
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:24]
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return f"{digest[:24]}-{threads}"
+
+
+def threads_of(fingerprint: str) -> int | None:
+    """The threads that a fingerprint ends in; None for any other text."""
+    _, _, threads = fingerprint.rpartition("-")
+    return int(threads) if threads.isdecimal() else None
 
 
 def _line(node: Node, graph: Graph, numbers: dict[str, str]) -> str:

@@ -89,7 +89,7 @@ def subject_of(model: nn.Module, example: Inputs, threads: int = 1) -> Subject:
     Raises:
         ValueError, UnsupportedError: as for `monstera.compile`.
     """
-    dense = _without_zeros(model)
+    dense = without_zeros(model)
     views = weight_views(dense)
     graph = _optimized(_labelled(dense, example).graph, own=True)
     uses: dict[str, list[Node]] = {}
@@ -98,6 +98,18 @@ def subject_of(model: nn.Module, example: Inputs, threads: int = 1) -> Subject:
             uses.setdefault(node.layer, []).append(node)
     signatures = {name: _signature(views[name], nodes, graph, threads) for name, nodes in uses.items()}
     return Subject(dense, example, threads, {name: views[name] for name in uses}, graph, signatures)
+
+
+def without_zeros(model: nn.Module) -> nn.Module:
+    """Copy a model and fill its holes with small numbers, so that it is measured dense whatever it has already."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for view in weight_views(model).values():
+            zeros = view.weight == 0
+            if zeros.any():
+                scale = float(view.weight.abs().max()) or 1.0
+                view.weight.masked_fill_(zeros, 1e-3 * scale)
+    return model
 
 
 def _optimized(graph: Graph, *, own: bool) -> Graph:
@@ -110,18 +122,6 @@ def _signature(view: WeightView, nodes: Sequence[Node], graph: Graph, threads: i
     layout = view.layout
     uses = tuple(use_of(node, graph) for node in nodes)
     return Signature(tuple(view.weight.shape), layout.parts, layout.groups, layout.transposed, uses, threads)
-
-
-def _without_zeros(model: nn.Module) -> nn.Module:
-    """A copy whose weights have no zeros, so that it is measured dense whatever holes the model has already."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for view in weight_views(model).values():
-            zeros = view.weight == 0
-            if zeros.any():
-                scale = float(view.weight.abs().max()) or 1.0
-                view.weight.masked_fill_(zeros, 1e-3 * scale)
-    return model
 
 
 def _labelled(model: nn.Module, example: Inputs) -> Imported:

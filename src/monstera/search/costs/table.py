@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf, isfinite
 from pathlib import Path
 
 from monstera.compiler import kernels
@@ -51,7 +53,8 @@ class Point:
     price: float
 
     def __post_init__(self) -> None:
-        if not (self.ms > 0 and 0 < self.density <= 1 and min(self.macs, self.bytes, self.price) >= 0):
+        counts = isfinite(self.price) and min(self.macs, self.bytes, self.price) >= 0
+        if not (0 < self.ms < inf and 0 < self.density <= 1 and counts):
             raise ValueError(f"expected a positive time and a density in (0, 1], got {self}")
 
 
@@ -61,6 +64,10 @@ class Record:
 
     signature: Signature
     points: tuple[Point, ...]
+
+    def __post_init__(self) -> None:
+        if len({(p.pattern, p.density) for p in self.points}) < len(self.points):
+            raise ValueError(f"a layer has two times for the same holes: {self.points}")
 
     def at(self, pattern: str, density: float) -> Point | None:
         """What was measured for just these holes."""
@@ -76,7 +83,7 @@ class Rest:
     macs: int
 
     def __post_init__(self) -> None:
-        if not (self.ms >= 0 and min(self.bytes, self.macs) >= 0):
+        if not (0 <= self.ms < inf and min(self.bytes, self.macs) >= 0):
             raise ValueError(f"expected times and counts of at least 0, got {self}")
 
 
@@ -111,7 +118,13 @@ class CostTable:
         return replace(self, layers={**self.layers, signature.key: Record(signature, known.points + new)})
 
     def joined(self, other: CostTable) -> CostTable:
-        """This table, and what another one of the same machine has beyond it."""
+        """This table, and what another one of the same machine has beyond it.
+
+        Raises:
+            ValueError: it is of another machine, target, compiler or kernels.
+        """
+        if other.machine != self.machine:
+            raise ValueError(f"times of {other.machine} are none of {self.machine}; keep the tables apart")
         table = self
         for record in other.layers.values():
             table = table.with_points(record.signature, record.points)
@@ -178,9 +191,13 @@ def cached_costs(target: Target) -> CostTable:
 
 
 def keep_costs(table: CostTable, target: Target) -> None:
-    """Keep a table on this machine, together with what others have kept meanwhile.
+    """Keep a table on this machine, together with what other processes have kept meanwhile, or are keeping.
 
     Raises:
         OSError: the cache cannot be written; set MONSTERA_CACHE to a folder that can.
     """
-    write_costs(table.joined(cached_costs(target)), cached_path(target))
+    path = cached_path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        write_costs(table.joined(cached_costs(target)), path)
