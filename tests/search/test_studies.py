@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ optuna = pytest.importorskip("optuna")
 from monstera.search.mapping import search_plan  # noqa: E402
 from monstera.search.samplers import SAMPLERS  # noqa: E402
 from monstera.search.searched import SearchResult  # noqa: E402
-from monstera.search.studies import Signs, storage_url  # noqa: E402
+from monstera.search.studies import Kept, Signs, storage_url  # noqa: E402
 from monstera.sparsity import Plan  # noqa: E402
 from search.judges import BUDGET_MS, COSTS, MODEL, SPACE, Dies, DiesOnce, Raises, Slow, quick  # noqa: E402
 
@@ -55,13 +57,6 @@ def wait_for(happened: Any, seconds: float = 60.0) -> None:
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.05)
-
-
-def completed(folder: Path) -> int:
-    try:
-        return states(folder).count("COMPLETE")
-    except (KeyError, optuna.exceptions.OptunaError):  # the study is not there yet
-        return 0
 
 
 def test_a_search_completes_as_many_trials_as_asked_for_and_names_the_best_within_the_budget(tmp_path):
@@ -128,25 +123,28 @@ def test_an_accuracy_that_is_none_is_refused(tmp_path):
 
 
 def test_a_killed_search_goes_on_with_no_trial_lost_or_done_twice(tmp_path):
-    process = driver(tmp_path, trials=7, seconds=0.3)
+    process = driver(tmp_path, trials=5, seconds=1.0)
+    log = tmp_path / "log"
     try:
-        wait_for(lambda: completed(tmp_path) >= 2)
+        # In the middle of the third evaluation.
+        wait_for(lambda: log.exists() and len(log.read_text().split()) == 3)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     study = optuna.load_study(study_name="study", storage=storage_url(str(tmp_path / "studies.db")))
     before = {trial.number: (trial.params, trial.value) for trial in study.trials if trial.state.name == "COMPLETE"}
-    under_way = [trial.params for trial in study.trials if trial.state.name == "RUNNING" and trial.params]
-    result = search(tmp_path, trials=7)
+    (under_way,) = [trial.params for trial in study.trials if trial.state.name == "RUNNING"]
+    result = search(tmp_path, trials=5)
     after = {trial.number: (trial.plan, trial.reward) for trial in result.trials}
-    assert states(tmp_path).count("COMPLETE") == len(result.trials) == 7
+    assert states(tmp_path).count("COMPLETE") == len(result.trials) == 5
     assert {"RUNNING", "WAITING"}.isdisjoint(states(tmp_path))
     for number, (params, value) in before.items():
         assert after[number] == (SPACE.plan(SPACE.point_of(params)), value)
-    plans = [trial.plan for trial in result.trials]
-    assert all(SPACE.plan(SPACE.point_of(params)) in plans for params in under_way if len(params) == 2)
+    assert len(before) == 2
+    assert SPACE.plan(SPACE.point_of(under_way)) in [trial.plan for trial in result.trials]
 
 
+@pytest.mark.full
 def test_two_processes_share_a_study(tmp_path):
     processes = [driver(tmp_path, trials=10, seconds=0.2, sampler="rl") for _ in range(2)]
     try:
@@ -156,6 +154,35 @@ def test_two_processes_share_a_study(tmp_path):
             process.kill()
     assert states(tmp_path) == ["COMPLETE"] * 10
     assert len(set((tmp_path / "log").read_text().split())) == 2
+
+
+def test_who_takes_a_trial_waits_for_others_that_do(tmp_path):
+    kept = Kept(storage_url(str(tmp_path / "studies.db")), "study", optuna.samplers.RandomSampler(), {}, SOON)
+    with ThreadPoolExecutor() as threads, (tmp_path / "studies.db.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        taken = threads.submit(kept.take, 1)
+        time.sleep(0.5)
+        assert not taken.done()
+        assert not kept.trials()
+        fcntl.flock(other, fcntl.LOCK_UN)
+        trial = taken.result(timeout=30)
+    assert trial is not None
+    assert trial.number == 0
+
+
+@pytest.mark.full
+def test_no_trial_is_taken_by_two_processes(tmp_path):
+    code = (
+        "import sys; from optuna.samplers import RandomSampler; from monstera.search.studies import Kept\n"
+        "kept = Kept(sys.argv[1], 'study', RandomSampler(), {})\n"
+        "while (trial := kept.take(40)) is not None: print(trial.number, flush=True)"
+    )
+    command = [sys.executable, "-c", code, storage_url(str(tmp_path / "studies.db"))]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    taken = [process.communicate(timeout=100)[0].split() for process in processes]
+    assert sorted(int(number) for some in taken for number in some) == list(range(40))
+    assert states(tmp_path) == ["RUNNING"] * 40
 
 
 def test_a_worker_that_dies_loses_no_trial(tmp_path):
