@@ -15,16 +15,13 @@ from monstera.search.cost import Costs
 from monstera.search.objective import PENALTY, Objective
 from monstera.search.searched import SearchResult, Tried
 from monstera.search.space import Space
-from monstera.search.workers import Crew, Evaluate, Here, Processes, RayWorkers, Work
+from monstera.search.workers import LOOK_S, Crew, Evaluate, Here, Processes, RayWorkers, Work
 from monstera.sparsity import Plan, find_view
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
     from monstera.search.studies import Kept, Signs
-
-# How often a process looks after what others do.
-LOOK_S = 2.0
 
 
 def search_plan(

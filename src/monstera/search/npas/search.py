@@ -97,12 +97,13 @@ def search(
         objective: what is good.
         settings: how much is searched; `SearchSettings()` by default.
         journal: a file of JSON lines, made if it is not there.
-        workers: processes that evaluate at once; with one, this process does.
+        workers: processes that evaluate at once; with one, this process does. What one of them was doing when it died
+            is done again by another.
         console: where progress is shown; nowhere by default.
 
     Raises:
         JournalError: the journal is damaged, of another search, or in use.
-        SearchError: an evaluation failed, or its process died.
+        SearchError: an evaluation failed, or killed its process again and again.
 
     Source: NPAS, arXiv 2012.00596, section on scheme search; docs/search/npas.md has what we chose.
     """
@@ -205,9 +206,9 @@ def _outcomes(
     known = {scheme: past.outcomes[key] for scheme, key in keys.items() if key in past.outcomes}
     for scheme in () if anchor else known:
         show.outcome(known[scheme], state.objective.reward(known[scheme]))
-    failures: list[tuple[Scheme, BaseException]] = []
+    failures: list[tuple[Scheme, Exception]] = []
     for scheme, result in run([scheme for scheme in schemes if scheme not in known]):
-        if isinstance(result, BaseException):
+        if isinstance(result, Exception):
             failures.append((scheme, result))
             continue
         reward = state.objective.reward(result)
