@@ -65,6 +65,7 @@ class SearchSection(_Section):
     evaluations: PositiveInt = 60
     batch: PositiveInt = 4
     pool: PositiveInt = 200
+    neighbours: int = Field(default=0, ge=0)
     warm_start: int = Field(default=12, ge=0)
     screening: bool = True
     anchors: PositiveInt = 2

@@ -13,7 +13,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from monstera.modes import evaluating
-from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS, SchemeSpace, Stage, replacements
+from monstera.search.npas.scheme import (
+    DENSITIES,
+    FILTERS,
+    PATTERNS,
+    LayerChoice,
+    Scheme,
+    SchemeSpace,
+    Stage,
+    replacements,
+)
 from monstera.sparsity.errors import suggestion
 
 EXPANSION = 2
@@ -75,6 +84,18 @@ def base_network(
     stages = [run.stage(name, filters, patterns, densities, expansion) for name in chosen]
     vanishing = {stage.name: run.vanishing(stage.name) for stage in stages if stage.skippable}
     return Base(model, SchemeSpace(stages, run.shortcuts(chosen)), vanishing)
+
+
+def uniform_schemes(space: SchemeSpace) -> tuple[Scheme, ...]:
+    """The base network pruned alike everywhere, by each pattern at each density; layers that cannot be stay dense."""
+    pairs = {(a.pattern, a.density): None for actions in space.actions for a in actions if a.pattern is not None}
+
+    def choice(stage: Stage, actions: tuple[LayerChoice, ...], pattern: str, density: float) -> LayerChoice:
+        pruned, dense = LayerChoice(stage.base, pattern, density), LayerChoice(stage.base)
+        return pruned if pruned in actions else dense
+
+    layers = [*zip(space.stages, space.actions, strict=True)]
+    return tuple(Scheme(tuple(choice(*layer, *pair) for layer in layers)) for pair in pairs)
 
 
 class _Run:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from monstera.measure import MONSTERA, Entry, compare, to_json
 from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import accuracy
-from monstera.search.npas.base import Base, base_network
+from monstera.search.npas.base import Base, base_network, uniform_schemes
 from monstera.search.npas.candidate import Inherited, build
 from monstera.search.npas.evaluation import FastEvaluation
 from monstera.search.npas.inheritance import inherit
@@ -157,7 +157,16 @@ def _search(
     evaluate = FastEvaluation(base, inherited, fast, example, settings.threads, place / "turns.lock")
     objective = Objective(budget, 1 / len(split.train.labels.unique()), settings.cost)
     journal = place / "journal.jsonl"
-    return search(base.space, evaluate, objective, settings.search, journal=journal, workers=workers, console=console)
+    return search(
+        base.space,
+        evaluate,
+        objective,
+        settings.search,
+        journal=journal,
+        first=uniform_schemes(base.space),
+        workers=workers,
+        console=console,
+    )
 
 
 # ---- phase 3 --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from monstera.search.npas.screening import screen
 from monstera.search.npas.workers import Evaluate, Results, evaluators
 
 VERSION = 1
+# How many of the best have neighbours.
+PARENTS = 5
 
 
 class SearchError(RuntimeError):
@@ -36,7 +38,8 @@ class SearchSettings:
     Attributes:
         evaluations: how many schemes are evaluated; anchors come on top.
         batch: schemes evaluated in a round, between which nothing is learnt.
-        pool: schemes that the agent draws for a round.
+        pool: schemes that the agent draws for a round, among which it is chosen.
+        neighbours: so many more in the pool: one of the best that were evaluated, with one or two layers changed.
         warm_start: schemes evaluated before anything is screened, spread over how much they prune.
         screening: False evaluates the first of the pool instead: what Bayesian screening is worth.
         anchors: how many of the best of the first round are evaluated again, to see whether outcomes drift.
@@ -51,6 +54,7 @@ class SearchSettings:
     evaluations: int = 60
     batch: int = 4
     pool: int = 200
+    neighbours: int = 0
     warm_start: int = 12
     screening: bool = True
     anchors: int = 2
@@ -62,8 +66,11 @@ class SearchSettings:
         counts = {name: getattr(self, name) for name in ("evaluations", "batch", "pool", "anchors")}
         if wrong := [f"{name} is {count}" for name, count in counts.items() if count < 1]:
             raise ValueError(f"expected positive counts, but {', '.join(wrong)}")
-        if self.anchors_every < 0 or self.seed < 0:
-            raise ValueError(f"expected anchors_every and seed >= 0, got {self.anchors_every} and {self.seed}")
+        if min(self.anchors_every, self.seed, self.neighbours) < 0:
+            raise ValueError(
+                "expected anchors_every, seed and neighbours >= 0, got "
+                f"{self.anchors_every}, {self.seed} and {self.neighbours}"
+            )
         if self.pool < self.batch:
             raise ValueError(f"a pool of {self.pool} has no batch of {self.batch} to choose")
         if self.warm_start < (LEAST_POINTS if self.screening else 0):
@@ -77,6 +84,7 @@ def search(
     settings: SearchSettings | None = None,
     *,
     journal: str | os.PathLike[str],
+    first: Sequence[Scheme] = (),
     workers: int = 1,
     console: Console | None = None,
 ) -> SearchResult:
@@ -97,12 +105,14 @@ def search(
         objective: what is good.
         settings: how much is searched; `SearchSettings()` by default.
         journal: a file of JSON lines, made if it is not there.
+        first: schemes that are evaluated before all others and count as these do, such as those known to be good.
         workers: processes that evaluate at once; with one, this process does. What one of them was doing when it died
             is done again by another.
         console: where progress is shown; nowhere by default.
 
     Raises:
         JournalError: the journal is damaged, of another search, or in use.
+        SchemeError: one of `first` is not of the space.
         SearchError: an evaluation failed, or killed its process again and again.
 
     Source: NPAS, arXiv 2012.00596, section on scheme search; docs/search/npas.md has what we chose.
@@ -114,12 +124,16 @@ def search(
         "objective": asdict(objective),
         "settings": asdict(settings),
     }
+    for scheme in first:
+        space.check(scheme)
+    if first:
+        header["first"] = [scheme.digest for scheme in first]
     with (
         opened(Path(journal), header) as book,
         evaluators(evaluate, workers) as run,
         shown(console, settings.evaluations) as show,
     ):
-        state = _State(space, objective, settings, QLearning(space, initial=settings.initial))
+        state = _State(space, objective, settings, tuple(first), QLearning(space, initial=settings.initial))
         past = _Past.of(book.records)
         while len(state.evaluated) < settings.evaluations and len(state.evaluated) < space.size:
             _round(state, past, book, run, show)
@@ -133,6 +147,7 @@ class _State:
     space: SchemeSpace
     objective: Objective
     settings: SearchSettings
+    first: tuple[Scheme, ...]
     agent: QLearning
     evaluated: list[Evaluated] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
@@ -239,6 +254,9 @@ def _proposal(state: _State) -> dict[str, Any]:
     count = min(settings.batch, settings.evaluations - done)
     share = epsilon(done, settings.evaluations)
     record = {"round": state.round, "epsilon": share, "agent": state.agent.digest}
+    seen = {one.scheme for one in state.evaluated}
+    if given := [scheme for scheme in dict.fromkeys(state.first) if scheme not in seen][:count]:
+        return {**record, "by": "given", "batch": [scheme.to_json() for scheme in given]}
     pool = _pool(state, share, count)
     if done < settings.warm_start:
         batch = _spread(pool, min(count, settings.warm_start - done))
@@ -252,10 +270,10 @@ def _proposal(state: _State) -> dict[str, Any]:
 
 
 def _pool(state: _State, share: float, least: int) -> list[Scheme]:
-    """What the agent draws and nobody has evaluated, once each; filled up where it draws too little that is new."""
+    """What the agent draws and nobody has evaluated, once each, and neighbours; filled up where too little is new."""
     rng, size = state.rng(0), state.settings.pool
     seen = {one.scheme for one in state.evaluated}
-    drawn = dict.fromkeys(state.agent.sample(share, rng) for _ in range(size))
+    drawn = dict.fromkeys([*(state.agent.sample(share, rng) for _ in range(size)), *_neighbours(state, rng)])
     pool = [scheme for scheme in drawn if scheme not in seen]
     if len(pool) < least:
         pool += [s for s in dict.fromkeys(state.space.sample(rng) for _ in range(size)) if s not in {*pool, *seen}]
@@ -264,6 +282,19 @@ def _pool(state: _State, share: float, least: int) -> list[Scheme]:
         unseen = (scheme for scheme in everything if scheme not in {*pool, *seen})
         pool += list(itertools.islice(unseen, least - len(pool)))
     return pool
+
+
+def _neighbours(state: _State, rng: np.random.Generator) -> list[Scheme]:
+    """The best schemes with one or two layers changed; none before there are any."""
+    best = sorted(state.evaluated, key=lambda one: -one.reward)[:PARENTS]
+    made = []
+    for _ in range(state.settings.neighbours if best else 0):
+        choices = [*best[int(rng.integers(len(best)))].scheme.choices]
+        for layer in rng.permutation(len(choices))[: int(rng.integers(1, 3))]:
+            actions = state.space.actions[layer]
+            choices[layer] = actions[int(rng.integers(len(actions)))]
+        made.append(Scheme(tuple(choices)))
+    return made
 
 
 def _spread(pool: Sequence[Scheme], count: int) -> list[Scheme]:
