@@ -172,7 +172,7 @@ def test_a_journal_of_another_search_or_one_in_use_or_damaged_is_refused(
 ) -> None:
     path = tmp_path / "journal"
     path.write_bytes(whole[1])
-    with pytest.raises(JournalError, match="of another search; settings was"):
+    with pytest.raises(JournalError, match="of another search; settings\\.seed was 0, now 1;"):
         search(SPACE, evaluate, OBJECTIVE, replace(SMALL, seed=1), journal=path)
     with pytest.raises(JournalError, match="space was"):
         search(SPACE.with_pattern("8x4"), evaluate, OBJECTIVE, SMALL, journal=path)
