@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,16 @@ from torch.nn import functional as F
 
 from monstera.recipe import Judging, RecipeError, read_recipe, run_search
 from monstera.recipe import searching as searching_module
-from monstera.recipe.ingredients import gather
+from monstera.recipe.ingredients import gather, make_network
+from monstera.recipe.judging import judge
 from monstera.search import read_pareto, read_search
+from monstera.search.costs.costing import network_costs
+from monstera.search.costs.subject import subject_of
+from monstera.search.costs.table import Rest
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import Pictures, PictureSet, digits
+from search.costs.made import lawful_table
 from search.synthetic_costs import SyntheticCosts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +69,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def costs_without_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching_module, "costs_of", lambda model, *_, **__: SyntheticCosts.of(model))
+    monkeypatch.setattr(searching_module, "_costs", lambda _, model, *__: SyntheticCosts.of(model))
 
 
 @pytest.mark.usefixtures("costs_without_a_machine")
@@ -108,7 +115,7 @@ def test_judges_are_held_out_of_what_batch_norm_and_tuning_see_and_test_pictures
     everything = PictureSet("digits", pictures(0, 1000), pictures(1000, 300), (0.0,), (1.0,), tuple("0123456789"))
     path = write_recipe(start)
     things = gather(read_recipe(path), str(path), read=lambda *_: everything)
-    fast = searching_module._evaluate(things, Judging(pictures=150, statistics=4, batch=50, tuning_steps=6))
+    fast = judge(things, Judging(pictures=150, statistics=4, batch=50, tuning_steps=6))
 
     def numbers(images: torch.Tensor) -> set[int]:
         flat = (images.flatten(1) * 255).round().int()
@@ -126,6 +133,44 @@ def test_a_recipe_without_held_out_pictures_or_weights_is_refused_with_both(star
     path = write_recipe(start, data={"name": "digits"}, network={"name": "digits_cnn"})
     with pytest.raises(RecipeError, match=r"(?s)data\.held_out: .*150.*got 0.*network\.checkpoint: "):
         run_search(path, speedup=2, judging=JUDGING)
+
+
+def test_what_no_study_could_be_run_with_is_refused_before_anything_is_read(start: Path, monkeypatch) -> None:
+    pytest.importorskip("optuna")
+    monkeypatch.setattr(searching_module, "gather", None)
+    with pytest.raises(ValueError, match="no sampler is called 'evolutoin'; did you mean 'evolution'"):
+        run_search(write_recipe(start), speedup=2, samplers=("rl", "evolutoin"))
+    with pytest.raises(ValueError, match="expected 1 or more, got trials 0"):
+        run_search(write_recipe(start), speedup=2, trials=0)
+    with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
+        run_search(write_recipe(start), speedup=2, first=["no.yaml"])
+
+
+def test_a_search_that_goes_on_has_the_costs_that_it_was_begun_with(tmp_path: Path, monkeypatch) -> None:
+    recipe = read_recipe(write_recipe(tmp_path))
+    model, example = make_network(recipe, None, 0).eval(), torch.zeros(1, 1, 8, 8)
+    table = lawful_table([subject_of(model, example, 1)])
+    asked: list[Any] = []
+
+    def measured(*_: Any, **how: Any) -> Any:
+        """This machine knows twice as much each time."""
+        asked.append(how)
+        rest = Rest(0.01 * 2 ** len(asked), 4000, 0)
+        return network_costs(subject_of(model, example, 1), replace(table, rests=dict.fromkeys(table.rests, rest)))
+
+    monkeypatch.setattr(searching_module, "costs_of", measured)
+
+    def costs(densities: Sequence[float] = (0.5,), table: str | None = None) -> Any:
+        return searching_module._costs(recipe, model, example, ("4x1",), densities, 1, table, tmp_path / "found")
+
+    first = costs()
+    assert costs() == first
+    assert len(asked) == 1
+    # What was not measured for this search is not taken from there.
+    assert costs((0.25,)).rest_ms != first.rest_ms
+    costs(table="phone.json")
+    assert [how.get("table") for how in asked] == [None, None, "phone.json"]
+    assert len([*(tmp_path / "found").iterdir()]) == 2
 
 
 def test_one_budget_is_asked_for(start: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_run_that_is_there_is_read_and_not_done_again(whole: tuple[Path, Any],
 
 
 def test_a_folder_of_another_run_is_refused(whole: tuple[Path, Any]) -> None:
-    with pytest.raises(ValueError, match=r"run\.json: of another run \(settings was"):
+    with pytest.raises(ValueError, match=r"run\.json: of another run \(settings\.budget was 0\.5, now 0\.3\)"):
         npas(network(), split(), settings(budget=0.3), whole[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import itertools
 import os
@@ -23,6 +24,7 @@ from monstera.search.searched import SearchResult  # noqa: E402
 from monstera.search.studies import Kept, Signs, storage_url  # noqa: E402
 from monstera.sparsity import Plan  # noqa: E402
 from search.judges import BUDGET_MS, COSTS, MODEL, SPACE, Dies, DiesOnce, Raises, Slow, quick  # noqa: E402
+from search.synthetic_costs import SyntheticCosts  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = Signs(every_s=1, grace_s=2)
@@ -102,10 +104,27 @@ def test_a_plan_that_comes_again_is_not_evaluated_again(tmp_path):
 
 def test_a_study_of_other_settings_is_refused_with_what_differs(tmp_path):
     search(tmp_path, trials=1)
-    with pytest.raises(ValueError, match="seed 0 there, 1 asked for"):
+    with pytest.raises(ValueError, match="seed was 0, now 1"):
         search(tmp_path, trials=1, seed=1)
-    with pytest.raises(ValueError, match="facts"):
+    with pytest.raises(ValueError, match=r"facts\.pictures was None, now 2000;"):
         search(tmp_path, trials=1, facts={"pictures": 2000})
+
+
+def test_a_study_of_other_costs_or_another_network_around_the_weights_is_refused(tmp_path):
+    search(tmp_path, trials=1)
+    dearer = SyntheticCosts({name: ms * (2 if name == "2.weight" else 1) for name, ms in COSTS.dense.items()})
+    asked = {"latency_ms": BUDGET_MS, "space": SPACE, "sampler": "random", "trials": 1, "name": "study"}
+    with pytest.raises(ValueError, match=r"costs\.dense_ms was .*costs\.layers was"):
+        search_plan(MODEL, dearer, quick, storage=str(tmp_path / "studies.db"), signs=SOON, **asked)
+    other = copy.deepcopy(MODEL)
+    other[0].bias.data += 1
+    with pytest.raises(ValueError, match=r"otherwise: weights was '\w+', now '\w+';"):
+        search_plan(other, COSTS, quick, storage=str(tmp_path / "studies.db"), signs=SOON, **asked)
+
+
+def test_facts_may_have_tuples(tmp_path):
+    search(tmp_path, trials=1, facts={"mean": (0.5, 0.25)})
+    assert len(search(tmp_path, trials=2, facts={"mean": (0.5, 0.25)}).trials) == 2
 
 
 def test_an_evaluation_that_raises_is_told_and_its_trial_does_not_count(tmp_path):

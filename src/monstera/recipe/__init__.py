@@ -4,11 +4,12 @@ A study is many of them in one file: variants of a recipe, to compare methods.""
 
 from monstera.recipe.checkpoint import CheckpointError
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.judging import Judging
 from monstera.recipe.npas import Npas, run_npas
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.running import run
 from monstera.recipe.schema import Recipe
-from monstera.recipe.searching import Judging, run_search
+from monstera.recipe.searching import run_search
 from monstera.recipe.stages import run_study
 from monstera.recipe.study import Study, Variant, read_study
 

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, a line now and then in a log."""
+"""Progress of a run or a search: a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from monstera.recipe.report import Report
+from monstera.search.searched import Tried
 
 LINE_EVERY_S = 30.0
 
@@ -60,3 +61,35 @@ def _text(report: Report, layers: bool) -> str:
     if pruning.residuals is not None:
         text += f", residuals {pruning.residuals.primal:.1e} / {pruning.residuals.dual:.1e}"
     return text if pruning.divergence is None else f"{text}, {pruning.divergence}"
+
+
+@contextmanager
+def shown_trials(console: Console, title: str, total: int) -> Iterator[Callable[[Tried], None]]:
+    """Give a function that shows each trial of a search, with the best so far: a bar, or lines in a log."""
+    best: list[Tried] = []
+
+    def text(trial: Tried) -> str:
+        if not best or trial.reward > best[0].reward:
+            best[:] = [trial]
+        return f"best reward {best[0].reward:.4f} ({best[0].accuracy:.2%}, {best[0].ms:.4g} ms)"
+
+    def done(trial: Tried) -> int:
+        # Numbers of trials that failed are given again, so that they may go on behind what was asked for.
+        return min(trial.number + 1, total)
+
+    if not console.is_terminal:
+        last = [0.0]
+
+        def line(trial: Tried) -> None:
+            told = text(trial)
+            if time.monotonic() - last[0] >= LINE_EVERY_S or done(trial) == total:
+                last[0] = time.monotonic()
+                console.print(f"{title}: trial {done(trial)} of {total}, {told}", soft_wrap=True)
+
+        yield line
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    times = TimeElapsedColumn(), TimeRemainingColumn()
+    with Progress(*columns, *times, TextColumn("{task.fields[text]}"), console=console) as bar:
+        task = bar.add_task(title, total=total, text="")
+        yield lambda trial: bar.update(task, completed=done(trial), text=text(trial))

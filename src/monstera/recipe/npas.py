@@ -144,7 +144,7 @@ def run_npas(
     Args:
         overrides: fields to replace, nested ones by dotted names: `{"search.evaluations": 20}`.
         data: the data folder, see `monstera.zoo.data.data_root`.
-        workers: processes that evaluate at once; their latencies disturb each other's.
+        workers: processes that evaluate at once, see `monstera.search.npas.run.npas`.
         measure_again: measure the latencies of the finalists anew.
         command: what the result file gives as the command; default this process's own.
 

@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from monstera.compiler.targets import native
 from monstera.measure.peers import torch_threads
-from monstera.pruning.streams import stream
-from monstera.recipe.display import LINE_EVERY_S
+from monstera.recipe.display import shown_trials
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.ingredients import Ingredients, gather, make_network
+from monstera.recipe.judging import Judging, judge
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.schema import Recipe
 from monstera.search.cost import Costs
-from monstera.search.costs import costs_of
-from monstera.search.evaluation import FastAccuracy, ShortTuning
-from monstera.search.mapping import search_plan
+from monstera.search.costs import NetworkCosts, cached_costs, costs_from_json, costs_of
+from monstera.search.evaluation import FastAccuracy
+from monstera.search.mapping import need_optuna, search_plan
 from monstera.search.objective import Objective
 from monstera.search.pareto import Candidate, Pareto, layers_of, write_pareto
-from monstera.search.searched import SearchResult, Tried, write_search
+from monstera.search.searched import SearchResult, write_search
 from monstera.search.space import DENSITIES, PATTERNS, Space
 from monstera.sparsity import Plan
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """How a trial judges: on so many held-out pictures, after batch norm has seen so many batches of training ones.
-
-    With `tuning_steps`, as many steps of training under the holes come before, of learning rate `tuning_lr`.
-
-    Raises:
-        ValueError: a count below 1, or a negative number of steps.
-    """
-
-    pictures: int = 2000
-    statistics: int = 20
-    batch: int = 100
-    tuning_steps: int = 0
-    tuning_lr: float = 0.01
-
-    def __post_init__(self) -> None:
-        if min(self.pictures, self.statistics, self.batch) < 1 or self.tuning_steps < 0:
-            raise ValueError(f"judging: expected counts from 1 and tuning_steps from 0, got {self}")
-
-    def __str__(self) -> str:
-        tuned = f"tuned for {self.tuning_steps} steps" if self.tuning_steps else "pruned at once"
-        return f"{self.pictures} held-out training pictures, {tuned}"
+from monstera.sparsity.errors import suggestion
+from monstera.sparsity.files import write_atomically
+from monstera.sparsity.pattern_names import PatternLike
 
 
 def run_search(
@@ -68,7 +44,7 @@ def run_search(
     trials: int = 60,
     patterns: Sequence[str] = (),
     densities: Sequence[float] = (),
-    judging: Judging = Judging(),
+    judging: Judging = Judging(),  # noqa: B008 (frozen)
     first: Sequence[str | os.PathLike[str]] = (),
     storage: str = "runs/studies.db",
     workers: int | Literal["ray"] = 1,
@@ -91,7 +67,8 @@ def run_search(
         patterns, densities: what layers may be; default those of `Space`.
         first: plan files that every study tries first.
         workers, threads, storage: as for `search_plan`.
-        table: a cost table of another machine; by default costs are measured here.
+        table: a cost table of another machine; by default costs are measured here, and kept in `folder` for when the
+            search goes on.
         overrides, data: as for `run`.
 
     Returns:
@@ -103,12 +80,14 @@ def run_search(
     """
     if (latency_ms is None) == (speedup is None):
         raise ValueError("give one of latency_ms and speedup")
+    _refuse(samplers, trials, workers, threads)
+    plans = [Plan.load(file) for file in first]
     recipe, console = read_recipe(path, overrides), console or Console()
     things = _things(recipe, judging, os.fspath(path), data)
     model = make_network(recipe, things.start, recipe.seeds[0]).eval()
     names, kept = tuple(patterns) or PATTERNS, tuple(densities) or DENSITIES
     example = things.normalised(things.train.images[:1]).contiguous()
-    costs = costs_of(model, example, patterns=names, densities=kept, threads=threads, table=table)
+    costs = _costs(recipe, model, example, names, kept, threads, table, Path(folder))
     budget = costs.dense_ms / speedup if speedup is not None else float(latency_ms or 0)
     task = _Task(recipe, model, costs, Space.of(model, costs, names, kept), budget, judging, things)
     told = f"{recipe.name}: {task.space}; {budget:.4g} ms of {costs.dense_ms:.4g} are allowed"
@@ -116,7 +95,7 @@ def run_search(
     results: dict[str, SearchResult] = {}
     for sampler, seed in ((sampler, seed) for seed in seeds for sampler in samplers):
         title = f"{recipe.name}-{sampler}-{seed}"
-        with _shown(console, title, trials) as on_trial:
+        with shown_trials(console, title, trials) as on_trial:
             results[title] = search_plan(
                 model,
                 costs,
@@ -130,7 +109,7 @@ def run_search(
                 workers=workers,
                 threads=threads,
                 seed=seed,
-                first=[Plan.load(file) for file in first],
+                first=plans,
                 chance=1 / (int(things.train.labels.max()) + 1),
                 facts=task.facts,
                 on_trial=on_trial,
@@ -155,7 +134,7 @@ class _Task:
     evaluate: FastAccuracy = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "evaluate", _evaluate(self.things, self.judging))
+        object.__setattr__(self, "evaluate", judge(self.things, self.judging))
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -165,6 +144,8 @@ class _Task:
             "network": recipe.network.name,
             "checkpoint": recipe.network.checkpoint,
             "data": recipe.data.name,
+            "mean": self.things.mean.flatten().tolist(),
+            "std": self.things.std.flatten().tolist(),
             "held_out": recipe.data.held_out,
             "pictures": judging.pictures,
             "statistics": judging.statistics,
@@ -191,6 +172,44 @@ class _Task:
         )
 
 
+def _refuse(samplers: Sequence[str], trials: int, workers: int | Literal["ray"], threads: int) -> None:
+    """Refuse at once what `search_plan` would refuse after costs were measured, or after the studies before."""
+    need_optuna()
+    from monstera.search.samplers import SAMPLERS
+
+    if wrong := [name for name in samplers if name not in SAMPLERS]:
+        raise ValueError(f"no sampler is called {wrong[0]!r}; {suggestion(wrong[0], SAMPLERS)}")
+    if min(trials, threads, 1 if workers == "ray" else workers) < 1:
+        raise ValueError(f"expected 1 or more, got trials {trials}, workers {workers}, threads {threads}")
+
+
+def _costs(
+    recipe: Recipe,
+    model: nn.Module,
+    example: Tensor,
+    patterns: Sequence[PatternLike],
+    densities: Sequence[float],
+    threads: int,
+    table: str | os.PathLike[str] | None,
+    folder: Path,
+) -> NetworkCosts:
+    """What plans take: by `table` if there is one, else as the folder has it, else measured and kept there.
+
+    What this machine knows grows with every network, and predictions change with it; a search that goes on must not.
+    """
+    asked = {"patterns": patterns, "densities": densities, "threads": threads}
+    if table is not None:
+        return costs_of(model, example, table=table, **asked)
+    named = (recipe.network.name, recipe.network.options, list(example.shape), [*map(str, patterns)], [*densities])
+    digest = hashlib.sha256(repr((named, threads, cached_costs(native()).machine.digest)).encode()).hexdigest()[:8]
+    path = folder / f"{recipe.name}-{digest}.costs.json"
+    if path.is_file():
+        return costs_from_json(path.read_bytes())
+    costs = costs_of(model, example, **asked)
+    write_atomically(path, costs.to_json().encode())
+    return costs
+
+
 def _things(recipe: Recipe, judging: Judging, where: str, data: str | os.PathLike[str] | None) -> Ingredients:
     """Read what the recipe names; the pictures that judge must be held out of training, and the weights be trained."""
     problems = []
@@ -204,59 +223,9 @@ def _things(recipe: Recipe, judging: Judging, where: str, data: str | os.PathLik
     return gather(recipe, where, data)
 
 
-def _evaluate(things: Ingredients, judging: Judging) -> FastAccuracy:
-    order = torch.randperm(len(things.train), generator=stream(0, "search", 0))
-    statistics = _batches(things, order[: judging.statistics * judging.batch], judging.batch)
-    tuning = None
-    if judging.tuning_steps:
-        # Pictures that training sees anyway; each once, while there are enough.
-        tuning = ShortTuning(
-            _batches(things, order[: judging.tuning_steps * judging.batch], judging.batch),
-            judging.tuning_steps,
-            judging.tuning_lr,
-        )
-    held_out = things.test.take(torch.arange(judging.pictures))
-    images, labels = things.normalised(held_out.images), held_out.labels
-    batches = [*zip(images.split(judging.batch), labels.split(judging.batch), strict=True)]
-    return FastAccuracy(batches, [inputs for inputs, _ in statistics], tuning)
-
-
-def _batches(things: Ingredients, index: Tensor, batch: int) -> list[tuple[Tensor, Tensor]]:
-    pictures = [things.train.take(part) for part in index.split(batch)]
-    return [(things.normalised(some.images), some.labels) for some in pictures]
-
-
 def _write(result: SearchResult, folder: Path, console: Console) -> None:
     write_search(result, folder / f"{result.name}.json")
     console.print(str(result), highlight=False, markup=False, soft_wrap=True)
     if result.best is not None:
         result.plan.save(folder / f"{result.name}.yaml")
         console.print(f"{folder / result.name}.yaml written", style="dim", markup=False, soft_wrap=True)
-
-
-@contextmanager
-def _shown(console: Console, title: str, total: int) -> Iterator[Callable[[Tried], None]]:
-    """Give a function that shows each trial, with the best so far: a bar, or at most a line in half a minute."""
-    best: list[Tried] = []
-
-    def text(trial: Tried) -> str:
-        if not best or trial.reward > best[0].reward:
-            best[:] = [trial]
-        return f"best reward {best[0].reward:.4f} ({best[0].accuracy:.2%}, {best[0].ms:.4g} ms)"
-
-    if not console.is_terminal:
-        last = [0.0]
-
-        def line(trial: Tried) -> None:
-            told = text(trial)
-            if time.monotonic() - last[0] >= LINE_EVERY_S or trial.number + 1 == total:
-                last[0] = time.monotonic()
-                console.print(f"{title}: trial {trial.number + 1} of {total}, {told}", soft_wrap=True)
-
-        yield line
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    times = TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, *times, TextColumn("{task.fields[text]}"), console=console) as bar:
-        task = bar.add_task(title, total=total, text="")
-        yield lambda trial: bar.update(task, completed=trial.number + 1, text=text(trial))

@@ -15,16 +15,13 @@ from monstera.search.cost import Costs
 from monstera.search.objective import PENALTY, Objective
 from monstera.search.searched import SearchResult, Tried
 from monstera.search.space import Space
-from monstera.search.workers import Crew, Evaluate, Here, Processes, RayWorkers, Work
-from monstera.sparsity import Plan, find_view
+from monstera.search.workers import LOOK_S, Crew, Evaluate, Here, Processes, RayWorkers, Work
+from monstera.sparsity import Plan
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
     from monstera.search.studies import Kept, Signs
-
-# How often a process looks after what others do.
-LOOK_S = 2.0
 
 
 def search_plan(
@@ -77,13 +74,13 @@ def search_plan(
 
     Raises:
         ImportError: optuna is not installed, or Ray, if it is asked for.
-        ValueError: the study was made with other settings, no plan of the space is within the budget, `first` is not in
-            the space, or a number is out of bounds.
+        ValueError: the study was made with other settings or costs, no plan of the space is within the budget, `first`
+            is not in the space, or a number is out of bounds.
         Exception: what `evaluate` raised; its trial has failed, all others are kept.
     """
     if trials < 1 or (workers != "ray" and workers < 1) or threads < 1:
         raise ValueError(f"expected 1 or more, got trials {trials}, workers {workers}, threads {threads}")
-    _need_optuna()
+    need_optuna()
     from monstera.search.samplers import make_sampler
     from monstera.search.studies import Kept, Signs, storage_url
 
@@ -96,6 +93,8 @@ def search_plan(
         )
     settings = _settings(model, space, objective, sampler, seed, how, facts or {})
     name = name or f"{sampler}-{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
+    # Not in the name: a study that was begun with other costs is refused, not begun anew without a word.
+    settings["costs"] = _priced(space, costs)
     kept = Kept(storage_url(storage), name, make_sampler(sampler, space, seed, how), settings, signs or Signs())
     kept.queue([space.params(space.point(plan)) for plan in first])
     run = _Run(kept, space, costs, objective, on_trial)
@@ -203,8 +202,9 @@ def _settings(
 ) -> dict[str, Any]:
     """What two calls must have alike to go on with one study: plain values."""
     weights = hashlib.sha256()
-    for name in space.weights:
-        weights.update(find_view(model, name).weight.detach().cpu().contiguous().float().numpy().tobytes())
+    for name, value in sorted(model.state_dict().items()):
+        weights.update(name.encode())
+        weights.update(value.detach().cpu().contiguous().double().numpy().tobytes())
     return {
         "space": space.fingerprint,
         "weights": weights.hexdigest()[:16],
@@ -216,7 +216,17 @@ def _settings(
     }
 
 
-def _need_optuna() -> None:
+def _priced(space: Space, costs: Costs) -> dict[str, str]:
+    """Name the costs, to four digits: what is looked up on another machine may differ in the last."""
+    rows = [
+        [f"{costs.layer_ms(name, space.actions[action]):.4g}" for action in space.allowed(place)]
+        for place, name in enumerate(space.weights)
+    ]
+    return {"dense_ms": f"{costs.dense_ms:.4g}", "layers": hashlib.sha256(repr(rows).encode()).hexdigest()[:16]}
+
+
+def need_optuna() -> None:
+    """Raise an ImportError that says what to install where optuna is not."""
     try:
         import optuna  # noqa: F401
     except ImportError:

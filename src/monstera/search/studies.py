@@ -8,6 +8,7 @@ are taken, so that as many are completed however many processes share the study,
 from __future__ import annotations
 
 import fcntl
+import json
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from optuna.storages import (
 )
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
+
+from monstera.search.differences import differences
 
 _SQLITE = "sqlite:///"
 # How long SQLite waits for another process to let go of the file.
@@ -61,7 +64,7 @@ class Kept:
     """A study in a database, as one of the processes that share it sees it.
 
     Raises:
-        ValueError: `name` is there already, with other settings; both are shown.
+        ValueError: `name` is there already, with other settings; each that differs is named.
     """
 
     url: str
@@ -84,12 +87,12 @@ class Kept:
             study = optuna.create_study(
                 study_name=self.name, storage=self.storage, direction="maximize", load_if_exists=True
             )
+            # As the database gives them back, where tuples are lists.
+            asked = json.loads(json.dumps(dict(self.settings)))
             known = study.user_attrs.get(_SETTINGS)
             if known is None:
-                study.set_user_attr(_SETTINGS, dict(self.settings))
-        if known is not None and known != dict(self.settings):
-            wrong = sorted(key for key in {*known, *self.settings} if known.get(key) != self.settings.get(key))
-            told = "; ".join(f"{key} {known.get(key)!r} there, {self.settings.get(key)!r} asked for" for key in wrong)
+                study.set_user_attr(_SETTINGS, asked)
+        if known is not None and (told := differences(known, asked)):
             raise ValueError(f"study {self.name!r} was made otherwise: {told}; give another name or storage")
 
     # ---- trials -----------------------------------------------------------------------------------------------------
@@ -125,14 +128,17 @@ class Kept:
 
     def fail(self, trial: Trial) -> None:
         """Fail a trial for good."""
-        self._finish(trial._trial_id, TrialState.FAIL)
+        with self._alone():
+            self._finish(trial._trial_id, TrialState.FAIL)
 
     def complete(self, trial: Trial, value: float, facts: Mapping[str, Any]) -> bool:
         """Write down what came out; False if the trial was given up for dead meanwhile, and is run again elsewhere."""
         try:
-            for key, fact in facts.items():
-                trial.set_user_attr(key, fact)
-            told = trial.study.tell(trial, value, skip_if_finished=True)
+            # Alone, as another process might give it up for dead in between.
+            with self._alone():
+                for key, fact in facts.items():
+                    trial.set_user_attr(key, fact)
+                told = trial.study.tell(trial, value, skip_if_finished=True)
         except UpdateFinishedTrialError:
             return False
         finally:

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import pickle
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -14,14 +13,17 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, TypeAlias, final
 
-import torch
 from torch import nn
 
+from monstera.measure.peers import torch_threads
 from monstera.sparsity import Plan
 
 Evaluate: TypeAlias = Callable[[nn.Module, Plan], float]
-Answer: TypeAlias = float | Exception
+# What is evaluated, a plan or a scheme, and what came out, or why nothing did.
+Job: TypeAlias = Callable[[Any], Any]
 
+# How often who waits for a crew looks after other things.
+LOOK_S = 2.0
 # Deaths of its worker after which a trial is held to be their cause.
 ATTEMPTS = 4
 
@@ -36,44 +38,41 @@ class Work:
 
     def __call__(self, plan: Plan) -> float:
         """Return the accuracy of the model with the holes of a plan."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
+        with torch_threads(self.threads):
             found = float(self.evaluate(self.model, plan))
-        finally:
-            torch.set_num_threads(before)
         if not 0 <= found <= 1:
             raise ValueError(f"evaluate: expected an accuracy from 0 to 1, got {found}")
         return found
 
-    def packed(self) -> bytes:
-        """Return it as bytes for another process.
 
-        Raises:
-            TypeError: something in it cannot be pickled.
-        """
-        try:
-            # By value: multiprocessing's own pickling would move the caller's tensors to shared memory.
-            return pickle.dumps(self)
-        except (pickle.PicklingError, AttributeError, TypeError) as reason:
-            raise TypeError(
-                f"other processes get model and evaluation by pickle, and these cannot be pickled ({reason}); "
-                "define functions at the top of a module, or take workers=1"
-            ) from reason
+def packed(job: Job) -> bytes:
+    """Return a job as bytes for another process.
+
+    Raises:
+        TypeError: something in it cannot be pickled.
+    """
+    try:
+        # By value: multiprocessing's own pickling would move the caller's tensors to shared memory.
+        return pickle.dumps(job)
+    except (pickle.PicklingError, AttributeError, TypeError) as reason:
+        raise TypeError(
+            f"other processes get model and evaluation by pickle, and these cannot be pickled ({reason}); "
+            "define functions at the top of a module, or take workers=1"
+        ) from reason
 
 
 class Crew(ABC):
-    """Evaluates plans, at most `size` at once."""
+    """Evaluates plans or schemes, `size` of them at once; what is given beyond that waits."""
 
     size: int
 
     @abstractmethod
-    def submit(self, number: int, plan: Plan) -> None:
-        """Begin the evaluation of a trial."""
+    def submit(self, number: int, asked: Any) -> None:
+        """Begin the evaluation of what has this number."""
 
     @abstractmethod
-    def next(self, timeout_s: float) -> tuple[int, Answer] | None:
-        """Return the number of a trial and what came out, or None if nothing did in time."""
+    def next(self, timeout_s: float) -> tuple[int, Any] | None:
+        """Return a number and what came out, or why nothing did (an Exception); None if neither came in time."""
 
     @abstractmethod
     def close(self) -> None:
@@ -86,21 +85,21 @@ class Here(Crew):
 
     size = 1
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._given: list[tuple[int, Plan]] = []
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._given: list[tuple[int, Any]] = []
 
-    def submit(self, number: int, plan: Plan) -> None:
-        """Note the plan; it is evaluated when its answer is asked for."""
-        self._given.append((number, plan))
+    def submit(self, number: int, asked: Any) -> None:
+        """Note it; it is evaluated when its answer is asked for."""
+        self._given.append((number, asked))
 
-    def next(self, timeout_s: float) -> tuple[int, Answer] | None:  # noqa: ARG002
-        """Evaluate the plan, however long that takes."""
+    def next(self, timeout_s: float) -> tuple[int, Any] | None:  # noqa: ARG002
+        """Evaluate what was given first, however long that takes."""
         if not self._given:
             return None
-        number, plan = self._given.pop(0)
+        number, asked = self._given.pop(0)
         try:
-            return number, self._work(plan)
+            return number, self._job(asked)
         except Exception as error:  # an answer like any other: whoever asked raises it
             return number, error
 
@@ -112,16 +111,16 @@ class Here(Crew):
 class Processes(Crew):
     """Evaluates in local processes, made anew when one of them dies; they end when this process does."""
 
-    def __init__(self, work: Work, size: int) -> None:
-        self.size, self._packed = size, work.packed()
+    def __init__(self, job: Job, size: int) -> None:
+        self.size, self._packed = size, packed(job)
         self._pool = self._new()
-        self._given: dict[Future[float], tuple[int, Plan, int]] = {}
+        self._given: dict[Future[Any], tuple[int, Any, int]] = {}
 
-    def submit(self, number: int, plan: Plan) -> None:
-        """Give the plan to a free process."""
-        self._submit(number, plan, attempt=1)
+    def submit(self, number: int, asked: Any) -> None:
+        """Give it to a free process."""
+        self._submit(number, asked, attempt=1)
 
-    def next(self, timeout_s: float) -> tuple[int, Answer] | None:
+    def next(self, timeout_s: float) -> tuple[int, Any] | None:
         """Wait for any process."""
         done, _ = wait(self._given, timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
@@ -143,47 +142,48 @@ class Processes(Crew):
         for process in processes:
             process.kill()
 
-    def _submit(self, number: int, plan: Plan, attempt: int) -> None:
+    def _submit(self, number: int, asked: Any, attempt: int) -> None:
         try:
-            future = self._pool.submit(_evaluate, plan)
+            future = self._pool.submit(_evaluate, asked)
         except BrokenProcessPool:
             self._renew()
-            future = self._pool.submit(_evaluate, plan)
-        self._given[future] = number, plan, attempt
+            future = self._pool.submit(_evaluate, asked)
+        self._given[future] = number, asked, attempt
 
     def _renew(self) -> None:
         """Make new processes, and give them what the old ones had; answers that came before the death are kept."""
         self._pool.shutdown(wait=False)
         self._pool = self._new()
         for future in [f for f in self._given if not f.done() or isinstance(f.exception(), BrokenProcessPool)]:
-            number, plan, attempt = self._given.pop(future)
-            self._submit(number, plan, attempt + 1)
+            number, asked, attempt = self._given.pop(future)
+            self._submit(number, asked, attempt + 1)
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.size, context, initializer=_begin, initargs=(self._packed, os.getpid()))
+        return ProcessPoolExecutor(self.size, context, initializer=_begin, initargs=(self._packed,))
 
 
-_WORK: Work | None = None
+_JOB: Job | None = None
 
 
-def _begin(packed: bytes, parent: int) -> None:
-    global _WORK
-    _WORK = pickle.loads(packed)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _begin(packed_job: bytes) -> None:
+    global _JOB
+    _JOB = pickle.loads(packed_job)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its parent does, which a pool whose parent was killed would not notice."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _end_with_parent() -> None:
+    """Workers wait for work on a pipe that they hold open themselves, so that a killed parent would not end them."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 
-def _evaluate(plan: Plan) -> float:
-    if _WORK is None:
-        raise RuntimeError("this process was given no work to evaluate plans with")
-    return _WORK(plan)
+def _evaluate(asked: Any) -> Any:
+    if _JOB is None:
+        raise RuntimeError("this process was given no job")
+    return _JOB(asked)
 
 
 @final
@@ -203,15 +203,15 @@ class RayWorkers(Crew):
         if self._ours:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         self._ray, self.size = ray, max(1, int(ray.cluster_resources().get("CPU", 1)) // work.threads)
-        self._packed = ray.put(work.packed())
+        self._packed = ray.put(packed(work))
         self._task = ray.remote(num_cpus=work.threads, max_retries=ATTEMPTS - 1)(_evaluate_packed)
         self._given: dict[Any, int] = {}
 
-    def submit(self, number: int, plan: Plan) -> None:
-        """Make the plan a task."""
-        self._given[self._task.remote(self._packed, plan)] = number
+    def submit(self, number: int, asked: Any) -> None:
+        """Make it a task."""
+        self._given[self._task.remote(self._packed, asked)] = number
 
-    def next(self, timeout_s: float) -> tuple[int, Answer] | None:
+    def next(self, timeout_s: float) -> tuple[int, Any] | None:
         """Wait for any task."""
         done, _ = self._ray.wait(list(self._given), num_returns=1, timeout=timeout_s)
         for task in done:
@@ -238,11 +238,11 @@ def _ray() -> Any:
     return ray
 
 
-def _evaluate_packed(packed: bytes, plan: Plan) -> float:
-    # A worker evaluates many plans with the same work.
-    if _PACKED.get("work") is None or _PACKED["bytes"] != packed:
-        _PACKED.update(bytes=packed, work=pickle.loads(packed))
-    return _PACKED["work"](plan)
+def _evaluate_packed(packed_job: bytes, asked: Any) -> Any:
+    # A worker evaluates many plans by the same job.
+    if _PACKED.get("bytes") != packed_job:
+        _PACKED.update(bytes=packed_job, job=pickle.loads(packed_job))
+    return _PACKED["job"](asked)
 
 
 _PACKED: dict[str, Any] = {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import FastAccuracy, ShortTuning
 from monstera.search.npas.base import Base
 from monstera.search.npas.candidate import Inherited, build
@@ -14,6 +16,7 @@ from monstera.search.npas.latency import measured_ms, pruned_copy, surviving_mac
 from monstera.search.npas.outcome import Outcome
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.training import BATCH_NORM_PICTURES, EVALUATION_BATCH, Examples
+from monstera.search.npas.turns import turn
 
 MOST_EPOCHS = 2
 
@@ -59,7 +62,8 @@ class FastEvaluation:
         inherited: see `inherit`.
         accuracy: of a network and a plan; see `FastTraining.accuracy`.
         example: one call's input.
-        threads: of the engine.
+        threads: of the engine, and of torch in training.
+        turns: a file by which the processes of one search take turns: while one measures, no other measures or trains.
 
     Source: Z. Li et al., "NPAS" (CVPR 2021), phase 2: inherited weights, one-shot magnitude pruning, two epochs.
     """
@@ -69,11 +73,17 @@ class FastEvaluation:
     accuracy: FastAccuracy
     example: Tensor
     threads: int = 1
+    turns: Path | None = None
 
     def __call__(self, scheme: Scheme) -> Outcome:
         """Judge one scheme."""
-        model, plan = build(self.base, scheme, self.inherited)
-        pruned = pruned_copy(model, plan)
-        ms, macs = measured_ms(pruned, self.example, threads=self.threads), surviving_macs(pruned, self.example)
-        model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        return Outcome(self.accuracy(model, plan), ms, macs)
+        # Set here, as a new process would take every core, and other numbers of threads give other sums.
+        with torch_threads(self.threads):
+            with turn(self.turns, alone=True):
+                model, plan = build(self.base, scheme, self.inherited)
+                pruned = pruned_copy(model, plan)
+                ms = measured_ms(pruned, self.example, threads=self.threads)
+            with turn(self.turns, alone=False):
+                macs = surviving_macs(pruned, self.example)
+                model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+                return Outcome(self.accuracy(model, plan), ms, macs)

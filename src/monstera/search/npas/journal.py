@@ -12,6 +12,8 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from monstera.search.differences import differences
+
 Record = dict[str, Any]
 
 
@@ -60,7 +62,7 @@ def opened(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
         if not records:
             journal.append(header)
         elif records[0] != expected:
-            raise JournalError(f"{path}: of another search; {_difference(records[0], expected)}; give another path")
+            raise JournalError(f"{path}: of another search; {differences(records[0], expected)}; give another path")
         yield journal
 
 
@@ -73,18 +75,14 @@ def _read(path: Path, file: BufferedRandom) -> list[Record]:
     records = []
     for number, line in enumerate(text[:whole].splitlines(), 1):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError as error:
             raise JournalError(f"{path}: line {number} is not JSON ({error}); remove the file to begin anew") from None
+        if not isinstance(record, dict):
+            raise JournalError(f"{path}: line {number} is {record!r:.40}, no record; remove the file to begin anew")
+        records.append(record)
     return records
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
     return f"{json.dumps(record, allow_nan=False)}\n".encode()
-
-
-def _difference(found: Any, expected: Record) -> str:
-    if not isinstance(found, dict):
-        return f"expected a header, got {found!r}"
-    names = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
-    return "; ".join(f"{name} was {found.get(name)!r}, now {expected.get(name)!r}" for name in names)

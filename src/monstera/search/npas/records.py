@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from monstera.measure import this_machine
+from monstera.search.differences import differences
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import Examples
 from monstera.sparsity.files import write_atomically
@@ -55,8 +56,7 @@ def claim(place: Path, model: nn.Module, split: Split, settings: NpasSettings) -
     }
     path, asked = place / "run.json", plain(asked)
     found = read_record(path, lambda: asked | circumstances())
-    if wrong := [name for name in asked if found.get(name) != asked[name]]:
-        told = "; ".join(f"{name} was {found.get(name)!r}, now {asked[name]!r}" for name in wrong)
+    if told := differences({name: found.get(name) for name in asked}, asked):
         raise ValueError(f"{path}: of another run ({told}); give another folder")
 
 

@@ -71,7 +71,7 @@ def npas(
     Args:
         model: trained; not changed.
         settings: how; with the seeds it decides everything but latencies.
-        workers: processes that evaluate at once in phase 2. Their latencies disturb each other's.
+        workers: processes that train candidates at once in phase 2; they measure one at a time, while none trains.
         measure_again: measure the finalists' latencies anew, for a machine that was not quiet before.
         console: where progress is shown.
 
@@ -154,7 +154,7 @@ def _search(
     # Kept, as another measurement would make it another search.
     budget = read_record(place / "budget.json", priced)["budget"]
     fast = settings.fast.accuracy(split.train.balanced(settings.subset), split.held_out)
-    evaluate = FastEvaluation(base, inherited, fast, example, settings.threads)
+    evaluate = FastEvaluation(base, inherited, fast, example, settings.threads, place / "turns.lock")
     objective = Objective(budget, 1 / len(split.train.labels.unique()), settings.cost)
     journal = place / "journal.jsonl"
     return search(

@@ -106,13 +106,14 @@ def search(
         settings: how much is searched; `SearchSettings()` by default.
         journal: a file of JSON lines, made if it is not there.
         first: schemes that are evaluated before all others and count as these do, such as those known to be good.
-        workers: processes that evaluate at once; with one, this process does.
+        workers: processes that evaluate at once; with one, this process does. What one of them was doing when it died
+            is done again by another.
         console: where progress is shown; nowhere by default.
 
     Raises:
         JournalError: the journal is damaged, of another search, or in use.
         SchemeError: one of `first` is not of the space.
-        SearchError: an evaluation failed, or its process died.
+        SearchError: an evaluation failed, or killed its process again and again.
 
     Source: NPAS, arXiv 2012.00596, section on scheme search; docs/search/npas.md has what we chose.
     """
@@ -220,9 +221,9 @@ def _outcomes(
     known = {scheme: past.outcomes[key] for scheme, key in keys.items() if key in past.outcomes}
     for scheme in () if anchor else known:
         show.outcome(known[scheme], state.objective.reward(known[scheme]))
-    failures: list[tuple[Scheme, BaseException]] = []
+    failures: list[tuple[Scheme, Exception]] = []
     for scheme, result in run([scheme for scheme in schemes if scheme not in known]):
-        if isinstance(result, BaseException):
+        if isinstance(result, Exception):
             failures.append((scheme, result))
             continue
         reward = state.objective.reward(result)
