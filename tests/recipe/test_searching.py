@@ -160,14 +160,14 @@ def test_a_search_that_goes_on_has_the_costs_that_it_was_begun_with(tmp_path: Pa
 
     monkeypatch.setattr(searching_module, "costs_of", measured)
 
-    def costs(densities: Sequence[float] = (0.5,), table: str | None = None) -> Any:
-        return searching_module._costs(recipe, model, example, ("4x1",), densities, 1, table, tmp_path / "found")
+    def costs(patterns: Sequence[str] = ("4x1",), table: str | None = None) -> Any:
+        return searching_module._costs(recipe, model, example, patterns, 1, table, tmp_path / "found")
 
     first = costs()
     assert costs() == first
     assert len(asked) == 1
     # What was not measured for this search is not taken from there.
-    assert costs((0.25,)).rest_ms != first.rest_ms
+    assert costs(("8x1",)).rest_ms != first.rest_ms
     costs(table="phone.json")
     assert [how.get("table") for how in asked] == [None, None, "phone.json"]
     assert len([*(tmp_path / "found").iterdir()]) == 2

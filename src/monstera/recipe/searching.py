@@ -26,8 +26,9 @@ from monstera.search.evaluation import FastAccuracy
 from monstera.search.mapping import need_optuna, search_plan
 from monstera.search.objective import Objective
 from monstera.search.pareto import Candidate, Pareto, layers_of, write_pareto
+from monstera.search.rules import DENSITIES
 from monstera.search.searched import SearchResult, write_search
-from monstera.search.space import DENSITIES, PATTERNS, Space
+from monstera.search.space import PATTERNS, Space
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
@@ -87,7 +88,7 @@ def run_search(
     model = make_network(recipe, things.start, recipe.seeds[0]).eval()
     names, kept = tuple(patterns) or PATTERNS, tuple(densities) or DENSITIES
     example = things.normalised(things.train.images[:1]).contiguous()
-    costs = _costs(recipe, model, example, names, kept, threads, table, Path(folder))
+    costs = _costs(recipe, model, example, names, threads, table, Path(folder))
     budget = costs.dense_ms / speedup if speedup is not None else float(latency_ms or 0)
     task = _Task(recipe, model, costs, Space.of(model, costs, names, kept), budget, judging, things)
     told = f"{recipe.name}: {task.space}; {budget:.4g} ms of {costs.dense_ms:.4g} are allowed"
@@ -188,7 +189,6 @@ def _costs(
     model: nn.Module,
     example: Tensor,
     patterns: Sequence[PatternLike],
-    densities: Sequence[float],
     threads: int,
     table: str | os.PathLike[str] | None,
     folder: Path,
@@ -197,10 +197,10 @@ def _costs(
 
     What this machine knows grows with every network, and predictions change with it; a search that goes on must not.
     """
-    asked = {"patterns": patterns, "densities": densities, "threads": threads}
+    asked = {"patterns": patterns, "threads": threads}
     if table is not None:
         return costs_of(model, example, table=table, **asked)
-    named = (recipe.network.name, recipe.network.options, list(example.shape), [*map(str, patterns)], [*densities])
+    named = (recipe.network.name, recipe.network.options, list(example.shape), [*map(str, patterns)])
     digest = hashlib.sha256(repr((named, threads, cached_costs(native()).machine.digest)).encode()).hexdigest()[:8]
     path = folder / f"{recipe.name}-{digest}.costs.json"
     if path.is_file():

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from monstera.search.cost import Costs
+from monstera.search.rules import DENSITIES
 from monstera.sparsity import Entry, KernelPattern, Plan, WeightView, find_view
 from monstera.sparsity.entry import EntryLike, entries_of
 from monstera.sparsity.pattern_names import PatternLike
@@ -22,7 +23,6 @@ Rule: TypeAlias = Callable[[WeightView, Entry], bool]
 DENSE = "dense"
 # Blocks that the kernels like, their extremes (single weights, whole filters), and patterns of 3x3 kernels.
 PATTERNS: tuple[PatternLike, ...] = ("unstructured", "4x1", "8x1", "16x1", "filter", "patterns4of8")
-DENSITIES = (0.5, 0.35, 0.25, 0.15, 0.1)
 _REFUSED = -1
 
 
@@ -164,10 +164,18 @@ class Space:
         row = self.meaning[self.weights.index(name)]
         action = self.actions.index(entry) if entry in self.actions else _REFUSED
         if action == _REFUSED or row[action] == _REFUSED:
-            known = ", ".join(self.label(a) for a in self.allowed(self.weights.index(name)))
-            problems.append(f"{name}: {entry} is not among {known}")
+            problems.append(f"{name}: {entry} is not among {self._listed(name)}")
             return 0
         return action
+
+    def _listed(self, name: str) -> str:
+        """What a weight may be, each pattern with its densities."""
+        densities: dict[str, list[str]] = {}
+        for action in self.allowed(self.weights.index(name)):
+            if action:
+                entry = self.actions[action]
+                densities.setdefault(str(entry.pattern), []).append(f"{entry.density:g}")
+        return "; ".join([DENSE, *(f"{pattern} at {', '.join(at)}" for pattern, at in densities.items())])
 
     # ---- studies ----------------------------------------------------------------------------------------------------
 
