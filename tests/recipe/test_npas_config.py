@@ -152,12 +152,11 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
         monkeypatch.setattr(module, "train", None)
     with pytest.raises(ValueError, match=r"trained otherwise \(pretraining\.epochs was 1, now 2\)"):
         run_npas(path, overrides={"pretraining.epochs": 2})
+    wrong = {"full.batch_size": 33, "subset": 60, "baselines": {"few": {"pattern": "2:4", "density": 0.3}}}
     with pytest.raises(RecipeError) as raised:
-        run_npas(
-            path, overrides={"full.batch_size": 33, "subset": 60, "baselines.wide": {"pattern": "64x1", "density": 0.5}}
-        )
+        run_npas(path, overrides=wrong)
     told = str(raised.value)
-    assert all(field in told for field in ("full.batch_size: expected at most the 32", "subset: ", "baselines.wide: "))
+    assert all(field in told for field in ("full.batch_size: expected at most the 32", "subset: ", "baselines.few: "))
     with pytest.raises(RecipeError, match=r"filters: '5x5'; known: 3x3, "):
         run_npas(path, overrides={"filters": ["3x3", "5x5"]})
     with pytest.raises(RecipeError, match=r"result: .* is a folder"):
