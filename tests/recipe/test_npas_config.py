@@ -85,7 +85,12 @@ def test_everything_that_is_wrong_is_named_before_anything_is_read(tmp_path: Pat
     with pytest.raises(RecipeError) as raised:
         run_npas(path)
     found = raised.value.problems
-    assert [problem.partition(":")[0] for problem in found] == ["methods", "pretraining", "data.held_out"]
+    assert [problem.partition(":")[0] for problem in found] == [
+        "methods",
+        "pretraining",
+        "network.checkpoint",
+        "data.held_out",
+    ]
     assert "did you mean 'gradual'" in found[0]
     with pytest.raises(RecipeError, match=r"fast\.epochs: Input should be less than or equal to 2, got 5"):
         run_npas(path, overrides={"fast.epochs": 5})
@@ -138,15 +143,28 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     options = {"classes": 2, "width": 4, "blocks": [1]}
     fields |= {"network": {"name": "fused_mobilenet", "options": options}, "data": {"name": "lights", "held_out": 8}}
     fields |= {"pretraining": {"epochs": 1, "lr": 0.1, "batch_size": 8}}
+    fields |= {"subset": 16, "fast": {"lr": 0.03, "batch_size": 8}}
+    fields |= {name: fields[name] | {"batch_size": 8} for name in ("tune", "short", "full")}
     path = tmp_path / "npas.yaml"
     path.write_text(yaml.safe_dump(fields))
     for _ in range(2):
         run_npas(path)
         monkeypatch.setattr(module, "train", None)
+    with pytest.raises(ValueError, match=r"trained otherwise \(pretraining\.epochs was 1, now 2\)"):
+        run_npas(path, overrides={"pretraining.epochs": 2})
+    wrong = {"full.batch_size": 33, "subset": 60, "baselines": {"few": {"pattern": "2:4", "density": 0.3}}}
+    with pytest.raises(RecipeError) as raised:
+        run_npas(path, overrides=wrong)
+    told = str(raised.value)
+    assert all(field in told for field in ("full.batch_size: expected at most the 32", "subset: ", "baselines.few: "))
+    with pytest.raises(RecipeError, match=r"filters: '5x5'; known: 3x3, "):
+        run_npas(path, overrides={"filters": ["3x3", "5x5"]})
+    with pytest.raises(RecipeError, match=r"result: .* is a folder"):
+        run_npas(path, overrides={"result": str(tmp_path)})
     (model, split, settings, folder), (again, *_) = given
     assert (len(split.train), len(split.held_out), len(split.test)) == (32, 8, 10)
     assert folder == str(tmp_path / "run")
-    assert settings == _config("fashion_mnist").settings()
+    assert settings == checked(Npas, fields, str(path)).settings()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert json.loads((tmp_path / "result.json").read_text())["against"]["dense"]["dominated"]
     assert torch.equal(split.test.images, (data.test.images.float() / 255 - 0.5) / 0.25)

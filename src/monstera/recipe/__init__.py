@@ -5,7 +5,8 @@ A study is many of them in one file: variants of a recipe, to compare methods.""
 from monstera.recipe.checkpoint import CheckpointError
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.judging import Judging
-from monstera.recipe.npas import Npas, run_npas
+from monstera.recipe.npas import run_npas
+from monstera.recipe.npas_schema import Npas
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.running import run
 from monstera.recipe.schema import Recipe

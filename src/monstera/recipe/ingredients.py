@@ -70,7 +70,7 @@ def gather(
     problems: list[str] = []
     data = _try(problems, "data.name", lambda: read(recipe.data.name, root))
     model = _try(problems, "network", lambda: network(recipe.network.name, **recipe.network.options))
-    stored = _try(problems, "network.checkpoint", lambda: _start(recipe, root))
+    stored = _try(problems, "network.checkpoint", lambda: read_start(recipe.network.checkpoint, root))
     if model is not None and stored is not None:
         _try(problems, "network.checkpoint", lambda: model.load_state_dict(stored))
     plan = model and _try(problems, "", lambda: make_plan(recipe.plan, model, Path(where).parent))
@@ -88,7 +88,7 @@ def gather(
         steps = recipe.epochs * steps_per_epoch(recipe, len(data.train) - recipe.data.held_out)
         _try(problems, "method", lambda: make_pruner(recipe, model, optimizer, plan, steps, seed=0))
         _try(problems, "distillation", lambda: make_distill(recipe, model, start, seed=0))
-    problems += [f"output: {problem}" for problem in _unwritable(Path(recipe.output))]
+    problems += [f"output: {problem}" for problem in unwritable(Path(recipe.output))]
     if problems or data is None or plan is None:
         raise RecipeError(where, problems)
     train, test = data.train, data.test
@@ -163,8 +163,13 @@ def steps_per_epoch(recipe: Recipe, pictures: int) -> int:
     return pictures // recipe.batch_size
 
 
-def _start(recipe: Recipe, root: str | os.PathLike[str] | None) -> dict[str, Tensor] | None:
-    name = recipe.network.checkpoint
+def read_start(name: str | None, root: str | os.PathLike[str] | None = None) -> dict[str, Tensor] | None:
+    """Read trained weights from a file here or in the data folder; without a name there are none.
+
+    Raises:
+        DataMissingError: there is no such file.
+        ValueError: it is no checkpoint, or damaged.
+    """
     if name is None:
         return None
     place = Path(name)
@@ -196,7 +201,8 @@ def _answer(model: nn.Module, pictures: Pictures) -> None:
         raise ValueError(f"expected [2, {classes} or more] for two pictures of {classes} classes, got {got}")
 
 
-def _unwritable(path: Path) -> list[str]:
+def unwritable(path: Path) -> list[str]:
+    """Say why a result cannot be written to `path`, if it cannot."""
     if path.is_dir():
         return [f"{path} is a folder; name a file, such as {path / 'result.json'}"]
     above = next(parent for parent in path.absolute().parents if parent.exists())

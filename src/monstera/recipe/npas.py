@@ -1,4 +1,4 @@
-"""NPAS from a YAML file: a network of the zoo, a data set, and how the three phases are run."""
+"""NPAS from a YAML file: what it names is read and checked, the phases are run, and what was found is written."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from rich.console import Console
 from torch import nn
 
 from monstera.measure import write_json
 from monstera.measure.peers import torch_threads
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.ingredients import read_start, unwritable
+from monstera.recipe.npas_schema import Npas, TrainingSection
 from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.running import own_command
-from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
-from monstera.search.npas.evaluation import FastTraining
+from monstera.search.differences import differences
+from monstera.search.npas.checks import check
+from monstera.search.npas.records import read_record, write_record
 from monstera.search.npas.run import Found, npas
-from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
-from monstera.search.npas.search import SearchSettings
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import METHODS, Examples, Training, train
 from monstera.sparsity import Plan
@@ -32,101 +32,6 @@ from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
 from monstera.zoo import network
 from monstera.zoo.data import Pictures, PictureSet, data_set, held_out
-
-
-class _Section(BaseModel):
-    model_config = Recipe.model_config
-
-
-class TrainingSection(_Section):
-    """See `monstera.search.npas.training.Training`."""
-
-    epochs: PositiveInt
-    lr: PositiveFloat
-    batch_size: int = Field(128, ge=2)
-    weight_decay: float = Field(5e-4, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1)
-    flip: bool = False
-    temperature: PositiveFloat = 4.0
-    distillation: Fraction = 0.9
-
-
-class FastSection(_Section):
-    """See `monstera.search.npas.evaluation.FastTraining`."""
-
-    epochs: int = Field(1, ge=1, le=2)
-    lr: PositiveFloat
-    batch_size: int = Field(128, ge=2)
-
-
-class SearchSection(_Section):
-    """See `monstera.search.npas.SearchSettings`."""
-
-    evaluations: PositiveInt = 60
-    batch: PositiveInt = 4
-    pool: PositiveInt = 200
-    neighbours: int = Field(default=0, ge=0)
-    warm_start: int = Field(default=12, ge=0)
-    screening: bool = True
-    anchors: PositiveInt = 2
-    anchors_every: int = Field(default=5, ge=0)
-    initial: Fraction = 0.5
-    seed: Seed = 0
-
-
-class Baseline(_Section):
-    """The base network with the same holes everywhere; null instead is the base network as it is."""
-
-    pattern: PatternName
-    density: Unit
-
-
-class Npas(_Section):
-    """A whole run; `output` is its folder, `result` a file with what it found. See `monstera.search.npas.NpasSettings`.
-
-    Without a `network.checkpoint` the network is first trained as `pretraining` says, and kept in the folder.
-    `data.held_out` training pictures judge candidates; finalists are tested on the test pictures.
-    """
-
-    network: Network
-    data: Data
-    pretraining: TrainingSection | None = None
-    tune: TrainingSection
-    fast: FastSection
-    short: TrainingSection
-    full: TrainingSection
-    search: SearchSection = SearchSection()
-    subset: PositiveInt = 5000
-    budget: PositiveFloat
-    cost: Literal["ms", "macs"] = "ms"
-    filters: tuple[str, ...] = FILTERS
-    patterns: tuple[PatternName, ...] = PATTERNS
-    densities: tuple[Unit, ...] = DENSITIES
-    expansion: PositiveInt = 2
-    inherited_from: PositiveInt = 64
-    least_saving: float = 0.02
-    methods: tuple[str, ...] = Field(("asp", "gradual", "admm", "reweighted"), min_length=1)
-    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
-    baselines: dict[str, Baseline | None] = {}
-    threads: Threads = 1
-    output: str
-    result: str
-
-    def settings(self) -> NpasSettings:
-        """The same as the search room takes it.
-
-        Raises:
-            ValueError: numbers that do not go together.
-        """
-        training = {name: Training(**getattr(self, name).model_dump()) for name in ("tune", "short", "full")}
-        same = ("subset", "budget", "cost", "filters", "patterns", "densities", "expansion", "inherited_from")
-        return NpasSettings(
-            **training,
-            fast=FastTraining(**self.fast.model_dump()),
-            search=SearchSettings(**self.search.model_dump()),
-            **{name: getattr(self, name) for name in (*same, "least_saving", "methods", "seeds", "threads")},
-            baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},
-        )
 
 
 def run_npas(
@@ -226,6 +131,13 @@ def prepared(
     problems = [f"methods: {name!r}: {suggestion(name, METHODS)}" for name in config.methods if name not in METHODS]
     if (config.network.checkpoint is None) == (config.pretraining is None):
         problems.append("pretraining: expected this or a network.checkpoint to start from, not both")
+    problems += [f"output: {problem}" for problem in unwritable(Path(config.output) / "run.json")]
+    problems += [f"result: {problem}" for problem in unwritable(Path(config.result))]
+    start = None
+    try:
+        start = read_start(config.network.checkpoint, data)
+    except (OSError, ValueError) as error:
+        problems.append(f"network.checkpoint: {error}")
     if not config.data.held_out:
         problems.append("data.held_out: expected training pictures to judge candidates by, got none")
     try:
@@ -235,9 +147,19 @@ def prepared(
     if problems:
         raise RecipeError(os.fspath(path), problems)
     split = _split(config, data_set(config.data.name, data))
-    with torch_threads(config.threads):
-        model = _pretrained(config, split.train, console or Console())
-    return Prepared(config, model, split, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = network(config.network.name, **config.network.options)
+    try:
+        check(model, split, settings)
+        if start is not None:
+            model.load_state_dict(start)
+    except (ValueError, RuntimeError) as error:
+        raise RecipeError(os.fspath(path), [str(error)]) from None
+    if config.pretraining is not None:
+        with torch_threads(config.threads):
+            model = _pretrained(config, config.pretraining, model, split.train, console or Console())
+    return Prepared(config, model.eval(), split, settings)
 
 
 def _split(config: Npas, pictures: PictureSet) -> Split:
@@ -253,15 +175,28 @@ def _split(config: Npas, pictures: PictureSet) -> Split:
     return Split(examples(train_on), examples(judged), examples(pictures.test))
 
 
-def _pretrained(config: Npas, examples: Examples, console: Console) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = network(config.network.name, **config.network.options)
-    kept = Path(config.network.checkpoint or Path(config.output) / "pretrained.safetensors")
-    if config.pretraining is not None and not kept.is_file():
-        console.print(f"training {config.network.name} for {config.pretraining.epochs} epochs", soft_wrap=True)
-        model = train(model, Plan(), examples, Training(**config.pretraining.model_dump()))
+def _pretrained(
+    config: Npas, how: TrainingSection, model: nn.Module, examples: Examples, console: Console
+) -> nn.Module:
+    """The network with the weights that the folder has, or trained now.
+
+    Raises:
+        ValueError: the folder has weights that were trained otherwise.
+    """
+    folder = Path(config.output)
+    kept, record = folder / "pretrained.safetensors", folder / "pretraining.json"
+    asked = {
+        "network": config.network.model_dump(mode="json"),
+        "data": config.data.model_dump(mode="json"),
+        "pretraining": how.model_dump(mode="json"),
+    }
+    if not kept.is_file():
+        console.print(f"training {config.network.name} for {how.epochs} epochs", soft_wrap=True)
+        model = train(model, Plan(), examples, Training(**how.model_dump()))
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
+        write_record(record, asked)
         write_atomically(kept, safetensors.torch.save(state))
+    if told := differences(read_record(record, lambda: asked), asked):
+        raise ValueError(f"{kept}: trained otherwise ({told}); give another output")
     model.load_state_dict(safetensors.torch.load_file(kept))
-    return model.eval()
+    return model

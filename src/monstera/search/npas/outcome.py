@@ -6,6 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from monstera.search.objective import Objective as PlainObjective
+
+# Of twice the budget. Less than `search_plan` takes, as candidates are trained before they are judged.
+PENALTY = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -42,7 +47,7 @@ class Objective:
         chance: the accuracy of guessing. A network that is pruned to pieces may lie below it by luck alone, and then
             gets no less.
         cost: "ms", or "macs" to see what measuring is worth.
-        slope: reward lost for each unit of cost beyond the budget; by default 0.1 for as much again as the budget.
+        slope: reward lost for each unit of cost beyond the budget; by default `PENALTY` for as much again.
 
     Raises:
         ValueError: a budget or slope that is not positive, a chance outside [0, 1), or an unknown cost.
@@ -82,9 +87,14 @@ class Objective:
 
     def reward(self, outcome: Outcome) -> float:
         """What the search makes as large as it can."""
-        slope = 0.1 / self.budget if self.slope is None else self.slope
-        return max(outcome.accuracy, self.chance) - slope * max(0.0, self.cost_of(outcome) - self.budget)
+        return self._plain.reward(outcome.accuracy, self.cost_of(outcome))
 
     def feasible(self, outcome: Outcome) -> bool:
         """Whether the network keeps to the budget."""
-        return self.cost_of(outcome) <= self.budget
+        return self._plain.feasible(self.cost_of(outcome))
+
+    @property
+    def _plain(self) -> PlainObjective:
+        """The same of an accuracy and a number; it calls whatever costs milliseconds."""
+        penalty = PENALTY if self.slope is None else self.slope * self.budget
+        return PlainObjective(self.budget, penalty, self.chance)

@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from monstera.search.npas.outcome import Objective, Outcome
 from monstera.search.npas.scheme import Scheme
+from monstera.search.pareto import non_dominated
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +58,8 @@ class SearchResult:
     @property
     def pareto(self) -> tuple[Evaluated, ...]:
         """Those that no other matches in both accuracy and cost and beats in one, from cheap to dear."""
-        front: list[Evaluated] = []
-        for one in sorted(self.evaluated, key=lambda one: (self._cost(one), -one.outcome.accuracy)):
-            if not front or one.outcome.accuracy > front[-1].outcome.accuracy:
-                front.append(one)
-        return tuple(front)
+        points = [(one.outcome.accuracy, self._cost(one)) for one in self.evaluated]
+        return tuple(self.evaluated[place] for place in non_dominated(points))
 
     @property
     def curve(self) -> tuple[float, ...]:

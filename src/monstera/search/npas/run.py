@@ -18,6 +18,7 @@ from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import accuracy
 from monstera.search.npas.base import Base, base_network, uniform_schemes
 from monstera.search.npas.candidate import Inherited, build
+from monstera.search.npas.checks import check
 from monstera.search.npas.evaluation import FastEvaluation
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
@@ -76,11 +77,12 @@ def npas(
         console: where progress is shown.
 
     Raises:
-        ValueError: the folder is of another network, other data or other settings; see also the phases.
+        ValueError: the folder is of another network, other data or other settings, or see `check`; see also the phases.
 
     Source: Z. Li et al., "NPAS" (CVPR 2021), arXiv 2012.00596; docs/search/npas.md says where we differ.
     """
     place = Path(folder)
+    check(model, split, settings)
     claim(place, model, split, settings)
     say = (console or Console(quiet=True)).print
     with torch_threads(settings.threads):
@@ -89,6 +91,9 @@ def npas(
         inherited = inherit(base, split.train.images[: settings.inherited_from], place / "inherited.safetensors")
         searched = _search(base, inherited, split, settings, place, workers, console)
         chosen = searched.best_feasible or searched.best
+        if searched.best_feasible is None:
+            cost, budget = searched.objective.cost_of(chosen.outcome), searched.objective.budget
+            say(f"no scheme keeps the budget of {budget:.4g} {settings.cost}; the one of best reward takes {cost:.4g}")
         write_record(place / "scheme.json", _shown(chosen))
         write_record(place / "front.json", [_shown(one) for one in searched.pareto])
         contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
@@ -99,7 +104,7 @@ def npas(
         networks = {c.name: finals.trained(c, settings.seeds[0], place / "networks" / c.name) for c in contenders}
         if measure_again:
             (place / "latency.json").unlink(missing_ok=True)
-        example = split.test.images[:1]
+        example = split.train.images[:1]
         original = {"original": copy.deepcopy(model).eval(), **networks}
         latency = read_record(place / "latency.json", lambda: _latency(original, example, settings.threads))
     result = _result(report, chosen, searched, records, latency)

@@ -12,6 +12,7 @@ from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
 from monstera.search.npas.search import SearchSettings
 from monstera.search.npas.training import Examples, Training
 from monstera.search.npas.unfriendly import LEAST_SAVING
+from monstera.sparsity.errors import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class NpasSettings:
             as it is; all are trained as the finalist is.
 
     Raises:
-        ValueError: a budget that is not positive, or a baseline called as one of the others.
+        ValueError: a budget that is not positive, an unknown filter type, or a baseline called as one of the others.
     """
 
     tune: Training
@@ -55,6 +56,8 @@ class NpasSettings:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        if wrong := [f"filters: {name!r}; {suggestion(name, FILTERS)}" for name in self.filters if name not in FILTERS]:
+            raise ValueError(wrong[0])
         if not self.budget > 0:
             raise ValueError(f"budget: expected a positive part of the base network's cost, got {self.budget}")
         if taken := {"npas", "original"} & self.baselines.keys():

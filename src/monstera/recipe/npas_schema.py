@@ -1,0 +1,109 @@
+"""What a YAML file of NPAS says: a network of the zoo, a data set, and how the three phases are run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+
+from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
+from monstera.search.npas.evaluation import FastTraining
+from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
+from monstera.search.npas.search import SearchSettings
+from monstera.search.npas.settings import NpasSettings
+from monstera.search.npas.training import Training
+
+
+class _Section(BaseModel):
+    model_config = Recipe.model_config
+
+
+class TrainingSection(_Section):
+    """See `monstera.search.npas.training.Training`."""
+
+    epochs: PositiveInt
+    lr: PositiveFloat
+    batch_size: int = Field(128, ge=2)
+    weight_decay: float = Field(5e-4, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
+    flip: bool = False
+    temperature: PositiveFloat = 4.0
+    distillation: Fraction = 0.9
+
+
+class FastSection(_Section):
+    """See `monstera.search.npas.evaluation.FastTraining`."""
+
+    epochs: int = Field(1, ge=1, le=2)
+    lr: PositiveFloat
+    batch_size: int = Field(128, ge=2)
+
+
+class SearchSection(_Section):
+    """See `monstera.search.npas.SearchSettings`."""
+
+    evaluations: PositiveInt = 60
+    batch: PositiveInt = 4
+    pool: PositiveInt = 200
+    neighbours: int = Field(default=0, ge=0)
+    warm_start: int = Field(default=12, ge=0)
+    screening: bool = True
+    anchors: PositiveInt = 2
+    anchors_every: int = Field(default=5, ge=0)
+    initial: Fraction = 0.5
+    seed: Seed = 0
+
+
+class Baseline(_Section):
+    """The base network with the same holes everywhere; null instead is the base network as it is."""
+
+    pattern: PatternName
+    density: Unit
+
+
+class Npas(_Section):
+    """A whole run; `output` is its folder, `result` a file with what it found. See `monstera.search.npas.NpasSettings`.
+
+    Without a `network.checkpoint` the network is first trained as `pretraining` says, and kept in the folder.
+    `data.held_out` training pictures judge candidates; finalists are tested on the test pictures.
+    """
+
+    network: Network
+    data: Data
+    pretraining: TrainingSection | None = None
+    tune: TrainingSection
+    fast: FastSection
+    short: TrainingSection
+    full: TrainingSection
+    search: SearchSection = SearchSection()
+    subset: PositiveInt = 5000
+    budget: PositiveFloat
+    cost: Literal["ms", "macs"] = "ms"
+    filters: tuple[str, ...] = FILTERS
+    patterns: tuple[PatternName, ...] = PATTERNS
+    densities: tuple[Unit, ...] = DENSITIES
+    expansion: PositiveInt = 2
+    inherited_from: PositiveInt = 64
+    least_saving: float = 0.02
+    methods: tuple[str, ...] = Field(("asp", "gradual", "admm", "reweighted"), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
+    baselines: dict[str, Baseline | None] = {}
+    threads: Threads = 1
+    output: str
+    result: str
+
+    def settings(self) -> NpasSettings:
+        """The same as the search room takes it.
+
+        Raises:
+            ValueError: numbers that do not go together.
+        """
+        training = {name: Training(**getattr(self, name).model_dump()) for name in ("tune", "short", "full")}
+        same = ("subset", "budget", "cost", "filters", "patterns", "densities", "expansion", "inherited_from")
+        return NpasSettings(
+            **training,
+            fast=FastTraining(**self.fast.model_dump()),
+            search=SearchSettings(**self.search.model_dump()),
+            **{name: getattr(self, name) for name in (*same, "least_saving", "methods", "seeds", "threads")},
+            baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},
+        )
