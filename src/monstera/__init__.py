@@ -18,6 +18,7 @@ _EXPORTS = {
     "Cuts": "sparsity",
     "Distill": "pruning",
     "Engine": "runtime",
+    "GoalError": "search",
     "Gradual": "pruning",
     "GroupLasso": "pruning",
     "HybridEngine": "compiler",
@@ -59,6 +60,7 @@ __all__ = [
     "Cuts",
     "Distill",
     "Engine",
+    "GoalError",
     "Gradual",
     "GroupLasso",
     "HybridEngine",
@@ -102,7 +104,7 @@ if TYPE_CHECKING:
     from monstera.loading import load
     from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Reweighted, hold, prune
     from monstera.runtime import ArtifactError, Engine
-    from monstera.search import plan
+    from monstera.search import GoalError, plan
     from monstera.sparsity import (
         Block,
         BlockColumnRow,

@@ -65,7 +65,7 @@ def test_no_other_choice_of_densities_is_better() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 64), nn.Linear(64, 16), nn.Linear(16, 48), nn.Linear(48, 10))
     with torch.no_grad():
-        model[1].weight[:8] *= 30
+        model.get_parameter("1.weight")[:8] *= 30
     costs, rules = Affine.of(model), Rules(densities=(0.5, 0.25, 0.1))
     goal = Goal(speedup=2.5)
     found = planned(model, goal, costs, rules)
