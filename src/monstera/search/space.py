@@ -172,8 +172,7 @@ class Space:
         """What a weight may be, each pattern with its densities."""
         densities: dict[str, list[str]] = {}
         for action in self.allowed(self.weights.index(name)):
-            if action:
-                entry = self.actions[action]
+            if entry := self.actions[action]:
                 densities.setdefault(str(entry.pattern), []).append(f"{entry.density:g}")
         return "; ".join([DENSE, *(f"{pattern} at {', '.join(at)}" for pattern, at in densities.items())])
 
