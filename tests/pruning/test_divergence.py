@@ -13,15 +13,15 @@ from rich.console import Console
 from monstera.pruning import ASP, Divergence, Residuals, sad
 from monstera.pruning.report import Progress
 from monstera.recipe import run
-from pruning.test_attachment import METHODS, STEPS, Make, _network, _sgd, _step, _stored
+from pruning.test_attachment import METHOD, STEPS, _attached, _network, _sgd, _step, _stored
 
 
-@METHODS
-def test_every_method_notes_how_masks_differ_between_steps(make: Make) -> None:
+@METHOD
+def test_every_method_notes_how_masks_differ_between_steps(method: str) -> None:
     every = 5
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     pruner.track_divergence(every)
     masks = [{name: mask.clone() for name, mask in pruner.masks.items()}]
     for step in range(STEPS):
@@ -38,11 +38,11 @@ def test_every_method_notes_how_masks_differ_between_steps(make: Make) -> None:
         assert any(entry.flips for entry in pruner.divergences)
 
 
-@METHODS
-def test_what_was_noted_goes_on_from_a_saved_state(make: Make) -> None:
+@METHOD
+def test_what_was_noted_goes_on_from_a_saved_state(method: str) -> None:
     model, plan = _network()
     optimizer = _sgd(model)
-    pruner = make(model, optimizer, plan)
+    pruner = _attached(method, model, optimizer, plan)
     pruner.track_divergence(4)
     saved = None
     for step in range(STEPS):
@@ -51,7 +51,7 @@ def test_what_was_noted_goes_on_from_a_saved_state(make: Make) -> None:
         _step(model, optimizer, step)
     later_model, _ = _network()
     again = _sgd(later_model)
-    later = make(later_model, again, plan)  # nothing is asked of it
+    later = _attached(method, later_model, again, plan)  # nothing is asked of it
     later_model.load_state_dict(saved[0])
     again.load_state_dict(saved[1])
     later.load_state_dict(saved[2])
