@@ -300,7 +300,7 @@ def test_nothing_is_chosen_where_trials_are_missing() -> None:
     assert read_chosen("tiny/study.yaml") == {}
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ('{"format": "x"}', "expected a file of format")])
+@pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ('{"format": "x"}', "expected a result of format")])
 def test_a_damaged_file_of_choices_is_named(text: str, message: str) -> None:
     path = _write()
     path.with_name("chosen.json").write_text(text)

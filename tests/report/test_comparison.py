@@ -107,8 +107,8 @@ def test_what_was_tried_is_shown_with_what_was_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"a\.json: Expecting"),
-        ('{"format": "x"}', r"a\.json: expected a file of format"),
+        ("{", r"a\.json: not JSON \(Expecting"),
+        ('{"format": "x"}', r"a\.json: expected a result of format"),
         ('{"format": "monstera.recipe.1"}', r"a\.json: the result of a recipe that is no part of a study"),
     ],
 )

@@ -49,9 +49,12 @@ def test_a_plan_of_several_rules_is_named_by_its_patterns(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", r"a\.json: Expecting"),
+        ("{", r"a\.json: not JSON \(Expecting"),
         ('{"format": "other"}', r"a\.json: expected a result of format"),
-        ('{"format": "monstera.recipe.1"}', r"a\.json: the result has no 'accuracy'"),
+        (
+            '{"format": "monstera.recipe.1"}',
+            r"a\.json: a result of format 'monstera\.recipe\.1' is incomplete .* 'accuracy'",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, text: str, message: str):

@@ -24,7 +24,8 @@ from monstera.measure.peers import (
     onnx_file,
     peer,
 )
-from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write, write_json
+from monstera.measure.result import Comparison, Row, fastest, from_json, read, to_json, write
+from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.measure.study import (
     Fact,
     Point,
@@ -87,6 +88,7 @@ __all__ = [
     "held_to",
     "holes",
     "in_blocks",
+    "in_format",
     "input_size",
     "make_study",
     "max_error",
@@ -100,6 +102,7 @@ __all__ = [
     "ratio",
     "read",
     "read_bandwidths",
+    "read_json",
     "read_study",
     "reference",
     "sparse_copy",

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from monstera.measure.machine import Machine
 from monstera.measure.macs import Macs
+from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.measure.timing import Timing
-from monstera.sparsity.files import write_atomically
 
 FORMAT = "monstera.comparison.1"
 
@@ -83,30 +81,29 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(comparison)}
 
 
-def from_json(data: dict[str, Any]) -> Comparison:
+def from_json(data: Any) -> Comparison:
     """Return the comparison that `to_json` made `data` of.
 
     Raises:
         ValueError: `data` is not of this format, or its values do not fit together.
     """
-    if data.get("format") != FORMAT:
-        raise ValueError(f"expected a result of format {FORMAT!r}, got {data.get('format')!r}")
-    try:
-        return Comparison(
-            network=data["network"],
-            inputs=tuple(tuple(shape) for shape in data["inputs"]),
-            threads=data["threads"],
-            date=data["date"],
-            machine=Machine(**data["machine"]),
-            peak_gflops=data["peak_gflops"],
-            rows=tuple(_row(row) for row in data["rows"]),
-            tune=data.get("tune", "none"),
-        )
-    except (KeyError, TypeError) as reason:
-        raise ValueError(f"a result of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason
+    return in_format(data, FORMAT, _comparison)
 
 
-def _row(data: dict[str, Any]) -> Row:
+def _comparison(data: Mapping[str, Any]) -> Comparison:
+    return Comparison(
+        network=data["network"],
+        inputs=tuple(tuple(shape) for shape in data["inputs"]),
+        threads=data["threads"],
+        date=data["date"],
+        machine=Machine(**data["machine"]),
+        peak_gflops=data["peak_gflops"],
+        rows=tuple(_row(row) for row in data["rows"]),
+        tune=data.get("tune", "none"),
+    )
+
+
+def _row(data: Mapping[str, Any]) -> Row:
     timing = data["timing"] and Timing(**data["timing"])
     return Row(**{**data, "macs": Macs(**data["macs"]), "timing": timing})
 
@@ -117,21 +114,9 @@ def read(path: str | os.PathLike[str]) -> Comparison:
     Raises:
         ValueError: the file is not such a result; the message names it.
     """
-    try:
-        return from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as reason:
-        raise ValueError(f"{os.fspath(path)}: {reason}") from reason
+    return read_json(path, from_json)
 
 
 def write(comparison: Comparison, path: str | os.PathLike[str]) -> None:
     """Write `comparison` to `path` as JSON that `read` reads; see `write_json`."""
     write_json(to_json(comparison), path)
-
-
-def write_json(data: Any, path: str | os.PathLike[str]) -> None:
-    """Write `data` to `path` as indented JSON; the folder is made, and the file is there whole or not at all.
-
-    Raises:
-        ValueError: `data` holds NaN or an infinity, which JSON has no word for.
-    """
-    write_atomically(path, (json.dumps(data, indent=2, allow_nan=False) + "\n").encode())

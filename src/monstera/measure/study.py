@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from monstera.measure.bandwidth import Bandwidth, read_bandwidths
 from monstera.measure.machine import Machine, this_machine
 from monstera.measure.macs import Macs
 from monstera.measure.peak import fma_peak_gflops
-from monstera.measure.result import write_json
+from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.measure.timing import Timing
 
 FORMAT = "monstera.study.1"
@@ -106,28 +104,27 @@ def study_to_json(study: Study) -> dict[str, Any]:
     return {"format": FORMAT, **asdict(study)}
 
 
-def study_from_json(data: Mapping[str, Any]) -> Study:
+def study_from_json(data: Any) -> Study:
     """Return the study that `study_to_json` made `data` of.
 
     Raises:
         ValueError: `data` is not of this format, or its values do not fit together.
     """
-    if data.get("format") != FORMAT:
-        raise ValueError(f"expected a result of format {FORMAT!r}, got {data.get('format')!r}")
-    try:
-        return Study(
-            name=data["name"],
-            subject=data["subject"],
-            date=data["date"],
-            machine=Machine(**data["machine"]),
-            # JSON knows no keys but text.
-            peak_gflops={int(threads): peak for threads, peak in data["peak_gflops"].items()},
-            bandwidths=tuple(Bandwidth(**bandwidth) for bandwidth in data["bandwidths"]),
-            points=tuple(_point(point) for point in data["points"]),
-            tune=data["tune"],
-        )
-    except (KeyError, TypeError) as reason:
-        raise ValueError(f"a result of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason
+    return in_format(data, FORMAT, _study)
+
+
+def _study(data: Mapping[str, Any]) -> Study:
+    return Study(
+        name=data["name"],
+        subject=data["subject"],
+        date=data["date"],
+        machine=Machine(**data["machine"]),
+        # JSON knows no keys but text.
+        peak_gflops={int(threads): peak for threads, peak in data["peak_gflops"].items()},
+        bandwidths=tuple(Bandwidth(**bandwidth) for bandwidth in data["bandwidths"]),
+        points=tuple(_point(point) for point in data["points"]),
+        tune=data["tune"],
+    )
 
 
 def _point(data: Mapping[str, Any]) -> Point:
@@ -141,10 +138,7 @@ def read_study(path: str | os.PathLike[str]) -> Study:
     Raises:
         ValueError: the file is not such a result; the message names it.
     """
-    try:
-        return study_from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as reason:
-        raise ValueError(f"{os.fspath(path)}: {reason}") from reason
+    return read_json(path, study_from_json)
 
 
 def write_study(study: Study, path: str | os.PathLike[str]) -> None:

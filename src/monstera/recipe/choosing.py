@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monstera.measure import write_json
+from monstera.measure import in_format, read_json, write_json
 from monstera.recipe.result import done, read_result
 from monstera.recipe.study import Study, trials
 
@@ -59,10 +59,8 @@ def read_chosen(path: str | os.PathLike[str]) -> dict[str, Any]:
     place = chosen_path(path)
     if not place.is_file():
         return {}
-    try:
-        content = json.loads(place.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{place}: expected a file of format {FORMAT!r}; make it again by the stage choose")
-    return {key: entry["value"] for key, entry in content["values"].items()}
+    return read_json(place, lambda data: in_format(data, FORMAT, _values))
+
+
+def _values(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry["value"] for key, entry in data["values"].items()}

@@ -23,7 +23,7 @@ from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.running import own_command
 from monstera.search.differences import differences
 from monstera.search.npas.checks import check
-from monstera.search.npas.records import read_record, write_record
+from monstera.search.npas.records import read_record
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import METHODS, Examples, Training, train
@@ -194,7 +194,7 @@ def _pretrained(
         console.print(f"training {config.network.name} for {how.epochs} epochs", soft_wrap=True)
         model = train(model, Plan(), examples, Training(**how.model_dump()))
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        write_record(record, asked)
+        write_json(asked, record)
         write_atomically(kept, safetensors.torch.save(state))
     if told := differences(read_record(record, lambda: asked), asked):
         raise ValueError(f"{kept}: trained otherwise ({told}); give another output")

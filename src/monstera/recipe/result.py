@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from monstera.measure import this_machine, write_json
+from monstera.measure import in_format, read_json, this_machine, write_json
 from monstera.recipe.ingredients import Ingredients
 from monstera.recipe.reading import fingerprint
 from monstera.recipe.schema import Recipe
@@ -74,13 +73,7 @@ def read_result(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is none.
         ValueError: it is not a recipe's result.
     """
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a result of format {FORMAT!r}")
-    return result
+    return read_json(path, lambda data: in_format(data, FORMAT, dict))
 
 
 def done(recipe: Recipe) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from monstera.measure import MONSTERA, from_json
+from monstera.measure import MONSTERA, from_json, in_format, read_json
 from monstera.report.recipes import pattern_names
 from monstera.report.sources import Results
 from monstera.report.tables import Table, markdown, milliseconds
@@ -66,12 +65,7 @@ def _study(root: Path, folder: Path) -> str:
 
 
 def _read(path: Path, form: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as reason:
-        raise ValueError(f"{path}: {reason}") from reason
-    if content.get("format") != form:
-        raise ValueError(f"{path}: expected a file of format {form!r}, got {content.get('format')!r}")
+    content = read_json(path, lambda data: in_format(data, form, dict))
     if form == RECIPE and "cell" not in content:
         raise ValueError(f"{path}: the result of a recipe that is no part of a study")
     return content

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monstera.measure import MONSTERA, Comparison, from_json, ratio
+from monstera.measure import MONSTERA, Comparison, from_json, in_format, ratio, read_json
 from monstera.report.tables import Table, fastest_dense_guest, milliseconds
 
 FORMAT = "monstera.recipe.1"
@@ -32,19 +31,12 @@ def recipe_table(paths: Iterable[Path]) -> Table:
     Raises:
         ValueError: a file is damaged or is not the result of a recipe; the message names it.
     """
-    return Table("Recipes: real data, trained weights", _COLUMNS, tuple(_line(path) for path in paths))
+    lines = (read_json(path, lambda data: in_format(data, FORMAT, _line)) for path in paths)
+    return Table("Recipes: real data, trained weights", _COLUMNS, tuple(lines))
 
 
-def _line(path: Path) -> tuple[str, ...]:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if result.get("format") != FORMAT:
-            raise ValueError(f"expected a result of format {FORMAT!r}, got {result.get('format')!r}")
-        return (*_trained(result), *_timed(result["latency"] and from_json(result["latency"])))
-    except KeyError as reason:
-        raise ValueError(f"{path}: the result has no {reason}") from reason
-    except ValueError as reason:
-        raise ValueError(f"{path}: {reason}") from reason
+def _line(result: Mapping[str, Any]) -> tuple[str, ...]:
+    return (*_trained(result), *_timed(result["latency"] and from_json(result["latency"])))
 
 
 def _trained(result: Mapping[str, Any]) -> tuple[str, ...]:

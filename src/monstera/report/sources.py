@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from monstera.measure import Comparison, Study, from_json, study_from_json
+from monstera.measure import Comparison, Study, from_json, read_json, study_from_json
 from monstera.measure.result import FORMAT as COMPARISON
 from monstera.measure.study import FORMAT as STUDY
 from monstera.search import Pareto, read_pareto
@@ -45,7 +45,7 @@ def read_results(root: Path) -> Results:
     studies: dict[Path, Study] = {}
     predictions: dict[Path, Trials] = {}
     for path in sorted((root / "benchmarks" / "results").glob("*.json")):
-        result = _read(path)
+        result = read_json(path, _known)
         if isinstance(result, Comparison):
             comparisons[path] = result
         elif isinstance(result, Trials):
@@ -59,16 +59,12 @@ def read_results(root: Path) -> Results:
     return Results(root, comparisons, studies, recipes, tuple(folders), predictions, searches)
 
 
-def _read(path: Path) -> Comparison | Study | Trials:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        form = data.get("format") if isinstance(data, dict) else None
-        if form == COMPARISON:
-            return from_json(data)
-        if form == STUDY:
-            return study_from_json(data)
-        if form == PREDICTION:
-            return trials_from_json(data)
-        raise ValueError(f"expected a result of format {COMPARISON!r}, {STUDY!r} or {PREDICTION!r}, got {form!r}")
-    except ValueError as reason:
-        raise ValueError(f"{path}: {reason}") from reason
+def _known(data: Any) -> Comparison | Study | Trials:
+    form = data.get("format") if isinstance(data, dict) else None
+    if form == COMPARISON:
+        return from_json(data)
+    if form == STUDY:
+        return study_from_json(data)
+    if form == PREDICTION:
+        return trials_from_json(data)
+    raise ValueError(f"expected a result of format {COMPARISON!r}, {STUDY!r} or {PREDICTION!r}, got {form!r}")

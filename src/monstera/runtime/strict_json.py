@@ -43,7 +43,7 @@ def encoded(value: Any) -> Any:
     if is_dataclass(value):
         return {f.name: encoded(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {key: encoded(item) for key, item in value.items()}
+        return {str(key): encoded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encoded(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):

@@ -5,14 +5,12 @@ One form, and one file, for plans by rule, by search and all alike, so that they
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from monstera.measure import write_json
+from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.search.cost import Costs
 from monstera.search.space import DENSE
 from monstera.sparsity import Plan, PlanError
@@ -129,29 +127,28 @@ def pareto_to_json(data: Pareto) -> dict[str, Any]:
     }
 
 
-def pareto_from_json(data: Mapping[str, Any]) -> Pareto:
+def pareto_from_json(data: Any) -> Pareto:
     """The inverse of `pareto_to_json`.
 
     Raises:
         ValueError: it is of another format, or damaged.
     """
-    if data.get("format") != FORMAT:
-        raise ValueError(f"expected a file of format {FORMAT!r}, got {data.get('format')!r}")
-    try:
-        return Pareto(
-            network=data["network"],
-            accuracy_of=data["accuracy_of"],
-            ms_of=data["ms_of"],
-            candidates=tuple(
-                Candidate(c["source"], plan_from_json(c["plan"]), c["accuracy"], c["ms"]) for c in data["candidates"]
-            ),
-            chosen=data["chosen"],
-            latency_ms=data["latency_ms"],
-            layers=tuple(Layer(**row) for row in data["layers"]),
-            curves={name: tuple(values) for name, values in data["curves"].items()},
-        )
-    except (KeyError, TypeError) as reason:
-        raise ValueError(f"a file of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason
+    return in_format(data, FORMAT, _pareto)
+
+
+def _pareto(data: Mapping[str, Any]) -> Pareto:
+    return Pareto(
+        network=data["network"],
+        accuracy_of=data["accuracy_of"],
+        ms_of=data["ms_of"],
+        candidates=tuple(
+            Candidate(c["source"], plan_from_json(c["plan"]), c["accuracy"], c["ms"]) for c in data["candidates"]
+        ),
+        chosen=data["chosen"],
+        latency_ms=data["latency_ms"],
+        layers=tuple(Layer(**row) for row in data["layers"]),
+        curves={name: tuple(values) for name, values in data["curves"].items()},
+    )
 
 
 def read_pareto(path: str | os.PathLike[str]) -> Pareto:
@@ -160,10 +157,7 @@ def read_pareto(path: str | os.PathLike[str]) -> Pareto:
     Raises:
         ValueError: it is no such file; the message names it.
     """
-    try:
-        return pareto_from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as reason:
-        raise ValueError(f"{os.fspath(path)}: {reason}") from reason
+    return read_json(path, pareto_from_json)
 
 
 def write_pareto(data: Pareto, path: str | os.PathLike[str]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-from monstera.measure import write_json
+from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.search.objective import Objective
 from monstera.search.pareto import Candidate, non_dominated, plan_from_json, plan_to_json
 from monstera.sparsity import Plan
@@ -150,26 +148,25 @@ def search_to_json(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def search_from_json(data: Mapping[str, Any]) -> SearchResult:
+def search_from_json(data: Any) -> SearchResult:
     """The inverse of `search_to_json`.
 
     Raises:
         ValueError: it is of another format, or damaged.
     """
-    if data.get("format") != FORMAT:
-        raise ValueError(f"expected a file of format {FORMAT!r}, got {data.get('format')!r}")
-    try:
-        return SearchResult(
-            name=data["name"],
-            sampler=data["sampler"],
-            seed=data["seed"],
-            objective=Objective(**data["objective"]),
-            dense_ms=data["dense_ms"],
-            trials=tuple(Tried(**{**t, "plan": plan_from_json(t["plan"])}) for t in data["trials"]),
-            facts=data["facts"],
-        )
-    except (KeyError, TypeError) as reason:
-        raise ValueError(f"a file of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason
+    return in_format(data, FORMAT, _search)
+
+
+def _search(data: Mapping[str, Any]) -> SearchResult:
+    return SearchResult(
+        name=data["name"],
+        sampler=data["sampler"],
+        seed=data["seed"],
+        objective=Objective(**data["objective"]),
+        dense_ms=data["dense_ms"],
+        trials=tuple(Tried(**{**t, "plan": plan_from_json(t["plan"])}) for t in data["trials"]),
+        facts=data["facts"],
+    )
 
 
 def read_search(path: str | os.PathLike[str]) -> SearchResult:
@@ -178,10 +175,7 @@ def read_search(path: str | os.PathLike[str]) -> SearchResult:
     Raises:
         ValueError: it is no such file; the message names it.
     """
-    try:
-        return search_from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as reason:
-        raise ValueError(f"{os.fspath(path)}: {reason}") from reason
+    return read_json(path, search_from_json)
 
 
 def write_search(result: SearchResult, path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,6 @@ are taken, so that as many are completed however many processes share the study,
 from __future__ import annotations
 
 import fcntl
-import json
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from optuna.storages import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
 
 _SQLITE = "sqlite:///"
@@ -88,7 +88,7 @@ class Kept:
                 study_name=self.name, storage=self.storage, direction="maximize", load_if_exists=True
             )
             # As the database gives them back, where tuples are lists.
-            asked = json.loads(json.dumps(dict(self.settings)))
+            asked = encoded(self.settings)
             known = study.user_attrs.get(_SETTINGS)
             if known is None:
                 study.set_user_attr(_SETTINGS, asked)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from monstera.measure.machine import Machine
-from monstera.measure.result import write_json
+from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.search.costs.law import rank_correlation
 from monstera.sparsity import Entry, Pattern, Plan, find_view
 
@@ -104,36 +102,28 @@ def random_plan(model: nn.Module, weights: Sequence[str], patterns: Sequence[Pat
 
 
 def trials_to_json(trials: Trials) -> dict[str, Any]:
-    """Return trials as values that JSON has, with the format's name, and what follows from the plans, beside them."""
-    found = {"median_error": trials.median_error, "rank_correlation": trials.rank_correlation}
-    return {"format": FORMAT, **found, **asdict(trials)}
+    """Return trials as values that JSON has, with the format's name beside them."""
+    return {"format": FORMAT, **asdict(trials)}
 
 
-def trials_from_json(data: Mapping[str, Any]) -> Trials:
+def trials_from_json(data: Any) -> Trials:
     """Return the trials that `trials_to_json` made `data` of.
 
     Raises:
         ValueError: `data` is not of this format, or its values do not fit together.
     """
-    if data.get("format") != FORMAT:
-        raise ValueError(f"expected a result of format {FORMAT!r}, got {data.get('format')!r}")
-    fields = {name: value for name, value in data.items() if name not in ("format", "median_error", "rank_correlation")}
-    try:
-        made = Trials(
-            **{
-                **fields,
-                "machine": Machine(**fields["machine"]),
-                "inputs": tuple(fields["inputs"]),
-                "patterns": tuple(fields["patterns"]),
-                "dense": Trial(**fields["dense"]),
-                "plans": tuple(Trial(**plan) for plan in fields["plans"]),
-            }
-        )
-        if not math.isclose(made.median_error, data["median_error"]):
-            raise ValueError(f"the median error is {data['median_error']}, but the plans say {made.median_error}")
-    except (KeyError, TypeError) as reason:
-        raise ValueError(f"a result of format {FORMAT!r} is incomplete or has unknown fields: {reason}") from reason
-    return made
+    return in_format(data, FORMAT, _trials)
+
+
+def _trials(data: Mapping[str, Any]) -> Trials:
+    made = {
+        "machine": Machine(**data["machine"]),
+        "inputs": tuple(data["inputs"]),
+        "patterns": tuple(data["patterns"]),
+        "dense": Trial(**data["dense"]),
+        "plans": tuple(Trial(**plan) for plan in data["plans"]),
+    }
+    return Trials(**{name: made.get(name, value) for name, value in data.items() if name != "format"})
 
 
 def read_trials(path: str | os.PathLike[str]) -> Trials:
@@ -142,10 +132,7 @@ def read_trials(path: str | os.PathLike[str]) -> Trials:
     Raises:
         ValueError: the file is not such a result; the message names it.
     """
-    try:
-        return trials_from_json(json.loads(Path(path).read_text(encoding="utf-8")))
-    except ValueError as reason:
-        raise ValueError(f"{os.fspath(path)}: {reason}") from reason
+    return read_json(path, trials_from_json)
 
 
 def write_trials(trials: Trials, path: str | os.PathLike[str]) -> None:

@@ -13,7 +13,7 @@ import safetensors.torch
 from torch import nn
 
 from monstera.search.evaluation import accuracy
-from monstera.search.npas.records import read_record, write_record
+from monstera.search.npas.records import read_record
 from monstera.search.npas.training import METHODS, DivergedError, Examples, Training, train
 from monstera.sparsity import PatternError, Plan, PlanError
 from monstera.sparsity.errors import suggestion
@@ -109,17 +109,17 @@ class Finals:
         return Tried(method, accuracy(made, self.held_out.batches()))
 
     def _seed(self, contender: Contender, method: str, seed: int, folder: Path) -> dict[str, Any]:
-        path = folder / f"seed-{seed}.json"
-        if path.is_file():
-            return read_record(path, dict)
+        return read_record(folder / f"seed-{seed}.json", lambda: self._train(contender, method, seed, folder))
+
+    def _train(self, contender: Contender, method: str, seed: int, folder: Path) -> dict[str, Any]:
         made = train(
             contender.model, contender.plan, self.train, self.full, method=method, teacher=self.teacher, seed=seed
         )
         found = accuracy(made, self.test.batches())
         state = {name: value.contiguous() for name, value in made.state_dict().items()}
         # The weights first: a record stands for a seed that is done.
-        write_atomically(path.with_suffix(".safetensors"), safetensors.torch.save(state))
-        return write_record(path, {"seed": seed, "accuracy": found})
+        write_atomically(folder / f"seed-{seed}.safetensors", safetensors.torch.save(state))
+        return {"seed": seed, "accuracy": found}
 
 
 def best_method(tried: Sequence[Tried]) -> str:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from monstera.measure import this_machine
+from monstera.measure import read_json, this_machine, write_json
+from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import Examples
-from monstera.sparsity.files import write_atomically
 
-T = TypeVar("T")
 FORMAT = "monstera.npas.1"
 
 
@@ -28,17 +25,10 @@ def read_record(path: Path, make: Callable[[], Any]) -> Any:
     Raises:
         ValueError: the file is damaged.
     """
-    if not path.is_file():
-        return write_record(path, make())
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not JSON ({error}); remove it to make it again") from None
-
-
-def write_record(path: Path, value: T) -> T:
-    """Write plain values, and return them."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+    if path.is_file():
+        return read_json(path, lambda value: value)
+    value = make()
+    write_json(value, path)
     return value
 
 
@@ -50,26 +40,19 @@ def claim(place: Path, model: nn.Module, split: Split, settings: NpasSettings) -
     """
     asked = {
         "format": FORMAT,
-        "settings": asdict(settings),
+        "settings": settings,
         "network": _digest(model.state_dict()),
         "data": {name: _digest({"x": part.images, "y": part.labels}) for name, part in _parts(split).items()},
     }
-    path, asked = place / "run.json", plain(asked)
+    path, asked = place / "run.json", encoded(asked)
     found = read_record(path, lambda: asked | circumstances())
     if told := differences({name: found.get(name) for name in asked}, asked):
         raise ValueError(f"{path}: of another run ({told}); give another folder")
 
 
-def plain(value: Any) -> Any:
-    """Nested values as JSON gives them back: tuples are lists there."""
-    if isinstance(value, Mapping):
-        return {name: plain(inner) for name, inner in value.items()}
-    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
 def circumstances() -> dict[str, Any]:
     """The day, and the machine with its software."""
-    return {"date": datetime.now(timezone.utc).date().isoformat(), "machine": plain(asdict(this_machine()))}
+    return {"date": datetime.now(timezone.utc).date().isoformat(), "machine": encoded(this_machine())}
 
 
 def _parts(split: Split) -> dict[str, Examples]:

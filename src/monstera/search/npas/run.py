@@ -13,7 +13,7 @@ import safetensors.torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from monstera.measure import MONSTERA, Entry, compare, to_json
+from monstera.measure import MONSTERA, Entry, compare, to_json, write_json
 from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import accuracy
 from monstera.search.npas.base import Base, base_network, uniform_schemes
@@ -24,7 +24,7 @@ from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.methods import Contender, Finals
 from monstera.search.npas.outcome import Objective
-from monstera.search.npas.records import FORMAT, circumstances, claim, read_record, write_record
+from monstera.search.npas.records import FORMAT, circumstances, claim, read_record
 from monstera.search.npas.result import Evaluated, SearchResult
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.search import search
@@ -94,8 +94,8 @@ def npas(
         if searched.best_feasible is None:
             cost, budget = searched.objective.cost_of(chosen.outcome), searched.objective.budget
             say(f"no scheme keeps the budget of {budget:.4g} {settings.cost}; the one of best reward takes {cost:.4g}")
-        write_record(place / "scheme.json", _shown(chosen))
-        write_record(place / "front.json", [_shown(one) for one in searched.pareto])
+        write_json(_shown(chosen), place / "scheme.json")
+        write_json([_shown(one) for one in searched.pareto], place / "front.json")
         contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
         finals = _finals(base, split, settings)
         records = {c.name: finals.run(c, place / "networks" / c.name) for c in contenders}
@@ -108,7 +108,7 @@ def npas(
         original = {"original": copy.deepcopy(model).eval(), **networks}
         latency = read_record(place / "latency.json", lambda: _latency(original, example, settings.threads))
     result = _result(report, chosen, searched, records, latency)
-    write_record(place / "result.json", result)
+    write_json(result, place / "result.json")
     return Found(networks["npas"], contenders[0].plan, chosen.scheme, base, inherited, searched, result)
 
 
