@@ -13,6 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "src" / "monstera"
 
 FLOORS = {
+    "locks": 0,
     "modes": 0,
     "sparsity": 1,
     "runtime": 1,

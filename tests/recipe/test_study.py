@@ -270,7 +270,7 @@ def test_a_cell_that_another_process_holds_is_left_to_it() -> None:
 
 def test_where_there_are_no_locks_the_stage_that_needs_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fcntl", None)
-    with pytest.raises(RuntimeError, match=r"tiny-plain-0\.5\.lock: .*locks of Linux and macOS.*`monstera prune`"):
+    with pytest.raises(RuntimeError, match=r"tiny-plain-0\.5\.lock: .*locks of Linux and macOS.*use one of these"):
         _run("finals", changes={"dense": None}, only=["plain"])
     assert "nothing was chosen" in _run("choose")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from monstera.locks import locked
 from monstera.recipe.choosing import choose, chosen_path, read_chosen
 from monstera.recipe.errors import DivergedError
 from monstera.recipe.ingredients import Ingredients, gather
@@ -115,7 +115,7 @@ def _train_cell(
     That a value which is only `tried` makes training diverge is a result as well.
     """
     recipe = cell.recipe
-    with _locked(runs / f"{recipe.name}.lock", wait) as mine:
+    with locked(runs / f"{recipe.name}.lock", wait=wait) as mine:
         if not mine or done(recipe):
             return mine
         try:
@@ -126,30 +126,6 @@ def _train_cell(
             write_result(make_diverged(recipe, str(error)) | {"cell": cell.facts(study)}, Path(recipe.output))
             console.print(str(error), soft_wrap=True)
         return True
-
-
-@contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold a lock that ends with the process, however that ends; give False where another process holds it.
-
-    Raises:
-        RuntimeError: this system has no such locks.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        raise RuntimeError(
-            f"{path}: processes share a study by locks of Linux and macOS, which this system has not; run one recipe "
-            "after the other by `monstera prune`"
-        ) from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def _choose(study: Study, path: str | os.PathLike[str], console: Console) -> None:

@@ -7,7 +7,6 @@ are taken, so that as many are completed however many processes share the study,
 
 from __future__ import annotations
 
-import fcntl
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from optuna.storages import (
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from monstera.locks import locked
 from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
 
@@ -210,8 +210,7 @@ class Kept:
         if not self.url.startswith(_SQLITE):
             yield
             return
-        with open(f"{self.url.removeprefix(_SQLITE)}.lock", "w", encoding="utf-8") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locked(Path(f"{self.url.removeprefix(_SQLITE)}.lock")):
             yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from monstera.compiler import kernels
 from monstera.compiler.build import cache_folder, compiler_command, compiler_version
 from monstera.compiler.targets import TARGETS, Target
 from monstera.compiler.tuning.table import circumstances
+from monstera.locks import locked
 from monstera.measure.machine import this_machine
 from monstera.runtime.strict_json import decoded, encoded, parse_json
 from monstera.search.costs.signature import Signature
@@ -197,7 +197,5 @@ def keep_costs(table: CostTable, target: Target) -> None:
         OSError: the cache cannot be written; set MONSTERA_CACHE to a folder that can.
     """
     path = cached_path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.with_suffix(".lock")):
         write_costs(table.joined(cached_costs(target)), path)

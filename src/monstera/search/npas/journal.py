@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
+from monstera.locks import lock
 from monstera.search.differences import differences
 
 Record = dict[str, Any]
@@ -52,10 +52,8 @@ def opened(path: Path, header: Mapping[str, Any]) -> Iterator[Journal]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise JournalError(f"{path}: another process is searching with this journal; give one of its own") from None
+        if not lock(file, wait=False):
+            raise JournalError(f"{path}: another process is searching with this journal; give one of its own")
         records = _read(path, file)
         expected = json.loads(_line(header))
         journal = Journal(path, tuple(records[1:]), file)

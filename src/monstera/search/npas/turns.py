@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from monstera.locks import lock, unlock
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def turn(path: Path | None, *, alone: bool) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as room, path.with_name(f"{path.name}.queue").open("a") as queue:
         # Who waits for the room keeps the head of the queue, so that no stream of trainings passes a measurement.
-        fcntl.flock(queue, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        fcntl.flock(queue, fcntl.LOCK_UN)
+        lock(queue)
+        lock(room, shared=not alone)
+        unlock(queue)
         yield
