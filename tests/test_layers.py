@@ -21,6 +21,7 @@ FLOORS = {
     "pruning": 2,
     "compiler": 2,
     "measure": 3,
+    "training": 3,
     "search": 4,
     "integrations": 5,
     "recipe": 5,

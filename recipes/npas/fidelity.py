@@ -14,13 +14,13 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from monstera.measure import write_json
 from monstera.measure.peers import torch_threads
 from monstera.recipe.npas import prepared, run_npas
-from monstera.search.evaluation import accuracy
 from monstera.search.npas import Evaluated
 from monstera.search.npas.candidate import build
-from monstera.search.npas.records import read_record, write_record
-from monstera.search.npas.training import train
+from monstera.search.npas.records import read_record
+from monstera.training import accuracy, train
 
 HERE = Path(__file__).parent
 
@@ -47,7 +47,7 @@ def main(
         rows.append({"scheme": one.scheme.to_json(), "fast": one.outcome.accuracy, "longer": trained})
         console.print(f"{one.scheme.digest}: fast {one.outcome.accuracy:.2%}, longer {trained:.2%}")
     found_rank = spearman([row["fast"] for row in rows], [row["longer"] for row in rows])
-    write_record(output, {"config": config.name, "spearman": found_rank, "schemes": rows})
+    write_json({"config": config.name, "spearman": found_rank, "schemes": rows}, output)
     console.print(f"rank correlation {found_rank:.3f}")
 
 

@@ -13,7 +13,7 @@ from monstera.recipe.ingredients import Ingredients, gather
 from monstera.recipe.reading import fingerprint, read_recipe
 from monstera.recipe.result import read_result
 from monstera.recipe.schema import Recipe
-from monstera.recipe.training import count_correct
+from monstera.training import count_correct
 from monstera.zoo import network
 from monstera.zoo.data import DataMissingError, data_root
 
@@ -62,5 +62,5 @@ def test_the_committed_weights_obey_the_plan_and_score_what_they_should(things: 
     model = network("resnet20")
     model.load_state_dict(safetensors.torch.load_file(WEIGHTS))
     assert things.plan.verify(model).ok
-    correct = count_correct(model, things.test.take(torch.arange(FEW)), things)
+    correct, _ = count_correct(model, things.batches(things.test.take(torch.arange(FEW))))
     assert correct / FEW == pytest.approx(read_result(RESULT)["seeds"][0]["accuracy"], abs=0.015)

@@ -122,8 +122,8 @@ def test_judges_are_held_out_of_what_batch_norm_and_tuning_see_and_test_pictures
         return set((flat[:, 0] * 256 + flat[:, 1]).tolist())
 
     judges = set().union(*(numbers(images) for images, _ in fast.held_out))
-    assert fast.tuning is not None
-    seen = set().union(*map(numbers, fast.statistics), *(numbers(images) for images, _ in fast.tuning.batches))
+    assert fast.examples is not None
+    seen = numbers(fast.examples.images).union(*map(numbers, fast.statistics))
     assert (len(judges), len(seen)) == (150, 300)
     assert judges.isdisjoint(seen)
     assert max(judges | seen) < 1000

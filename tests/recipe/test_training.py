@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ import yaml
 from monstera.pruning import SPP
 from monstera.pruning.streams import stream
 from monstera.recipe import CheckpointError, read_recipe, run
-from monstera.recipe.errors import DivergedError
-from monstera.recipe.ingredients import Ingredients, gather, lr_factor, make_network, make_optimizer, make_pruner
+from monstera.recipe.ingredients import Ingredients, gather, make_network, make_optimizer, make_pruner
 from monstera.recipe.report import Report
-from monstera.recipe.schema import LearningRate, Recipe
+from monstera.recipe.schema import Recipe
 from monstera.recipe.training import _Run, train_seed
 from monstera.sparsity import Plan, pattern
+from monstera.training import DivergedError
 from monstera.zoo import network
 
 RECIPE: dict[str, Any] = {
@@ -199,19 +198,6 @@ def test_streams_of_neighbouring_seeds_purposes_and_steps_are_all_different() ->
     assert len(set(draws)) == len(draws)
     again = torch.randint(1000, (8,), generator=stream(0, "order", 0))
     assert tuple(again.tolist()) == draws[0]
-
-
-def test_the_learning_rate_warms_up_and_decays() -> None:
-    cosine = LearningRate(decay="cosine", warmup=0.1)
-    factors = [lr_factor(cosine, step, 100) for step in range(100)]
-    assert factors[0] == pytest.approx(1 / 11)
-    assert factors[9] == pytest.approx(10 / 11)
-    assert factors[10] == 1
-    assert factors[55] == pytest.approx(0.5)
-    assert all(a < b for a, b in pairwise(factors[:11]))
-    assert all(a > b > 0 for a, b in pairwise(factors[10:]))
-    assert lr_factor(LearningRate(decay="linear"), 25, 100) == 0.75
-    assert lr_factor(LearningRate(decay="constant"), 99, 100) == 1
 
 
 def test_weight_decay_spares_biases_and_norms(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from torch import nn
 
 import monstera as ms
 from monstera.pruning import reestimate_batch_norm
-from monstera.search.evaluation import FastAccuracy, ShortTuning, accuracy
+from monstera.search.evaluation import FastAccuracy
 from monstera.sparsity import Plan
+from monstera.training import Examples, Training, accuracy
 
 
 def batches(count: int, seed: int, size: int = 16) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -20,6 +21,17 @@ def batches(count: int, seed: int, size: int = 16) -> list[tuple[torch.Tensor, t
     labels = [torch.randint(3, (size,), generator=generator) for _ in range(count)]
     corners = torch.eye(8)[:3] * 3
     return [(corners[some] + torch.randn(size, 8, generator=generator), some) for some in labels]
+
+
+def examples(count: int, seed: int) -> Examples:
+    """As many batches, as one."""
+    inputs, labels = zip(*batches(count, seed), strict=True)
+    return Examples(torch.cat(inputs), torch.cat(labels))
+
+
+def tuned(steps: int, lr: float, **more: int) -> FastAccuracy:
+    tuning = Training(1, lr, batch_size=16)
+    return FastAccuracy(batches(20, seed=1), batches(5, seed=2), tuning, examples(steps, seed=3), **more)
 
 
 def network() -> nn.Module:
@@ -33,12 +45,6 @@ PLAN = Plan({"0.weight": ("4x1", 0.5), "4.weight": ("unstructured", 0.3)})
 
 def same_state(one: nn.Module, state: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, state[name]) for name, value in one.state_dict().items())
-
-
-def test_accuracy_counts_what_one_by_one_counts():
-    model, data = network().eval(), batches(3, seed=0, size=7)
-    right = [int(model(x.unsqueeze(0)).argmax()) == int(y) for xs, ys in data for x, y in zip(xs, ys, strict=True)]
-    assert accuracy(model, data) == sum(right) / len(right)
 
 
 def test_it_is_that_of_the_network_pruned_by_hand_with_batch_norm_estimated_anew():
@@ -58,29 +64,28 @@ def test_old_statistics_of_batch_norm_do_not_matter():
 
 
 @pytest.mark.parametrize("plan", [PLAN, Plan()], ids=["sparse", "dense"])
-@pytest.mark.parametrize("tuning", [None, ShortTuning(batches(6, seed=3), steps=8)], ids=["one shot", "tuned"])
-def test_the_model_and_the_callers_random_numbers_stay_as_they_are(plan, tuning):
+@pytest.mark.parametrize(
+    "fast", [FastAccuracy(batches(4, seed=1), batches(5, seed=2)), tuned(8, 0.01)], ids=["one shot", "tuned"]
+)
+def test_the_model_and_the_callers_random_numbers_stay_as_they_are(plan, fast):
     model = network().train()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    FastAccuracy(batches(4, seed=1), batches(5, seed=2), tuning)(model, plan)
+    fast(model, plan)
     assert same_state(model, before)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_same_seed_gives_the_same_whatever_was_drawn_before():
-    tuning = ShortTuning(batches(6, seed=3), steps=11, lr=0.1)
-    fast = FastAccuracy(batches(20, seed=1), batches(5, seed=2), tuning, seed=4)
-    model = network()
+    fast, model = tuned(11, 0.1, seed=4), network()
     first = fast(model, PLAN)
     torch.rand(100)
     assert fast(model, PLAN) == first
 
 
 def test_a_few_steps_make_it_better():
-    held_out, statistics = batches(20, seed=1), batches(5, seed=2)
-    tuned = FastAccuracy(held_out, statistics, ShortTuning(batches(20, seed=3), steps=60, lr=0.05))
-    assert tuned(network(), PLAN) > FastAccuracy(held_out, statistics)(network(), PLAN) + 0.1
+    at_once = FastAccuracy(batches(20, seed=1), batches(5, seed=2))
+    assert tuned(60, 0.05)(network(), PLAN) > at_once(network(), PLAN) + 0.1
 
 
 def test_tuning_holds_the_holes_and_what_is_tied(monkeypatch):
@@ -88,8 +93,7 @@ def test_tuning_holds_the_holes_and_what_is_tied(monkeypatch):
 
     monkeypatch.setattr("monstera.search.evaluation.accuracy", lambda model, _: seen.append(model) or 0.5)
     plan = Plan({"0.weight": ("4x1", 0.5), "4.weight": ("unify4x1", 0.5)})
-    tuning = ShortTuning(batches(6, seed=3), steps=9, lr=0.1)
-    FastAccuracy(batches(1, seed=1), batches(5, seed=2), tuning)(network(), plan)
+    tuned(9, 0.1)(network(), plan)
     assert plan.verify(seen[0]).ok
     assert not torch.equal(seen[0][0].weight, network()[0].weight)
 
@@ -99,7 +103,5 @@ def test_what_is_missing_is_told():
         FastAccuracy([])
     with pytest.raises(ValueError, match="batch norm: no batches"):
         FastAccuracy(batches(1, seed=0))(network(), PLAN)
-    with pytest.raises(ValueError, match="steps"):
-        ShortTuning(batches(1, seed=0), steps=0)
-    with pytest.raises(ValueError, match=r"expected the model to give \[16, classes\], got \[16, 1, 8\]"):
-        accuracy(nn.Unflatten(1, (1, 8)), batches(1, seed=0))
+    with pytest.raises(ValueError, match="tuning needs examples"):
+        FastAccuracy(batches(1, seed=0), tuning=Training(1, 0.1))

@@ -16,7 +16,6 @@ import torch
 
 import monstera as ms
 from monstera.measure import compare
-from monstera.search.evaluation import accuracy
 from monstera.search.npas import SearchSettings
 from monstera.search.npas.base import base_network
 from monstera.search.npas.candidate import build
@@ -26,8 +25,8 @@ from monstera.search.npas.methods import Tried, best_method
 from monstera.search.npas.run import npas
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.settings import NpasSettings, Split
-from monstera.search.npas.training import DivergedError, Examples, Training, train
 from monstera.sparsity import Plan
+from monstera.training import Examples, Training
 from monstera.zoo import fused_mobilenet
 
 BRIEF = Training(1, 0.05, batch_size=8)
@@ -149,38 +148,6 @@ def test_a_run_that_is_killed_goes_on_and_finds_the_same(whole: tuple[Path, Any]
     assert again.scheme == found.scheme
     for name in ("scheme.json", "front.json", "inherited.safetensors", "networks/npas/seed-0.safetensors"):
         assert (folder / name).read_bytes() == (tmp_path / name).read_bytes(), name
-
-
-def test_training_depends_on_the_seed_alone_and_keeps_the_holes() -> None:
-    data, model = split(), network()
-    plan = Plan({"features.2.conv.0.weight": ("4x1", 0.25)})
-    how = Training(2, 0.05, batch_size=8, flip=True)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    one, two, other = (
-        train(model, plan, data.train, how, method=method, teacher=network(), seed=seed)
-        for method, seed in (("asp", 1), ("asp", 1), ("asp", 2))
-    )
-    weight = "features.2.conv.0.weight"
-    assert torch.equal(one.state_dict()[weight], two.state_dict()[weight])
-    assert not torch.equal(one.state_dict()[weight], other.state_dict()[weight])
-    assert plan.verify(one).ok
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    trained = train(model, plan, data.train, Training(8, 0.1, batch_size=8))
-    assert accuracy(trained, data.test.batches()) >= 0.75
-
-
-def test_a_loss_that_is_no_number_ends_the_training() -> None:
-    with pytest.raises(DivergedError, match=r"the loss is (nan|inf) at step"):
-        train(network(), Plan(), split().train, Training(3, 1e30, batch_size=8))
-
-
-def test_a_subset_has_as_many_of_each_class_and_is_the_same_each_time() -> None:
-    data = split().train
-    some = data.balanced(10)
-    assert some.labels.bincount().tolist() == [5, 5]
-    assert torch.equal(some.images, data.balanced(10).images)
-    with pytest.raises(ValueError, match="there are too few"):
-        data.balanced(96)
 
 
 def test_fast_evaluation_is_the_same_for_the_same_scheme_and_is_over_in_two_epochs() -> None:

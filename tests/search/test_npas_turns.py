@@ -10,8 +10,8 @@ import torch
 
 from monstera.search.npas.base import base_network
 from monstera.search.npas.evaluation import FastEvaluation, FastTraining
-from monstera.search.npas.training import Examples
 from monstera.search.npas.turns import turn
+from monstera.training import Examples
 from monstera.zoo import fused_mobilenet
 
 

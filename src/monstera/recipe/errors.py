@@ -16,7 +16,3 @@ class RecipeError(ValueError):
 
     def __reduce__(self) -> tuple[type[RecipeError], tuple[str, tuple[str, ...]]]:
         return type(self), (self.where, self.problems)
-
-
-class DivergedError(RuntimeError):
-    """The loss of a training, or its gradient, became infinite or NaN."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,23 +15,17 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from monstera.modes import evaluating
-from monstera.pruning import ADMM, ASP, SPP, SRSTE, Distill, Gradual, GroupLasso, Pruner, Reweighted
+from monstera.pruning import Distill, Pruner
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.plans import make_plan
-from monstera.recipe.schema import GradualMethod, LearningRate, Recipe, Sgd, SppMethod
+from monstera.recipe.schema import GradualMethod, Recipe, Sgd, SppMethod
 from monstera.sparsity import Pivoting, Plan, PlanError, pivot, schedule
+from monstera.training import METHODS, decay_groups
 from monstera.zoo import load_cifar_resnet_state, network
 from monstera.zoo.data import DataMissingError, Pictures, PictureSet, data_root, data_set, held_out
 
 T = TypeVar("T")
-# Methods whose section in a recipe has the names of their arguments.
-_METHODS: dict[str, Callable[..., Pruner]] = {
-    "admm": ADMM,
-    "asp": ASP,
-    "group_lasso": GroupLasso,
-    "reweighted": Reweighted,
-    "srste": SRSTE,
-}
+TEST_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +47,11 @@ class Ingredients:
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 pictures as float32 around 0, memory layout kept."""
         return (images.float() / 255 - self.mean) / self.std
+
+    def batches(self, pictures: Pictures, size: int = TEST_BATCH) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pictures as the network takes them, and their classes."""
+        for images, labels in zip(pictures.images.split(size), pictures.labels.split(size), strict=True):
+            yield self.normalised(images), labels
 
 
 def gather(
@@ -118,9 +116,7 @@ def laid_out(model: nn.Module, channels_last: bool) -> nn.Module:
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer; weight decay acts on matrices and convolutions only."""
     asked = recipe.optimizer
-    decayed = [p for p in model.parameters() if p.dim() > 1]
-    spared = [p for p in model.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": asked.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = decay_groups(model, asked.weight_decay)
     if isinstance(asked, Sgd):
         return torch.optim.SGD(groups, lr=asked.lr, momentum=asked.momentum, nesterov=asked.nesterov)
     return torch.optim.AdamW(groups, lr=asked.lr, betas=asked.betas)
@@ -131,13 +127,13 @@ def make_pruner(
 ) -> Pruner:
     """Attach the recipe's method to the optimizer; `seed` is of what the method draws by chance."""
     how = recipe.method
+    options = how.model_dump(exclude={"name"})
     if isinstance(how, SppMethod):
-        return SPP(model, optimizer, plan, steps=steps, seed=seed, **how.model_dump(exclude={"name"}))
-    if not isinstance(how, GradualMethod):
-        return _METHODS[how.name](model, optimizer, plan, steps=steps, **how.model_dump(exclude={"name"}))
-    end = max(1, round(how.ramp * steps))
-    ramp = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
-    return Gradual(model, optimizer, plan, steps=steps, schedule=ramp, update_every=how.update_every)
+        options["seed"] = seed
+    if isinstance(how, GradualMethod):
+        end = max(1, round(options.pop("ramp") * steps))
+        options["schedule"] = schedule(how.schedule, start_value=0.0, end_value=1.0, start_step=0, end_step=end)
+    return METHODS[how.name](model, optimizer, plan, steps=steps, **options)
 
 
 def make_distill(recipe: Recipe, model: nn.Module, start: dict[str, Tensor] | None, seed: int) -> Distill | None:
@@ -145,17 +141,6 @@ def make_distill(recipe: Recipe, model: nn.Module, start: dict[str, Tensor] | No
     if recipe.distillation is None:
         return None
     return Distill(model, make_network(recipe, start, seed).eval(), **recipe.distillation.model_dump())
-
-
-def lr_factor(how: LearningRate, step: int, steps: int) -> float:
-    """What the learning rate is multiplied by at a step counted from 0; never exactly 0."""
-    warm = round(how.warmup * steps)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    way = (step - warm) / max(1, steps - warm)
-    if how.decay == "constant":
-        return 1.0
-    return 1 - way if how.decay == "linear" else (1 + math.cos(math.pi * way)) / 2
 
 
 def steps_per_epoch(recipe: Recipe, pictures: int) -> int:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from monstera.pruning.streams import stream
 from monstera.recipe.ingredients import Ingredients
-from monstera.search.evaluation import FastAccuracy, ShortTuning
+from monstera.search.evaluation import FastAccuracy
+from monstera.training import Examples, Training
+from monstera.zoo.data import Pictures
 
 
 @dataclass(frozen=True, slots=True)
 class Judging:
     """How a trial judges: on so many held-out pictures, after batch norm has seen so many batches of training ones.
 
-    With `tuning_steps`, as many steps of training under the holes come before, of learning rate `tuning_lr`.
+    With `tuning_steps`, as many steps of training under the holes come before, of learning rate `tuning_lr`, on other
+    pictures in each.
 
     Raises:
         ValueError: a count below 1, or a negative number of steps.
@@ -38,23 +40,25 @@ class Judging:
 
 
 def judge(things: Ingredients, judging: Judging) -> FastAccuracy:
-    """Make what judges plans; no picture that judges is among those of batch norm or tuning."""
+    """Make what judges plans; no picture that judges is among those of batch norm or tuning.
+
+    Raises:
+        ValueError: there are fewer pictures than tuning takes.
+    """
     order = torch.randperm(len(things.train), generator=stream(0, "search", 0))
-    statistics = _batches(things, order[: judging.statistics * judging.batch], judging.batch)
-    tuning = None
-    if judging.tuning_steps:
-        # Pictures that training sees anyway; each once, while there are enough.
-        tuning = ShortTuning(
-            _batches(things, order[: judging.tuning_steps * judging.batch], judging.batch),
-            judging.tuning_steps,
-            judging.tuning_lr,
-        )
-    held_out = things.test.take(torch.arange(judging.pictures))
-    images, labels = things.normalised(held_out.images), held_out.labels
-    batches = [*zip(images.split(judging.batch), labels.split(judging.batch), strict=True)]
-    return FastAccuracy(batches, [inputs for inputs, _ in statistics], tuning)
+    examples = _examples(things, things.train.take(order[: judging.statistics * judging.batch]))
+    statistics = [inputs for inputs, _ in examples.batches(judging.batch)]
+    held_out = _examples(things, things.test.take(torch.arange(judging.pictures))).batches(judging.batch)
+    if not judging.tuning_steps:
+        return FastAccuracy(held_out, statistics)
+    count = judging.tuning_steps * judging.batch
+    if count > len(order):
+        raise ValueError(f"tuning_steps: {count} pictures are more than the {len(order)} that training has; give less")
+    # Pictures that training sees anyway, each once.
+    tuned_on = _examples(things, things.train.take(order[:count]))
+    tuning = Training(1, judging.tuning_lr, judging.batch, weight_decay=0.0, warmup=0.0)
+    return FastAccuracy(held_out, statistics, tuning, tuned_on)
 
 
-def _batches(things: Ingredients, index: Tensor, batch: int) -> list[tuple[Tensor, Tensor]]:
-    pictures = [things.train.take(part) for part in index.split(batch)]
-    return [(things.normalised(some.images), some.labels) for some in pictures]
+def _examples(things: Ingredients, pictures: Pictures) -> Examples:
+    return Examples(things.normalised(pictures.images), pictures.labels)

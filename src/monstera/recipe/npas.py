@@ -26,10 +26,10 @@ from monstera.search.npas.checks import check
 from monstera.search.npas.records import read_record
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.settings import NpasSettings, Split
-from monstera.search.npas.training import METHODS, Examples, Training, train
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
+from monstera.training import METHODS, Examples, Training, train
 from monstera.zoo import network
 from monstera.zoo.data import Pictures, PictureSet, data_set, held_out
 

@@ -11,7 +11,7 @@ from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
 from monstera.search.npas.search import SearchSettings
 from monstera.search.npas.settings import NpasSettings
-from monstera.search.npas.training import Training
+from monstera.training import Training
 
 
 class _Section(BaseModel):
@@ -19,7 +19,7 @@ class _Section(BaseModel):
 
 
 class TrainingSection(_Section):
-    """See `monstera.search.npas.training.Training`."""
+    """See `monstera.training.Training`."""
 
     epochs: PositiveInt
     lr: PositiveFloat

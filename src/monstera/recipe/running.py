@@ -24,8 +24,9 @@ from monstera.recipe.reading import fingerprint, read_recipe
 from monstera.recipe.result import make_result, read_result, refuse_other, sha256, write_result
 from monstera.recipe.schema import Recipe
 from monstera.recipe.storage import stored_bytes
-from monstera.recipe.training import count_correct, train_seed
+from monstera.recipe.training import train_seed
 from monstera.sparsity.files import write_atomically
+from monstera.training import accuracy
 
 
 def run(
@@ -154,7 +155,7 @@ def _dense_accuracy(recipe: Recipe, things: Ingredients) -> float | None:
     if things.start is None:
         return None
     model = make_network(recipe, things.start, seed=0)
-    return count_correct(model, things.test, things) / len(things.test)
+    return accuracy(model, things.batches(things.test))
 
 
 def _save_weights(recipe: Recipe, model: nn.Module) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,12 +85,13 @@ def run_search(
     plans = [Plan.load(file) for file in first]
     recipe, console = read_recipe(path, overrides), console or Console()
     things = _things(recipe, judging, os.fspath(path), data)
+    evaluate = judge(things, judging)
     model = make_network(recipe, things.start, recipe.seeds[0]).eval()
     names, kept = tuple(patterns) or PATTERNS, tuple(densities) or DENSITIES
     example = things.normalised(things.train.images[:1]).contiguous()
     costs = _costs(recipe, model, example, names, threads, table, Path(folder))
     budget = costs.dense_ms / speedup if speedup is not None else float(latency_ms or 0)
-    task = _Task(recipe, model, costs, Space.of(model, costs, names, kept), budget, judging, things)
+    task = _Task(recipe, model, costs, Space.of(model, costs, names, kept), budget, judging, things, evaluate)
     told = f"{recipe.name}: {task.space}; {budget:.4g} ms of {costs.dense_ms:.4g} are allowed"
     console.print(told, soft_wrap=True)
     results: dict[str, SearchResult] = {}
@@ -132,10 +133,7 @@ class _Task:
     budget_ms: float
     judging: Judging
     things: Ingredients
-    evaluate: FastAccuracy = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "evaluate", judge(self.things, self.judging))
+    evaluate: FastAccuracy
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from monstera.locks import locked
 from monstera.recipe.choosing import choose, chosen_path, read_chosen
-from monstera.recipe.errors import DivergedError
 from monstera.recipe.ingredients import Ingredients, gather
 from monstera.recipe.result import done, make_diverged, write_result
 from monstera.recipe.running import measure_again, train_all
 from monstera.recipe.study import DENSE, Cell, Study, finals, read_study, trials
+from monstera.training import DivergedError
 from monstera.zoo.data import data_set
 
 STAGES = ("trials", "choose", "finals", "measure")

@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from monstera.modes import evaluating
 from monstera.pruning import Pruner
 from monstera.pruning.streams import stream
 from monstera.recipe.augment import augment
 from monstera.recipe.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from monstera.recipe.errors import DivergedError
 from monstera.recipe.ingredients import (
+    TEST_BATCH,
     Ingredients,
-    lr_factor,
     make_distill,
     make_network,
     make_optimizer,
@@ -32,9 +30,8 @@ from monstera.recipe.logs import Logging, logged
 from monstera.recipe.reading import fingerprint
 from monstera.recipe.report import Report, pruning_fields
 from monstera.recipe.schema import Recipe
-from monstera.zoo.data import Pictures
+from monstera.training import DivergedError, count_correct, lr_factor
 
-TEST_BATCH = 500
 # Enough for the statistics of a batch norm: their error falls below a percent.
 BATCH_NORM_PICTURES = 10_000
 
@@ -126,8 +123,10 @@ class _Run:
 
     def advance(self) -> None:
         """Take one optimizer step."""
+        how = self.recipe.lr_schedule
+        factor = lr_factor(self.step, self.steps, warmup=how.warmup, decay=how.decay)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.optimizer.lr * lr_factor(self.recipe.lr_schedule, self.step, self.steps)
+            group["lr"] = self.recipe.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._backward(*self._batch())
         # A norm below infinity leaves every gradient as it is.
@@ -155,10 +154,10 @@ class _Run:
             self.distill.remove()
         pruned = self.pruner.finish(self._batch_norm_batches())
         model = self.model.eval()
-        correct = count_correct(model, self.things.test, self.things)
+        correct, count = count_correct(model, self.things.batches(self.things.test))
         record = {
             "seed": self.seed,
-            "accuracy": correct / len(self.things.test),
+            "accuracy": correct / count,
             "correct": correct,
             "density": {"planned_weights": pruned.plan.density, "all_parameters": pruned.plan.parameter_density},
             "training_seconds": round(self.seconds, 1),
@@ -209,13 +208,3 @@ class _Run:
         for part in index.split(TEST_BATCH):
             images = augment(self.things.train.images[part], self.recipe.augmentation, generator)
             yield self._laid_out(images)
-
-
-@torch.no_grad()
-def count_correct(model: nn.Module, pictures: Pictures, things: Ingredients) -> int:
-    """How many pictures the network puts in the right class, in float32."""
-    correct = 0
-    with evaluating(model):
-        for images, labels in zip(pictures.images.split(TEST_BATCH), pictures.labels.split(TEST_BATCH), strict=True):
-            correct += int((model(things.normalised(images)).argmax(1) == labels).sum())
-    return correct

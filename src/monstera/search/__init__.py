@@ -17,7 +17,7 @@ from monstera.search.costs import (
     read_costs,
     write_costs,
 )
-from monstera.search.evaluation import FastAccuracy, ShortTuning
+from monstera.search.evaluation import FastAccuracy
 from monstera.search.goal import Goal, GoalError
 from monstera.search.kept import KeptWeights
 from monstera.search.mapping import search_plan
@@ -53,7 +53,6 @@ __all__ = [
     "Reinforce",
     "Rules",
     "SearchResult",
-    "ShortTuning",
     "Space",
     "Tried",
     "allocate",

@@ -24,7 +24,6 @@ from monstera.search.npas.scheme import (
 )
 from monstera.search.npas.search import SearchError, SearchSettings, search
 from monstera.search.npas.settings import NpasSettings, Split
-from monstera.search.npas.training import Examples, Training
 from monstera.search.npas.unfriendly import Replacement, replace_unfriendly
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "Base",
     "Drift",
     "Evaluated",
-    "Examples",
     "FastEvaluation",
     "FastTraining",
     "Found",
@@ -52,7 +50,6 @@ __all__ = [
     "SearchSettings",
     "Split",
     "Stage",
-    "Training",
     "base_network",
     "build",
     "inherit",

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from monstera.measure.peers import torch_threads
-from monstera.search.evaluation import FastAccuracy, ShortTuning
+from monstera.search.evaluation import FastAccuracy
 from monstera.search.npas.base import Base
 from monstera.search.npas.candidate import Inherited, build
 from monstera.search.npas.latency import measured_ms, pruned_copy, surviving_macs
 from monstera.search.npas.outcome import Outcome
 from monstera.search.npas.scheme import Scheme
-from monstera.search.npas.training import BATCH_NORM_PICTURES, EVALUATION_BATCH, Examples
 from monstera.search.npas.turns import turn
+from monstera.training import Examples, Training
 
 MOST_EPOCHS = 2
 
@@ -42,14 +41,8 @@ class FastTraining:
 
     def accuracy(self, train: Examples, held_out: Examples, seed: int = 0) -> FastAccuracy:
         """How a candidate is judged: trained on `train`, in whole batches, and asked `held_out`."""
-        images = train.images.contiguous(memory_format=torch.channels_last)
-        count = len(train) // self.batch_size * self.batch_size
-        batches = [
-            *zip(images[:count].split(self.batch_size), train.labels[:count].split(self.batch_size), strict=True)
-        ]
-        tuning = ShortTuning(batches, self.epochs * len(batches), self.lr)
-        statistics = images[:BATCH_NORM_PICTURES].split(EVALUATION_BATCH)
-        return FastAccuracy(held_out.batches(), statistics, tuning, seed)
+        tuning = Training(self.epochs, self.lr, self.batch_size, weight_decay=0.0, warmup=0.0)
+        return FastAccuracy(held_out.batches(), tuning=tuning, examples=train, seed=seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,5 +78,4 @@ class FastEvaluation:
                 ms = measured_ms(pruned, self.example, threads=self.threads)
             with turn(self.turns, alone=False):
                 macs = surviving_macs(pruned, self.example)
-                model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
                 return Outcome(self.accuracy(model, plan), ms, macs)

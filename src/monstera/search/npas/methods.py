@@ -12,12 +12,11 @@ from typing import Any
 import safetensors.torch
 from torch import nn
 
-from monstera.search.evaluation import accuracy
 from monstera.search.npas.records import read_record
-from monstera.search.npas.training import METHODS, DivergedError, Examples, Training, train
 from monstera.sparsity import PatternError, Plan, PlanError
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
+from monstera.training import METHODS, DivergedError, Examples, Training, accuracy, train
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from monstera.measure import read_json, this_machine, write_json
 from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
 from monstera.search.npas.settings import NpasSettings, Split
-from monstera.search.npas.training import Examples
+from monstera.training import Examples
 
 FORMAT = "monstera.npas.1"
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from monstera.measure import MONSTERA, Entry, compare, to_json, write_json
 from monstera.measure.peers import torch_threads
-from monstera.search.evaluation import accuracy
 from monstera.search.npas.base import Base, base_network, uniform_schemes
 from monstera.search.npas.candidate import Inherited, build
 from monstera.search.npas.checks import check
@@ -29,10 +28,10 @@ from monstera.search.npas.result import Evaluated, SearchResult
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.search import search
 from monstera.search.npas.settings import NpasSettings, Split
-from monstera.search.npas.training import train
 from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
 from monstera.sparsity import Plan
 from monstera.sparsity.files import write_atomically
+from monstera.training import accuracy, train
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,9 +10,9 @@ from monstera.search.npas.base import EXPANSION
 from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
 from monstera.search.npas.search import SearchSettings
-from monstera.search.npas.training import Examples, Training
 from monstera.search.npas.unfriendly import LEAST_SAVING
 from monstera.sparsity.errors import suggestion
+from monstera.training import Examples, Training
 
 
 @dataclass(frozen=True, slots=True)
