@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from monstera.runtime import Engine, InputSpec
+from monstera.sparsity.files import tensors_digest
 
 Compile: TypeAlias = Callable[[tuple[torch.Tensor, ...], Mapping[str, torch.Tensor]], Engine]
 """From positional and keyword arguments of the model to an engine for their shapes."""
@@ -78,15 +79,10 @@ def _zeros(shape: tuple[int, ...], spec: InputSpec) -> torch.Tensor:
 
 def _state(model: Any) -> str:
     """What tells a model from what it was before: its tensors or, of a file, its date and length."""
-    digest = hashlib.sha256()
     if isinstance(model, torch.nn.Module):
         # All of their bytes: writes by way of `.data`, as pruning does them, leave no other trace.
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    elif isinstance(model, str | os.PathLike):
+        return tensors_digest({**dict(model.named_parameters()), **dict(model.named_buffers())})
+    if isinstance(model, str | os.PathLike):
         status = Path(model).stat()
-        digest.update(f"{status.st_mtime_ns} {status.st_size}".encode())
-    else:
-        digest.update(model.SerializeToString(deterministic=True))
-    return digest.hexdigest()
+        return f"{status.st_mtime_ns} {status.st_size}"
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()

@@ -28,7 +28,7 @@ from monstera.search.npas.run import Found, npas
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
-from monstera.sparsity.files import write_atomically
+from monstera.sparsity.files import write_tensors
 from monstera.training import METHODS, Examples, Training, train
 from monstera.zoo import network
 from monstera.zoo.data import Pictures, PictureSet, data_set, held_out
@@ -193,9 +193,8 @@ def _pretrained(
     if not kept.is_file():
         console.print(f"training {config.network.name} for {how.epochs} epochs", soft_wrap=True)
         model = train(model, Plan(), examples, Training(**how.model_dump()))
-        state = {name: value.contiguous() for name, value in model.state_dict().items()}
         write_json(asked, record)
-        write_atomically(kept, safetensors.torch.save(state))
+        write_tensors(model.state_dict(), kept)
     if told := differences(read_record(record, lambda: asked), asked):
         raise ValueError(f"{kept}: trained otherwise ({told}); give another output")
     model.load_state_dict(safetensors.torch.load_file(kept))

@@ -25,7 +25,7 @@ from monstera.recipe.result import make_result, read_result, refuse_other, sha25
 from monstera.recipe.schema import Recipe
 from monstera.recipe.storage import stored_bytes
 from monstera.recipe.training import train_seed
-from monstera.sparsity.files import write_atomically
+from monstera.sparsity.files import write_tensors
 from monstera.training import accuracy
 
 
@@ -160,9 +160,7 @@ def _dense_accuracy(recipe: Recipe, things: Ingredients) -> float | None:
 
 def _save_weights(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
     path = weights_path(recipe)
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    # One entry only: safetensors writes several in random order, and the same weights should give the same file.
-    write_atomically(path, safetensors.torch.save(state, {"fingerprint": fingerprint(recipe)}))
+    write_tensors(model.state_dict(), path, {"fingerprint": fingerprint(recipe)})
     return {"file": path.name, "seed": recipe.seeds[0], "sha256": sha256(path)}
 
 

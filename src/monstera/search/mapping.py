@@ -17,6 +17,7 @@ from monstera.search.searched import SearchResult, Tried
 from monstera.search.space import Space
 from monstera.search.workers import LOOK_S, Crew, Evaluate, Here, Processes, RayWorkers, Work
 from monstera.sparsity import Plan
+from monstera.sparsity.files import tensors_digest
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
@@ -201,13 +202,9 @@ def _settings(
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What two calls must have alike to go on with one study: plain values."""
-    weights = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().double().numpy().tobytes())
     return {
         "space": space.fingerprint,
-        "weights": weights.hexdigest()[:16],
+        "weights": tensors_digest(model.state_dict())[:16],
         "objective": asdict(objective),
         "sampler": sampler,
         "seed": seed,

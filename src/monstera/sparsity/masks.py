@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from monstera.sparsity.errors import MaskFileError
-from monstera.sparsity.files import write_atomically
+from monstera.sparsity.files import write_tensors
 
 _FORMAT = "monstera-masks"
 _VERSION = "1"
@@ -31,7 +31,7 @@ def save_masks(path: str | os.PathLike[str], masks: Mapping[str, Tensor]) -> Non
     packed = {name: torch.from_numpy(np.packbits(mask.detach().cpu().numpy())) for name, mask in masks.items()}
     shapes = {name: list(mask.shape) for name, mask in masks.items()}
     metadata = {"format": _FORMAT, "version": _VERSION, "shapes": json.dumps(shapes)}
-    write_atomically(path, safetensors.torch.save(packed, metadata))
+    write_tensors(packed, path, metadata)
 
 
 def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:

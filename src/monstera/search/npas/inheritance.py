@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +17,7 @@ from monstera.pruning import reestimate_batch_norm
 from monstera.search.npas.base import Base
 from monstera.search.npas.candidate import Inherited, replacement
 from monstera.search.npas.scheme import SKIP, Stage
-from monstera.sparsity.files import write_atomically
+from monstera.sparsity.files import tensors_digest, write_tensors
 
 STEPS = 100
 LR = 0.01
@@ -50,7 +48,7 @@ def inherit(base: Base, batch: Tensor, path: str | os.PathLike[str] | None = Non
     }
     if path is not None:
         tensors = {_SEPARATOR.join((*key, part)): t for key, state in found.items() for part, t in state.items()}
-        write_atomically(path, safetensors.torch.save(tensors, {"fingerprint": name}))
+        write_tensors(tensors, path, {"fingerprint": name})
     return found
 
 
@@ -156,11 +154,7 @@ def _state(layer: nn.Module) -> dict[str, Tensor]:
 def _fingerprint(base: Base, batch: Tensor) -> str:
     """Name everything that decides the weights: the base's, the batch, the stages and the constants here."""
     stages = [[stage.name, stage.filters, stage.hidden] for stage in base.space.stages]
-    digest = hashlib.sha256(json.dumps([stages, STEPS, LR]).encode())
-    for name, value in sorted({**base.model.state_dict(), "": batch}.items()):
-        digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest({**base.model.state_dict(), "": batch}, json.dumps([stages, STEPS, LR]))
 
 
 def _read(path: Path, fingerprint: str) -> Inherited | None:

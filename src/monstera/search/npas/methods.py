@@ -15,7 +15,7 @@ from torch import nn
 from monstera.search.npas.records import read_record
 from monstera.sparsity import PatternError, Plan, PlanError
 from monstera.sparsity.errors import suggestion
-from monstera.sparsity.files import write_atomically
+from monstera.sparsity.files import write_tensors
 from monstera.training import METHODS, DivergedError, Examples, Training, accuracy, train
 
 
@@ -115,9 +115,8 @@ class Finals:
             contender.model, contender.plan, self.train, self.full, method=method, teacher=self.teacher, seed=seed
         )
         found = accuracy(made, self.test.batches())
-        state = {name: value.contiguous() for name, value in made.state_dict().items()}
         # The weights first: a record stands for a seed that is done.
-        write_atomically(folder / f"seed-{seed}.safetensors", safetensors.torch.save(state))
+        write_tensors(made.state_dict(), folder / f"seed-{seed}.safetensors")
         return {"seed": seed, "accuracy": found}
 
 

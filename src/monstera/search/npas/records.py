@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +13,7 @@ from monstera.measure import read_json, this_machine, write_json
 from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
 from monstera.search.npas.settings import NpasSettings, Split
+from monstera.sparsity.files import tensors_digest
 from monstera.training import Examples
 
 FORMAT = "monstera.npas.1"
@@ -60,8 +60,4 @@ def _parts(split: Split) -> dict[str, Examples]:
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return tensors_digest(tensors)[:16]

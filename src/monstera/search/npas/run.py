@@ -30,7 +30,7 @@ from monstera.search.npas.search import search
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
 from monstera.sparsity import Plan
-from monstera.sparsity.files import write_atomically
+from monstera.sparsity.files import write_tensors
 from monstera.training import accuracy, train
 
 
@@ -120,8 +120,7 @@ def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Pat
     def replace() -> dict[str, Any]:
         changed, rows = replace_unfriendly(model, example, least_saving=settings.least_saving, threads=settings.threads)
         tuned = train(changed, Plan(), split.train, settings.tune) if any(row.made for row in rows) else changed.eval()
-        state = {name: value.contiguous() for name, value in tuned.state_dict().items()}
-        write_atomically(path, safetensors.torch.save(state))
+        write_tensors(tuned.state_dict(), path)
         return {
             "replacements": [asdict(row) for row in rows],
             "accuracy_before": accuracy(model, split.held_out.batches()),
