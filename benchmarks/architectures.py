@@ -7,7 +7,6 @@ any machine can do, however busy. What does not work has a row that says why.
 
 from __future__ import annotations
 
-import copy
 import gc
 import logging
 import re
@@ -26,6 +25,7 @@ import monstera as ms
 from architecture_list import ARCHITECTURES, Architecture, Size, build, example
 from monstera import measure
 from monstera.report import study_tables, terminal
+from monstera.sparsity import projected_copy
 
 RESULTS = Path(__file__).parent / "results"
 (WAY,) = measure.holes(["4x1"], [0.25])
@@ -78,7 +78,8 @@ def survey(
     try:
         torch.manual_seed(0)
         dense, inputs = build(architecture, size), example(architecture, size)
-        models = {EAGER: dense, DENSE: dense, SPARSE: _pruned(dense, architecture.unread)}
+        plan = WAY.plan(dense, [f"{architecture.unread}.*"] if architecture.unread else [])
+        models = {EAGER: dense, DENSE: dense, SPARSE: projected_copy(dense, plan)}
         macs = {line: measure.count_macs(model, inputs) for line, model in models.items()}
     # Whatever another library raises belongs into its row.
     except Exception as error:
@@ -115,12 +116,6 @@ def _chosen(names: list[str]) -> list[Architecture]:
     if unknown := [name for name in names if name.lower() not in known]:
         raise ValueError(f"unknown architectures: {', '.join(unknown)}; there are {', '.join(known)}")
     return [known[name.lower()] for name in names] or list(ARCHITECTURES)
-
-
-def _pruned(dense: nn.Module, unread: str) -> nn.Module:
-    model = copy.deepcopy(dense)
-    ms.prune(model, WAY.plan(model, [f"{unread}.*"] if unread else []))
-    return model
 
 
 def _error(answer: object, model: nn.Module, inputs: Mapping[str, Tensor]) -> float:

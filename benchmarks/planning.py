@@ -8,7 +8,6 @@ before it is timed: what a plan reached is judged by that, not by what it measur
 
 from __future__ import annotations
 
-import copy
 import os
 import sys
 import tempfile
@@ -25,10 +24,9 @@ from torch import nn
 
 from monstera import measure, zoo
 from monstera.compiler import BuildError, UnsupportedError
-from monstera.pruning import prune
 from monstera.report import planning_table, terminal
 from monstera.search import Goal, Planned, Rules, choose
-from monstera.sparsity import pattern
+from monstera.sparsity import pattern, projected_copy
 
 RESULTS = Path(__file__).parent / "results"
 SPEEDUPS = [2.0, 3.0, 4.0]
@@ -60,7 +58,7 @@ def main(
         tried = list(asked.answers(speedups, by))
         cases = [measure.Case(name, "dense", "dense", dense, example, threads)]
         for goal, answer in tried:
-            sparse = zoo.calibrate_(masked(dense, answer.planned), pictures)
+            sparse = zoo.calibrate_(projected_copy(dense, answer.planned.plan), pictures)
             cases.append(measure.Case(name, answer.table, goal, sparse, example, threads, facts=answer.facts()))
         points = measure.race_cases(cases, rounds=rounds, round_s=round_s, on_step=status.update)
     study = measure.make_study("planning", name, points, measure.fma_peaks([threads]))
@@ -114,13 +112,6 @@ class Asked:
         begin = time.perf_counter()
         planned = choose(self.model, self.example, goal, rules=self.rules, threads=self.threads, quiet=True)
         return Answer(planned, time.perf_counter() - begin, table)
-
-
-def masked(model: nn.Module, planned: Planned) -> nn.Module:
-    """Return a copy with the holes of the plan, chosen by magnitude."""
-    sparse = copy.deepcopy(model)
-    prune(sparse, planned.plan)
-    return sparse
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ but not degenerate (see `monstera.zoo.randomize_`).
 
 from __future__ import annotations
 
-import copy
 import random
 import shlex
 import sys
@@ -23,12 +22,11 @@ from torch import nn
 
 from monstera import measure, zoo
 from monstera.compiler import BuildError, UnsupportedError
-from monstera.pruning.holes import punch_
 from monstera.report import terminal
 from monstera.report.predictions import plans_table
 from monstera.search import NetworkCosts, costs_of
 from monstera.search.costs.trials import Trial, Trials, random_plan, write_trials
-from monstera.sparsity import Plan, pattern
+from monstera.sparsity import Plan, pattern, projected_copy
 
 RESULTS = Path(__file__).parent / "results"
 PATTERNS = ["4x1", "8x4", "unstructured"]
@@ -94,9 +92,7 @@ def trial(
     round_s: float,
 ) -> Trial:
     """Return predicted and measured time of a plan."""
-    sparse = copy.deepcopy(dense)
-    punch_(plan.weights(sparse), plan.masks(sparse))
-    zoo.calibrate_(sparse, pictures)
+    sparse = zoo.calibrate_(projected_copy(dense, plan), pictures)
     case = measure.Case("random plans", "", 0, sparse, example, costs.threads)
     (point,) = measure.race_cases([case], rounds=rounds, round_s=round_s)
     assert point.timing is not None

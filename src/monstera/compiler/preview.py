@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from monstera.compiler.api import compile as compile_
 from monstera.runtime import Profile
-from monstera.sparsity import Plan
+from monstera.sparsity import Plan, projected_copy
 
 # A layer that gets less than this faster than its dense self does not pay for its holes.
 WORTHWHILE = 1.1
@@ -93,13 +92,7 @@ def preview(
         PlanError: the plan does not fit the model.
         ValueError, UnsupportedError, BuildError: as for `compile`.
     """
-    plan.check(model)
-    masked = copy.deepcopy(model)
-    with torch.no_grad():
-        weights = plan.weights(masked)
-        for name, projected in plan.project(weights, plan.layouts(masked)).items():
-            weights[name].copy_(projected)
-    engines = [compile_(m, example, threads=threads) for m in (model, masked)]
+    engines = [compile_(m, example, threads=threads) for m in (model, projected_copy(model, plan))]
     dense, sparse = (engine.profile(rounds=rounds) for engine in engines)
     result = Preview(_layers(dense, sparse, plan), dense.ms, sparse.ms)
     if not quiet:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from monstera.pruning import prune
-from monstera.sparsity import Plan
+from monstera.pruning import reestimate_batch_norm
+from monstera.sparsity import Plan, projected_copy
 from monstera.training import Examples, Training, accuracy, train
 
 
@@ -58,8 +57,8 @@ class FastAccuracy:
             DivergedError: the loss became infinite or NaN while weights were tuned.
         """
         if self.tuning is None or self.examples is None:
-            model = copy.deepcopy(model)
-            prune(model, plan, self.statistics)
+            model = projected_copy(model, plan)
+            reestimate_batch_norm(model, self.statistics)
         else:
             statistics = self.statistics if len(self.statistics) else self.examples.statistics()
             model = train(model, plan, self.examples, self.tuning, seed=self.seed, statistics=statistics)

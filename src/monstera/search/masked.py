@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +12,8 @@ from torch import nn
 from monstera.compiler import compile as compile_
 from monstera.measure import Inputs, Pace, race
 from monstera.measure.peers.peer import as_numpy
-from monstera.pruning import prune
 from monstera.search.costs.subject import without_zeros
-from monstera.sparsity import Plan
+from monstera.sparsity import Plan, projected_copy
 
 ROUNDS = 5
 ROUND_S = 0.1
@@ -47,9 +45,7 @@ def measure_of(model: nn.Module, example: Inputs, threads: int = 1, target: str 
     args, kwargs = as_numpy(example)
 
     def measure(plan: Plan) -> Measured:
-        masked = copy.deepcopy(model)
-        prune(masked, plan)
-        sparse = compile_(masked, example, threads=threads, target=target)
+        sparse = compile_(projected_copy(model, plan), example, threads=threads, target=target)
         calls = {"dense": partial(dense, *args, **kwargs), "sparse": partial(sparse, *args, **kwargs)}
         pace = Pace(threads, len(calls) * ROUNDS * ROUND_S)
         timings = race(calls, rounds=ROUNDS, round_s=ROUND_S, pace=pace)

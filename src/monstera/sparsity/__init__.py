@@ -4,6 +4,7 @@ from monstera.sparsity.allocation import erk, erk_densities, global_magnitude
 from monstera.sparsity.block import Block, NOfM
 from monstera.sparsity.block_column_row import BlockColumnRow
 from monstera.sparsity.channels import ChannelGraph, ChannelGroup, FixedDimension, Member, channel_graph, permute_
+from monstera.sparsity.copies import projected_copy
 from monstera.sparsity.entry import Entry, EntryLike
 from monstera.sparsity.errors import (
     AttachedError,
@@ -98,6 +99,7 @@ __all__ = [
     "pattern",
     "permute_",
     "pivot",
+    "projected_copy",
     "register_view",
     "save_masks",
     "schedule",

@@ -20,7 +20,7 @@ from monstera.compiler.tuning import Table
 from monstera.measure.answers import Inputs, arguments
 from monstera.runtime import Engine
 from monstera.search.costs.signature import Signature, fingerprint, use_of
-from monstera.sparsity import Plan, WeightView, weight_views
+from monstera.sparsity import Plan, WeightView, projected_copy, weight_views
 
 # What dead channels save in other layers is not put down to the holes of this one: it is gone where those have others.
 _OWN_PASSES = tuple(rewrite for rewrite in PASSES if rewrite is not drop_dead_channels)
@@ -58,12 +58,7 @@ class Subject:
         Raises:
             PlanError: the plan does not fit the model.
         """
-        masked = copy.deepcopy(self.model)
-        weights = plan.weights(masked)
-        with torch.no_grad():
-            for name, projected in plan.project(weights, plan.layouts(masked)).items():
-                weights[name].copy_(projected)
-        imported = _labelled(masked, self.example)
+        imported = _labelled(projected_copy(self.model, plan), self.example)
         return replace(imported, graph=_optimized(imported.graph, own=own))
 
     def engine(self, imported: Imported, target: Target) -> Engine:

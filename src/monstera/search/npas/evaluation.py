@@ -11,10 +11,11 @@ from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import FastAccuracy
 from monstera.search.npas.base import Base
 from monstera.search.npas.candidate import Inherited, build
-from monstera.search.npas.latency import measured_ms, pruned_copy, surviving_macs
+from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.outcome import Outcome
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.turns import turn
+from monstera.sparsity import projected_copy
 from monstera.training import Examples, Training
 
 MOST_EPOCHS = 2
@@ -74,7 +75,7 @@ class FastEvaluation:
         with torch_threads(self.threads):
             with turn(self.turns, alone=True):
                 model, plan = build(self.base, scheme, self.inherited)
-                pruned = pruned_copy(model, plan)
+                pruned = projected_copy(model, plan).eval()
                 ms = measured_ms(pruned, self.example, threads=self.threads)
             with turn(self.turns, alone=False):
                 macs = surviving_macs(pruned, self.example)

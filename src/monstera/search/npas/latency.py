@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from monstera.compiler import compile as compile_
 from monstera.measure import count_macs, race
-from monstera.pruning import prune
-from monstera.sparsity import Plan
 
 ROUNDS = 9
 ROUND_S = 0.05
-
-
-def pruned_copy(model: nn.Module, plan: Plan) -> nn.Module:
-    """A copy with the holes of a plan, in evaluation mode. What code is generated depends on where zeros are alone."""
-    model = copy.deepcopy(model).eval()
-    if plan:
-        prune(model, plan)
-    return model
 
 
 def measured_ms(model: nn.Module, example: Tensor, *, threads: int = 1) -> float:
