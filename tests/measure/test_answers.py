@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from monstera.measure import WrongAnswerError, max_error, reference
+from monstera.measure.answers import Inputs, arguments
 
 
 def test_the_error_is_relative_to_the_largest_magnitude_of_the_reference():
@@ -16,6 +17,26 @@ def test_every_part_of_a_nested_answer_counts_and_the_worst_decides():
     reference = {"a": torch.ones(2), "b": [torch.ones(3), (torch.ones(1),)]}
     answer = {"a": np.ones(2), "b": [np.ones(3), (np.full(1, 1.5),)]}
     assert max_error(answer, reference) == pytest.approx(0.5)
+
+
+X, Y = torch.ones(2), torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("example", "args", "kwargs"),
+    [
+        (X, [X], {}),
+        ((X, Y), [X, Y], {}),
+        ([X, Y], [X, Y], {}),
+        (([X, Y],), [[X, Y]], {}),
+        ((), [], {}),
+        ({"x": X, "y": (Y,)}, [], {"x": X, "y": (Y,)}),
+    ],
+)
+def test_a_model_is_called_with_each_of_a_tuple_or_list_and_with_a_mapping_by_name(
+    example: Inputs | list[torch.Tensor], args: list[object], kwargs: dict[str, object]
+):
+    assert arguments(example) == (tuple(args), kwargs)
 
 
 def test_the_right_answer_is_computed_in_float64_and_the_model_stays_as_it_was():

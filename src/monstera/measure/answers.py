@@ -18,11 +18,11 @@ class WrongAnswerError(ValueError):
     """An engine does not compute what the network computes, so its time means nothing."""
 
 
-def arguments(example: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and keyword arguments that `example` (tensor, tuple or mapping) stands for."""
+def arguments(example: Inputs | list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that an example or a batch (as loaders give it) stands for."""
     if isinstance(example, Mapping):
         return (), dict(example)
-    return (example if isinstance(example, tuple) else (example,)), {}
+    return (tuple(example) if isinstance(example, tuple | list) else (example,)), {}
 
 
 def arrays(value: Any) -> list[NDArray[Any]]:

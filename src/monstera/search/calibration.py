@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from monstera.measure.answers import arguments
 from monstera.modes import evaluating
 from monstera.search.sensitivity import Curvature
 from monstera.sparsity import find_view
@@ -132,7 +133,7 @@ def _batches(batches: Iterable[Any]) -> Iterable[Any]:
 
 def _outputs(model: nn.Module, batch: Any, place: int) -> list[Tensor]:
     """All tensors of real numbers in what the model answers."""
-    args, kwargs = called_with(batch)
+    args, kwargs = arguments(batch)
     try:
         answer = model(*args, **kwargs)
     except (TypeError, RuntimeError) as error:
@@ -146,13 +147,6 @@ def _outputs(model: nn.Module, batch: Any, place: int) -> list[Tensor]:
     if not all(bool(output.isfinite().all()) for output in outputs):
         raise ValueError(f"calibration batch {place}: an output is NaN or infinite; check the weights and the batch")
     return outputs
-
-
-def called_with(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of a model, from a tensor, a tuple or list, or a dict."""
-    if isinstance(batch, Mapping):
-        return (), dict(batch)
-    return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
