@@ -92,8 +92,7 @@ def run_search(
     costs = _costs(recipe, model, example, names, threads, table, Path(folder))
     budget = costs.dense_ms / speedup if speedup is not None else float(latency_ms or 0)
     task = _Task(recipe, model, costs, Space.of(model, costs, names, kept), budget, judging, things, evaluate)
-    told = f"{recipe.name}: {task.space}; {budget:.4g} ms of {costs.dense_ms:.4g} are allowed"
-    console.print(told, soft_wrap=True)
+    console.print(f"{recipe.name}: {task.space}; {budget:.4g} ms of {costs.dense_ms:.4g} are allowed", soft_wrap=True)
     results: dict[str, SearchResult] = {}
     for sampler, seed in ((sampler, seed) for seed in seeds for sampler in samplers):
         title = f"{recipe.name}-{sampler}-{seed}"
