@@ -119,9 +119,8 @@ class Planned:
     def _summary(self) -> Iterator[str]:
         yield f"asked for: {self.goal}; predicted: {self.goal.show(self.predicted)}"
         if self.measured is not None:
-            times = f"{self.measured.dense_ms:.3f} ms dense, {self.measured.ms:.3f} ms with the holes"
             tries = f"{self.tries} plan{'s' * (self.tries != 1)} tried"
-            yield f"measured here: {self.goal.show(self.reached)} ({times}; {tries})"
+            yield f"measured here: {self.goal.show(self.reached)} ({self.measured}; {tries})"
         elif self.goal.timed:
             yield "not measured: these are times of another machine, or of a target that this one cannot run"
 
