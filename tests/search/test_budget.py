@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from monstera.search import Goal, GoalError, Measured, Planned, Rules, curvature_of, plan_for
@@ -85,6 +86,15 @@ def test_a_layer_that_matters_more_keeps_more() -> None:
     before, after = (plan_for(model, goal, costs, rules=RULES, curvature=c).plan for c in (alike, steep))
     assert after["1.weight"].density > 1.5 * before["1.weight"].density
     assert after["0.weight"].density < before["0.weight"].density
+
+
+def test_the_table_stands_on_80_columns_without_cutting_a_word(model: nn.Module) -> None:
+    found = planned(model, Goal(speedup=3), Affine.of(model))
+    with (console := Console(width=80)).capture() as shown:
+        console.print(found)
+    words = {word for decision in found.decisions for word in (decision.weight, *decision.why.split())}
+    assert words <= set(shown.get().split())
+    assert len(shown.get().splitlines()) < 3 * len(found.decisions)
 
 
 # ---- measuring ------------------------------------------------------------------------------------------------------
