@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
@@ -86,14 +86,16 @@ def cross_entropy(model: nn.Module, batch: Any) -> Tensor:
 
 
 def estimates(model: nn.Module, names: Sequence[str], calibration: Sequence[Any]) -> dict[str, Estimate]:
-    """Those of `monstera.plan`, and each without its logarithm."""
+    """Those of `monstera.plan`, each without its logarithm, and that of a loss with its term of first order."""
     curvatures = {
         "weights alone": by_magnitude(model, names),
         "outputs": gauss_newton(model, names, [images for images, _ in calibration]),
         "Fisher": fisher(model, names, calibration, cross_entropy),
     }
     found = {label: partial(estimated, model, curvature) for label, curvature in curvatures.items()}
-    return found | {f"{label}, no logarithm": partial(quadratic, model, c) for label, c in curvatures.items()}
+    found |= {f"{label}, no logarithm": partial(quadratic, model, c) for label, c in curvatures.items()}
+    steep = partial(with_slope, model, curvatures["Fisher"], slopes(model, names, calibration))
+    return found | {"Fisher, with first order": steep}
 
 
 def estimated(model: nn.Module, curvature: Curvature, name: str, densities: Sequence[float]) -> list[float]:
@@ -104,6 +106,23 @@ def quadratic(model: nn.Module, curvature: Curvature, name: str, densities: Sequ
     """What the logarithm was taken of: q where the estimate is -t log(1 - q / t)."""
     t = float((0.5 * curvature[name] * find_view(model, name).weight.detach().square()).sum())
     return [-t * math.expm1(-loss / t) for loss in estimated(model, curvature, name, densities)]
+
+
+def slopes(model: nn.Module, names: Sequence[str], calibration: Sequence[Any]) -> dict[str, Tensor]:
+    """The gradient of the mean loss by each weight."""
+    weights = [find_view(model, name).weight for name in names]
+    batches = [torch.autograd.grad(cross_entropy(model, batch), weights) for batch in calibration]
+    return {name: torch.stack(found).mean(0) for name, found in zip(names, zip(*batches, strict=True), strict=True)}
+
+
+def with_slope(
+    model: nn.Module, curvature: Curvature, slope: Mapping[str, Tensor], name: str, densities: Sequence[float]
+) -> list[float]:
+    """The estimate, and the gradient times what moves."""
+    view = find_view(model, name)
+    moved = [BLOCK.project(view, density) - view.weight.detach() for density in densities]
+    first = [float((slope[name] * move).sum()) for move in moved]
+    return [loss + rise for loss, rise in zip(estimated(model, curvature, name, densities), first, strict=True)]
 
 
 def shared_out(model: nn.Module, names: Sequence[str], estimate: Estimate, density: float) -> Plan:
