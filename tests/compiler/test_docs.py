@@ -1,4 +1,4 @@
-"""The pages on the compiler: what it printed into them is up to date, and what they name is there."""
+"""Pages on compiler, search and decisions: what was printed into them is up to date, and what they name is there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / "src" / "monstera" / "compiler"
 PAGE = ROOT / "docs" / "compiler.md"
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
-PAGES = [PAGE, *DECISIONS]
+PAGES = [PAGE, *DECISIONS, *sorted((ROOT / "docs" / "search").glob("*.md"))]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import nn
 
 from monstera.search.objective import Objective
 from monstera.search.space import Space
-from search.synthetic_costs import SyntheticCosts
+from search.affine import Affine
 
 UNIT = st.floats(0, 1)
 MS = st.floats(0.01, 100)
@@ -52,7 +52,7 @@ def test_depthwise_layers_are_kept_dense_and_kernel_patterns_are_for_3x3_only():
         nn.Conv2d(8, 8, 7),
     )
     model = nn.Sequential(nn.Conv2d(3, 8, 3), *layers)
-    space = Space.of(model, SyntheticCosts.of(model), ("4x1", "patterns4of8"), (0.25,))
+    space = Space.of(model, Affine.of(model), ("4x1", "patterns4of8"), (0.25,))
     assert space.weights == ("2.weight", "3.weight", "4.weight", "5.weight")
     both = [name for name, labels in space.choices.items() if "patterns4of8 at density 0.25" in labels]
     assert both == ["3.weight"]

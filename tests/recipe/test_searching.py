@@ -26,8 +26,8 @@ from monstera.search.costs.table import Rest
 from monstera.sparsity import Plan
 from monstera.zoo import digits_cnn
 from monstera.zoo.data import Pictures, PictureSet, digits
+from search.affine import Affine
 from search.costs.made import lawful_table
-from search.synthetic_costs import SyntheticCosts
 
 ROOT = Path(__file__).resolve().parents[2]
 JUDGING = Judging(pictures=150, statistics=4, batch=50)
@@ -69,7 +69,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def costs_without_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(searching_module, "_costs", lambda _, model, *__: SyntheticCosts.of(model))
+    monkeypatch.setattr(searching_module, "_costs", lambda _, model, *__: Affine.of(model))
 
 
 @pytest.mark.usefixtures("costs_without_a_machine")

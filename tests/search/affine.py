@@ -1,4 +1,4 @@
-"""A cost model whose numbers are known: time of a layer is affine in density, with a fixed part for each pattern."""
+"""The cost model of tests, without a machine: time of a layer is affine in density, by a law for each pattern."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ PATTERNS: dict[str, tuple[float, float]] = {
     "16x1": (0.05, 1.0),
     "patterns4of8": (0.2, 2.0),
 }
+OTHERS = (0.1, 0.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Affine:
     def layer_ms(self, weight: str, entry: Entry | None = None) -> float:
         if entry is None:
             return self.dense[weight]
-        fixed, factor = self.patterns[entry.pattern]
+        fixed, factor = self.patterns.get(entry.pattern, OTHERS)
         return self.dense[weight] * (fixed + factor * entry.density)
 
     def network_ms(self, plan: Mapping[str, Entry] | Plan) -> float:

@@ -12,7 +12,7 @@ from torch import nn
 
 from monstera.search.space import Space
 from monstera.sparsity import Plan
-from search.synthetic_costs import SyntheticCosts
+from search.affine import Affine
 
 
 def network() -> nn.Module:
@@ -21,7 +21,7 @@ def network() -> nn.Module:
 
 
 MODEL = network()
-COSTS = SyntheticCosts.of(MODEL)
+COSTS = Affine.of(MODEL, rest_ms=1e-4)
 SPACE = Space.of(MODEL, COSTS, ("4x1", "unstructured"), (0.5, 0.25))
 BUDGET_MS = 0.6 * COSTS.dense_ms
 

@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from monstera.search import Goal, GoalError, Measured, Planned, Rules, curvature_of, plan_for
@@ -87,6 +88,15 @@ def test_a_layer_that_matters_more_keeps_more() -> None:
     assert after["0.weight"].density < before["0.weight"].density
 
 
+def test_the_table_stands_on_80_columns_without_cutting_a_word(model: nn.Module) -> None:
+    found = planned(model, Goal(speedup=3), Affine.of(model))
+    with (console := Console(width=80)).capture() as shown:
+        console.print(found)
+    words = {word for decision in found.decisions for word in (decision.weight, *decision.why.split())}
+    assert words <= set(shown.get().split())
+    assert len(shown.get().splitlines()) < 3 * len(found.decisions)
+
+
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
@@ -112,9 +122,66 @@ def test_a_speedup_is_against_the_dense_network_as_measured(model: nn.Module) ->
 
 def test_what_cannot_be_met_on_this_machine_is_told_with_the_nearest(model: nn.Module) -> None:
     costs = Affine.of(model, rest_ms=0.02)
-    with pytest.warns(UserWarning, match=r"asked for 0\.06 ms, measured .* ms, and of \d plans none was nearer"):
-        found = planned(model, Goal(latency_ms=0.06), costs, measure=machine(costs, factor=3))
-    assert found.off > 0.05
+    with pytest.warns(UserWarning, match=r"asked for 0\.06 ms, measured .* ms with the nearest of 2 plans: ") as told:
+        found = planned(model, Goal(latency_ms=0.06), costs, measure=machine(costs, factor=2))
+    assert 0.05 < found.off < 0.5
+    assert found.tries == 2
+    call = planned.__code__.co_firstlineno + 1
+    assert [(warning.filename, warning.lineno) for warning in told] == [(__file__, call)]
+
+
+@pytest.mark.parametrize(("goal", "factor"), [(Goal(latency_ms=0.06), 2.8), (Goal(speedup=6), 3.0)])
+def test_a_plan_that_is_slower_than_the_goal_by_more_than_half_is_no_answer(
+    model: nn.Module, goal: Goal, factor: float
+) -> None:
+    costs, seen = Affine.of(model, rest_ms=0.02), []
+
+    def slow(plan: Plan) -> Measured:
+        seen.append(machine(costs, factor=factor)(plan))
+        return seen[-1]
+
+    with pytest.raises(GoalError, match=rf"asked for {goal}, measured .* ms dense, .* Ask for less") as caught:
+        planned(model, goal, costs, measure=slow)
+    least = min(measured.ms for measured in seen)
+    assert 1.5 * goal.budget(costs.dense_ms) < least < costs.dense_ms
+    assert caught.value.best == goal.reached(costs.dense_ms, least)
+
+
+@pytest.mark.parametrize("speedup", [1.2, 1.04])
+def test_a_plan_that_is_no_faster_than_dense_is_no_answer_however_near_it_is(model: nn.Module, speedup: float) -> None:
+    costs = Affine.of(model)
+    told = r"measured 1 times faster than dense with the .* \(0\.2683 ms dense, 0\.2683 ms with the holes\)"
+    with pytest.raises(GoalError, match=told):
+        planned(
+            model,
+            Goal(speedup=speedup),
+            costs,
+            Rules(densities=(0.7,)),
+            measure=lambda _: Measured(costs.dense_ms, costs.dense_ms),
+        )
+
+
+def test_who_tolerates_more_than_half_gets_it(model: nn.Module) -> None:
+    costs = Affine.of(model, rest_ms=0.02)
+    found = planned(model, Goal(latency_ms=0.06), costs, measure=machine(costs, factor=2.8), tolerance=2)
+    assert found.off > 0.5
+
+
+def test_the_only_plan_that_there_was_is_called_so() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 4))
+    costs = Affine.of(model)
+    with pytest.warns(UserWarning, match=r"measured 2\.89 times faster than dense with the only plan: "):
+        planned(model, Goal(speedup=2), costs, Rules(densities=(0.25,)), measure=machine(costs))
+
+
+def test_a_plan_that_is_far_too_fast_is_an_answer_where_the_nearest_is_none(model: nn.Module) -> None:
+    costs, times = Affine.of(model), iter([1.0, 0.3])
+
+    def jumping(_: Plan) -> Measured:
+        return Measured(costs.dense_ms, costs.dense_ms * next(times, 1.0))
+
+    with pytest.warns(UserWarning, match=r"asked for 1\.5 times faster than dense, measured 3\.33 times"):
+        assert planned(model, Goal(speedup=1.5), costs, measure=jumping).reached == pytest.approx(1 / 0.3)
 
 
 def test_plans_are_not_measured_twice(model: nn.Module) -> None:
@@ -123,7 +190,7 @@ def test_plans_are_not_measured_twice(model: nn.Module) -> None:
 
     def stubborn(plan: Plan) -> Measured:
         seen.append(plan)
-        return Measured(costs.dense_ms, costs.dense_ms / 2)
+        return Measured(costs.dense_ms, costs.dense_ms / 2.5)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

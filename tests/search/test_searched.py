@@ -1,11 +1,11 @@
-"""The result of a search: the best within the budget, the curves, the file and back."""
+"""The result of a search: the best within the budget, the curves, and what is printed."""
 
 from __future__ import annotations
 
 import pytest
 
 from monstera.search.objective import Objective
-from monstera.search.searched import SearchResult, Tried, read_search, search_from_json, search_to_json, write_search
+from monstera.search.searched import SearchResult, Tried
 from monstera.sparsity import Plan
 
 ASKED = Objective(2.0, penalty=0.5)
@@ -61,20 +61,6 @@ def test_it_prints_what_was_asked_and_found():
     assert "a.weight  4x1 at density 0.125" in text
 
 
-def test_the_file_gives_back_what_was_written(tmp_path):
-    write_search(RESULT, tmp_path / "found.json")
-    assert read_search(tmp_path / "found.json") == RESULT
-
-
-def test_files_of_another_format_and_damaged_ones_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"monstera\.search\.1"):
-        search_from_json({"format": "other"})
-    damaged = search_to_json(RESULT)
-    del damaged["trials"][0]["ms"]
-    with pytest.raises(ValueError, match="incomplete"):
-        search_from_json(damaged)
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(ValueError, match=r"bad\.json"):
-        read_search(tmp_path / "bad.json")
+def test_a_search_without_a_completed_trial_is_refused():
     with pytest.raises(ValueError, match="no completed trial"):
         SearchResult("study", "rl", 0, ASKED, 6.0, ())

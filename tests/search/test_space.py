@@ -13,7 +13,7 @@ from torch import nn
 
 from monstera.search.space import Space
 from monstera.sparsity import Entry, Plan, find_view
-from search.synthetic_costs import SyntheticCosts
+from search.affine import Affine
 
 
 def network() -> nn.Module:
@@ -33,7 +33,7 @@ def network() -> nn.Module:
 MODEL = network()
 SPACE = Space.of(
     MODEL,
-    SyntheticCosts.of(MODEL),
+    Affine.of(MODEL),
     ("unstructured", "4x1", "8x4", "8x4xall", "patterns4of8", "2:4", "1x1xall"),
     (1.0, 0.5, 0.25),
 )
@@ -107,15 +107,15 @@ def test_an_action_that_is_not_allowed_is_named():
 
 def test_patterns_that_compete_across_layers_are_refused():
     with pytest.raises(ValueError, match="weight by weight"):
-        Space.of(MODEL, SyntheticCosts.of(MODEL), ("4x1@network",), (0.5,))
+        Space.of(MODEL, Affine.of(MODEL), ("4x1@network",), (0.5,))
 
 
 def test_a_space_without_a_choice_is_refused():
     with pytest.raises(ValueError, match="no weight has a choice"):
-        Space.of(MODEL, SyntheticCosts.of(MODEL), ("4x1",), (1.0,))
+        Space.of(MODEL, Affine.of(MODEL), ("4x1",), (1.0,))
 
 
 def test_it_may_be_sent_to_other_processes_and_is_named_by_what_it_allows():
     assert pickle.loads(pickle.dumps(SPACE)) == SPACE
-    other = Space.of(MODEL, SyntheticCosts.of(MODEL), ("4x1",), (0.5,))
+    other = Space.of(MODEL, Affine.of(MODEL), ("4x1",), (0.5,))
     assert SPACE.fingerprint != other.fingerprint

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from monstera.search.searched import SearchResult  # noqa: E402
 from monstera.search.studies import Kept, Signs, storage_url  # noqa: E402
 from monstera.sparsity import Plan  # noqa: E402
 from search.judges import BUDGET_MS, COSTS, MODEL, SPACE, Dies, DiesOnce, Raises, Slow, quick  # noqa: E402
-from search.synthetic_costs import SyntheticCosts  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = Signs(every_s=1, grace_s=2)
@@ -112,7 +112,7 @@ def test_a_study_of_other_settings_is_refused_with_what_differs(tmp_path):
 
 def test_a_study_of_other_costs_or_another_network_around_the_weights_is_refused(tmp_path):
     search(tmp_path, trials=1)
-    cheaper = SyntheticCosts({name: ms * (0.5 if name == "2.weight" else 1) for name, ms in COSTS.dense.items()})
+    cheaper = replace(COSTS, dense={**COSTS.dense, "2.weight": 0.5 * COSTS.dense["2.weight"]})
     asked = {"latency_ms": BUDGET_MS, "space": SPACE, "sampler": "random", "trials": 1, "name": "study"}
     with pytest.raises(ValueError, match=r"costs\.dense_ms was .*costs\.layers was"):
         search_plan(MODEL, cheaper, quick, storage=str(tmp_path / "studies.db"), signs=SOON, **asked)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
+from traceback import walk_stack
 from typing import TypeAlias
 
 from torch import nn
@@ -22,6 +25,8 @@ from monstera.sparsity import Plan
 # A plan is chosen anew so often at most, when what is measured is not what was predicted.
 TRIES = 4
 TOLERANCE = 0.05
+# How much slower than the goal a plan may be and still be one for it.
+_TOO_SLOW = 0.5
 # What floating point may be off by when the best is asked for.
 _SLACK = 1e-9
 
@@ -42,14 +47,15 @@ def plan_for(
 
     Options come from the rules, one density a layer from the allocation with the least loss. With `measure` the plan is
     measured; further than `tolerance` from the goal, the budget is corrected by what came out and the plan chosen anew,
-    `TRIES` times in all. The nearest is returned, with a warning if it is still further away.
+    `TRIES` times in all. The nearest is returned, with a warning if it is still further away; where none is faster than
+    the dense network, and at most half slower than the goal, there is no plan to return.
 
     Args:
         goal: for a density, `costs` count weights (`KeptWeights`) and there is nothing to measure.
         curvature: of all candidates, see `curvature_of`.
 
     Raises:
-        GoalError: out of reach, or reached without any holes.
+        GoalError: out of reach, by what is predicted or by what is measured, or reached without any holes.
         PlanError: the model has no weight that may get holes.
     """
     options = options_of(model, costs, rules, curvature)
@@ -132,16 +138,30 @@ def _decisions(model: nn.Module, chosen: Mapping[str, Option], options: Options,
 
 
 def _nearest(found: Sequence[Planned], tolerance: float) -> Planned:
-    """The one that is nearest to the goal, with the number of all tries; far ones are told."""
-    best = min(found, key=lambda planned: abs(planned.off))
-    if best.measured is None:
-        return best
-    best = replace(best, tries=len(found))
-    if abs(best.off) > tolerance:
-        warnings.warn(
-            f"asked for {best.goal}, measured {best.goal.show(best.reached)}, and of {len(found)} plans none was nearer"
-            ": time goes in steps, or this machine is busy",
-            # Who called `monstera.plan`: it calls `choose`, that calls `plan_for`, and that this.
-            stacklevel=5,
+    """The one that is nearest to the goal, with the number of all tries; far ones are told, useless ones refused."""
+    if found[-1].measured is None:
+        return found[-1]
+    useful = [planned for planned in found if _useful(planned, tolerance)]
+    best = min(useful or found, key=lambda planned: abs(planned.off))
+    plans = "the only plan" if len(found) == 1 else f"the nearest of {len(found)} plans"
+    told = f"asked for {best.goal}, measured {best.goal.show(best.reached)} with {plans}"
+    if not useful:
+        raise GoalError(
+            f"{told} ({best.measured}). Ask for less, offer other patterns, or give density=, for which nothing is "
+            "timed; if other programs run on this machine, try again when they do not",
+            best.reached,
         )
-    return best
+    if abs(best.off) > tolerance:
+        warnings.warn(f"{told}: time goes in steps, or this machine is busy", stacklevel=_callers_level())
+    return replace(best, tries=len(found))
+
+
+def _useful(planned: Planned, tolerance: float) -> bool:
+    """Whether it was measured to be faster than dense, and fast enough to be an answer at all."""
+    return planned.measured is not None and planned.measured.gain > 1 and planned.off <= max(_TOO_SLOW, tolerance)
+
+
+def _callers_level() -> int:
+    """How many frames up from who calls this the first is that is not of this package."""
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in walk_stack(sys._getframe(1)))
+    return 1 + sum(1 for _ in takewhile(lambda name: name.startswith("monstera."), frames))

@@ -55,7 +55,7 @@ def _options(model: nn.Module, name: str, costs: Costs, rules: Rules, curvature:
     paying = {entry: found for entry, found in chosen.items() if found[0] < dense_ms}
     losses = _losses(view, name, paying, curvature)
     holes = (Option(entry, ms, losses[entry], why) for entry, (ms, why) in paying.items())
-    return (Option(None, dense_ms, 0.0, "holes elsewhere save more for what they cost"), *holes)
+    return (Option(None, dense_ms, 0.0, "others gain more"), *holes)
 
 
 def _chosen(view: WeightView, name: str, costs: Costs, rules: Rules) -> dict[Entry, tuple[float, str]]:
@@ -96,7 +96,7 @@ def _block_in_words(block: Pattern, times_ms: Mapping[Pattern, float], rules: Ru
         return "the only block that fits"
     if block == fastest:
         return "the fastest block"
-    return f"the smallest block within {rules.within:.0%} of {fastest}"
+    return f"{fastest} is at most {rules.within:.0%} faster"
 
 
 def _losses(

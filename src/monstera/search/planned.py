@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from rich.text import Text
 
+from monstera.search.costs.display import frameless
 from monstera.search.goal import Goal
 from monstera.search.masked import Measured
 from monstera.sparsity import Entry, Plan
@@ -84,11 +83,9 @@ class Planned:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unit = "ms" if self.goal.timed else "weights"
-        # Without frames, so that reasons have room on 80 columns, too.
-        table = Table(title=f"Plan for {self.goal}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("weight", no_wrap=True)
+        table = frameless(f"Plan for {self.goal}", "weight")
         table.add_column("pattern", no_wrap=True)
-        for column in ("density", f"dense {unit}", unit, "loss"):
+        for column in ("density", f"dense\n{unit}", unit, "loss"):
             table.add_column(column, justify="right")
         table.add_column("why", overflow="fold")
         for decision in self.decisions:
@@ -119,9 +116,8 @@ class Planned:
     def _summary(self) -> Iterator[str]:
         yield f"asked for: {self.goal}; predicted: {self.goal.show(self.predicted)}"
         if self.measured is not None:
-            times = f"{self.measured.dense_ms:.3f} ms dense, {self.measured.ms:.3f} ms with the holes"
             tries = f"{self.tries} plan{'s' * (self.tries != 1)} tried"
-            yield f"measured here: {self.goal.show(self.reached)} ({times}; {tries})"
+            yield f"measured here: {self.goal.show(self.reached)} ({self.measured}; {tries})"
         elif self.goal.timed:
             yield "not measured: these are times of another machine, or of a target that this one cannot run"
 

@@ -69,7 +69,8 @@ def plan(
         The plan. `choose` gives the reasons, predictions and times with it.
 
     Raises:
-        GoalError: out of reach, with the best that is in reach; or reached without any holes.
+        GoalError: out of reach, with the best that is in reach; or reached without any holes; or no plan was
+            measured to be faster than dense and at most half slower than the goal.
         ValueError: no goal or several, or one that makes no sense; a model in training mode; see `costs_of`.
         PlanError: the model has no weight that may get holes, or one is NaN.
         PatternError: an unknown pattern.

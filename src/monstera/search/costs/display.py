@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +17,8 @@ _SHOWN = (0.5, 0.25, 0.1)
 
 def costs_shown(costs: NetworkCosts) -> Group:
     """A line for each layer: dense milliseconds, and those of every measured pattern at some densities."""
-    table = Table("layer", "pattern", title=f"Cost of layers, ms a call on {costs.machine.cpu}, {_where(costs)}")
+    table = frameless(f"Cost of layers, ms a call on {costs.machine.cpu}, {_where(costs)}", "layer")
+    table.add_column("pattern", no_wrap=True)
     for column in ("dense", *(f"at {d:g}" for d in _SHOWN)):
         table.add_column(column, justify="right")
     for name, layer in costs.layers.items():
@@ -37,11 +39,18 @@ def table_shown(table: CostTable) -> Group:
     facts.add_row("target", machine.target)
     facts.add_row("compiler", machine.compiler)
     facts.add_row("kernels", machine.kernels)
-    facts.add_row("layers", f"{len(table.layers)}, with {table.points} times")
+    facts.add_row("layers", f"{len(table.layers)}; times: {table.points}")
     facts.add_row("networks", str(len(table.rests)))
     facts.add_row("patterns", ", ".join(_patterns(table)) or "none")
     counts = sorted({record.signature.threads for record in table.layers.values()})
     return Group(facts, *(Text(_prediction(table, threads)) for threads in counts))
+
+
+def frameless(title: str, names: str) -> Table:
+    """A table without frames, so that names of layers, its first column, stand whole on 80 columns."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(names, no_wrap=True)
+    return table
 
 
 def _add_lines(table: Table, name: str, layer: LayerCosts) -> None:

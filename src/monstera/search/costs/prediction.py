@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
 from torch import nn
 
 from monstera.compiler.memory import place
@@ -15,6 +14,7 @@ from monstera.compiler.targets import target_named
 from monstera.measure.answers import Inputs
 from monstera.runtime.tensors import data_size
 from monstera.search.costs.costing import costs_of
+from monstera.search.costs.display import frameless
 from monstera.search.costs.energy import CACHE_BYTES, Energy, energy_of
 from monstera.search.costs.network import NetworkCosts
 from monstera.search.costs.subject import Subject, subject_of
@@ -78,8 +78,9 @@ class Prediction:
         return self.dense_ms / self.ms
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table("layer", "plan", title=f"Predicted ms a layer on {self.machine}")
-        for column in ("dense ms", "ms", "times faster", "MMAC dense", "MMAC"):
+        table = frameless(f"Predicted ms a layer on {self.machine}", "layer")
+        table.add_column("plan", overflow="fold")
+        for column in ("dense\nms", "ms", "times\nfaster", "dense\nMMAC", "MMAC"):
             table.add_column(column, justify="right")
         for p in self.layers:
             numbers = f"{p.dense_ms:.3f}", f"{p.ms:.3f}", f"{p.speedup:.2f}"
