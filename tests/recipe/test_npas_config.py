@@ -16,13 +16,13 @@ from monstera.recipe import Npas, RecipeError, run_npas
 from monstera.recipe import npas as module
 from monstera.recipe.npas import make_npas_result
 from monstera.recipe.reading import checked, read_fields
+from monstera.search import Objective
 from monstera.search.npas import (
     Base,
     Evaluated,
     Found,
     LayerChoice,
     NpasSettings,
-    Objective,
     Outcome,
     Scheme,
     SchemeSpace,
@@ -36,7 +36,7 @@ from monstera.zoo.data import Pictures, PictureSet
 FOLDER = Path(__file__).parents[2] / "recipes" / "npas"
 ABLATIONS = {
     "no_screening": {"search": {"screening": (True, False)}},
-    "macs": {"cost": ("ms", "macs")},
+    "macs": {"search": {"cost": ("ms", "macs")}},
     "one_pattern": {"patterns": (("filter", "patterns4of8", "4x1"), ("4x1",))},
 }
 
@@ -99,7 +99,7 @@ def test_everything_that_is_wrong_is_named_before_anything_is_read(tmp_path: Pat
 def _found() -> Found:
     scheme = Scheme((LayerChoice("1x1", "4x1", 0.5), LayerChoice("skip")))
     outcome = Outcome(0.8, 0.1, 1000)
-    searched = SearchResult(Objective(0.2, 0.5), (Evaluated(scheme, outcome, 0.8, 0),))
+    searched = SearchResult(Objective(0.2), "ms", (Evaluated(scheme, outcome, 0.8, 0),))
     times = {"original": [3.0, 4.0, 5.0], "npas": [2.0, 1.0, 3.0], "dense": [4.0, 3.0, 5.0], "thin": [1.0, 2.5, 1.5]}
     result = {
         "latency": {"rows": [{"weights": name, "timing": {"rounds_ms": ms}} for name, ms in times.items()]},

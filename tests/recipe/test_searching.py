@@ -96,7 +96,7 @@ def test_every_study_leaves_its_trials_and_plan_and_all_of_them_one_front(start:
     for name in found.curves:
         result = read_search(start / "found" / f"{name}.json")
         assert len(result.trials) == 4
-        assert result.objective.latency_ms == pytest.approx(result.dense_ms / 1.25)
+        assert result.objective.budget == pytest.approx(result.dense_ms / 1.25)
         assert result.objective.chance == 0.1
         assert Plan.load(start / "found" / f"{name}.yaml") == result.plan
     assert found.chosen is not None

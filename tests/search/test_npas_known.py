@@ -11,7 +11,7 @@ import pytest
 
 from monstera.search.npas import JournalError, LayerChoice, Scheme, SchemeError, search
 from monstera.search.npas.base import uniform_schemes
-from search.npas_landscape import OBJECTIVE, SETTINGS, SPACE, evaluate
+from search.npas_landscape import OBJECTIVE, SETTINGS, SPACE, evaluate, reward
 
 SMALL = replace(SETTINGS, evaluations=16, batch=3, pool=20, warm_start=10, anchors_every=0)
 
@@ -41,7 +41,7 @@ def test_a_given_scheme_of_another_space_is_refused(tmp_path: Path) -> None:
 def test_with_neighbours_the_search_comes_nearer_to_the_best_that_it_knows(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     # The best of many, as what people know is better than chance.
-    known = max((SPACE.sample(rng) for _ in range(300)), key=lambda scheme: OBJECTIVE.reward(evaluate(scheme)))
+    known = max((SPACE.sample(rng) for _ in range(300)), key=reward)
     gained, changed = {}, {}
     for count in (0, 60):
         settings = replace(SMALL, evaluations=30, neighbours=count)

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from monstera.search import Objective
 from monstera.search.npas import (
     Evaluated,
     JournalError,
     LayerChoice,
-    Objective,
     Outcome,
     Scheme,
     SchemeSpace,
@@ -38,6 +38,7 @@ from search.npas_landscape import (
     DyingOnce,
     best_reward,
     evaluate,
+    reward,
 )
 
 SMALL = replace(SETTINGS, evaluations=22, pool=30, warm_start=10, anchors_every=2)
@@ -58,7 +59,7 @@ def test_screening_finds_better_schemes_than_the_agent_alone_and_than_chance(tmp
         bare = replace(settings, screening=False)
         alone.append(search(SPACE, evaluate, OBJECTIVE, bare, journal=tmp_path / f"alone{seed}").best.reward)
         rng = np.random.default_rng(seed)
-        chance.append(max(OBJECTIVE.reward(evaluate(SPACE.sample(rng))) for _ in range(settings.evaluations)))
+        chance.append(max(reward(SPACE.sample(rng)) for _ in range(settings.evaluations)))
     best = best_reward()
     assert max(full) <= best + 1e-9
     # What is left to be had is less by a quarter, and by a half.
@@ -250,12 +251,16 @@ def test_progress_is_told_line_by_line_where_there_is_no_terminal(tmp_path: Path
 # ---- outcomes and results -------------------------------------------------------------------------------------------
 
 
-def test_macs_can_be_the_cost_and_must_then_be_counted() -> None:
-    objective = Objective(budget=100, chance=0.1, cost="macs")
-    assert objective.reward(Outcome(0.9, 5.0, macs=200)) == pytest.approx(0.8)
-    assert objective.feasible(Outcome(0.9, 5.0, macs=100))
+def test_macs_can_be_the_cost_and_must_then_be_counted(tmp_path: Path) -> None:
+    counting = replace(SMALL, evaluations=4, cost="macs")
+    # Schemes of the landscape have 1000 of them, all of ten times the budget.
+    result = search(SPACE, evaluate, Objective(100.0, penalty=0.01), counting, journal=tmp_path / "counted")
+    assert [one.reward for one in result.evaluated] == pytest.approx(
+        [one.outcome.accuracy - 0.09 for one in result.evaluated]
+    )
+    assert result.best_feasible is None
     with pytest.raises(ValueError, match="let the evaluation count them"):
-        objective.reward(Outcome(0.9, 5.0))
+        search(SPACE, lambda _: Outcome(0.9, 5.0), OBJECTIVE, counting, journal=tmp_path / "uncounted")
 
 
 @pytest.mark.parametrize(
@@ -266,19 +271,19 @@ def test_an_outcome_that_is_none_is_refused(wrong: dict) -> None:
         Outcome(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"pool": 3}, {"warm_start": 9}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"pool": 3}, {"warm_start": 9}, {"seed": -1}, {"cost": "seconds"}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"expected|pool|process"):
         SearchSettings(**wrong)
 
 
 def _result(*pairs: tuple[float, float]) -> SearchResult:
-    objective = Objective(budget=2.0, chance=0.1)
+    objective = Objective(budget=2.0, penalty=0.1, chance=0.1)
     schemes = [Scheme((LayerChoice("1x1", "8x4", 1 / (n + 2)),)) for n in range(len(pairs))]
     outcomes = [Outcome(*pair) for pair in pairs]
-    return SearchResult(
-        objective, tuple(Evaluated(s, o, objective.reward(o), 0) for s, o in zip(schemes, outcomes, strict=True))
-    )
+    rewards = [objective.reward(*pair) for pair in pairs]
+    evaluated = [Evaluated(*one, 0) for one in zip(schemes, outcomes, rewards, strict=True)]
+    return SearchResult(objective, "ms", tuple(evaluated))
 
 
 def test_the_front_has_what_nothing_else_beats() -> None:

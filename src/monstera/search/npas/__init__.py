@@ -8,7 +8,7 @@ from monstera.search.npas.candidate import build
 from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.journal import JournalError
-from monstera.search.npas.outcome import Objective, Outcome
+from monstera.search.npas.outcome import Outcome
 from monstera.search.npas.result import Drift, Evaluated, SearchResult
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.scheme import (
@@ -41,7 +41,6 @@ __all__ = [
     "JournalError",
     "LayerChoice",
     "NpasSettings",
-    "Objective",
     "Outcome",
     "Replacement",
     "Scheme",

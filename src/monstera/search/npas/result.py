@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from monstera.search.npas.outcome import Objective, Outcome
+from monstera.search.npas.outcome import Cost, Outcome
 from monstera.search.npas.scheme import Scheme
+from monstera.search.objective import Objective
 from monstera.search.pareto import non_dominated
 
 
@@ -38,9 +39,10 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """All evaluated schemes, in order, under one objective; at least one."""
+    """All evaluated schemes, in order, under one objective for one kind of cost; at least one."""
 
     objective: Objective
+    cost: Cost
     evaluated: tuple[Evaluated, ...]
     drifts: tuple[Drift, ...] = ()
 
@@ -52,7 +54,7 @@ class SearchResult:
     @property
     def best_feasible(self) -> Evaluated | None:
         """The most accurate within the budget, of equals the cheapest; None if there is none."""
-        within = [one for one in self.evaluated if self.objective.feasible(one.outcome)]
+        within = [one for one in self.evaluated if self.objective.feasible(self._cost(one))]
         return max(within, key=lambda one: (one.outcome.accuracy, -self._cost(one)), default=None)
 
     @property
@@ -67,7 +69,7 @@ class SearchResult:
         return tuple(accumulate((one.reward for one in self.evaluated), max))
 
     def _cost(self, one: Evaluated) -> float:
-        return self.objective.cost_of(one.outcome)
+        return one.outcome.cost(self.cost)
 
 
 def drift(round_: int, first: Sequence[Outcome], again: Sequence[Outcome]) -> Drift:

@@ -23,7 +23,6 @@ from monstera.search.npas.evaluation import FastEvaluation
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.methods import Contender, Finals
-from monstera.search.npas.outcome import Objective
 from monstera.search.npas.records import FORMAT, circumstances, claim, read_record, write_record
 from monstera.search.npas.result import Evaluated, SearchResult
 from monstera.search.npas.scheme import Scheme
@@ -31,8 +30,13 @@ from monstera.search.npas.search import search
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import train
 from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
+from monstera.search.objective import Objective
 from monstera.sparsity import Plan
 from monstera.sparsity.files import write_atomically
+
+# The reward that twice the budget costs. Less than plans for a trained network take (`monstera.search.objective`), as
+# candidates are trained before they are judged, so that what is over budget gains little accuracy by it.
+PENALTY = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +96,9 @@ def npas(
         searched = _search(base, inherited, split, settings, place, workers, console)
         chosen = searched.best_feasible or searched.best
         if searched.best_feasible is None:
-            cost, budget = searched.objective.cost_of(chosen.outcome), searched.objective.budget
-            say(f"no scheme keeps the budget of {budget:.4g} {settings.cost}; the one of best reward takes {cost:.4g}")
+            unit, budget = searched.cost, searched.objective.budget
+            best = f"the one of best reward takes {chosen.outcome.cost(unit):.4g}"
+            say(f"no scheme keeps the budget of {budget:.4g} {unit}; {best}")
         write_record(place / "scheme.json", _shown(chosen))
         write_record(place / "front.json", [_shown(one) for one in searched.pareto])
         contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
@@ -154,13 +159,13 @@ def _search(
     def priced() -> dict[str, Any]:
         ms = measured_ms(base.model, example, threads=settings.threads)
         dense = {"ms": ms, "macs": surviving_macs(base.model, example)}
-        return {"dense": dense, "budget": settings.budget * dense[settings.cost]}
+        return {"dense": dense, "budget": settings.budget * dense[settings.search.cost]}
 
     # Kept, as another measurement would make it another search.
     budget = read_record(place / "budget.json", priced)["budget"]
     fast = settings.fast.accuracy(split.train.balanced(settings.subset), split.held_out)
     evaluate = FastEvaluation(base, inherited, fast, example, settings.threads, place / "turns.lock")
-    objective = Objective(budget, 1 / len(split.train.labels.unique()), settings.cost)
+    objective = Objective(budget, PENALTY, 1 / len(split.train.labels.unique()))
     journal = place / "journal.jsonl"
     return search(
         base.space,
@@ -222,9 +227,9 @@ def _result(
         "format": FORMAT,
         "phase1": report,
         "phase2": {
-            "objective": asdict(searched.objective),
+            "objective": {**asdict(searched.objective), "cost": searched.cost},
             "chosen": _shown(chosen),
-            "within_budget": searched.objective.feasible(chosen.outcome),
+            "within_budget": searched.objective.feasible(chosen.outcome.cost(searched.cost)),
             "evaluations": len(searched.evaluated),
             "curve": list(searched.curve),
             "drifts": [asdict(one) for one in searched.drifts],

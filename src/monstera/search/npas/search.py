@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
@@ -15,12 +15,13 @@ from rich.console import Console
 from monstera.search.npas.display import Show, shown
 from monstera.search.npas.gaussian_process import LEAST_POINTS
 from monstera.search.npas.journal import Journal, JournalError, Record, opened
-from monstera.search.npas.outcome import Objective, Outcome
+from monstera.search.npas.outcome import Cost, Outcome
 from monstera.search.npas.q_learning import QLearning, epsilon
 from monstera.search.npas.result import Drift, Evaluated, SearchResult, drift
 from monstera.search.npas.scheme import Scheme, SchemeSpace
 from monstera.search.npas.screening import screen
 from monstera.search.npas.workers import Evaluate, Results, evaluators
+from monstera.search.objective import Objective
 
 VERSION = 1
 # How many of the best have neighbours.
@@ -37,6 +38,7 @@ class SearchSettings:
 
     Attributes:
         evaluations: how many schemes are evaluated; anchors come on top.
+        cost: what the budget is of: "ms", or "macs" to see what measuring is worth.
         batch: schemes evaluated in a round, between which nothing is learnt.
         pool: schemes that the agent draws for a round, among which it is chosen.
         neighbours: so many more in the pool: one of the best that were evaluated, with one or two layers changed.
@@ -52,6 +54,7 @@ class SearchSettings:
     """
 
     evaluations: int = 60
+    cost: Cost = "ms"
     batch: int = 4
     pool: int = 200
     neighbours: int = 0
@@ -63,6 +66,8 @@ class SearchSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.cost not in get_args(Cost):
+            raise ValueError(f'cost: expected "ms" or "macs", got {self.cost!r}')
         counts = {name: getattr(self, name) for name in ("evaluations", "batch", "pool", "anchors")}
         if wrong := [f"{name} is {count}" for name, count in counts.items() if count < 1]:
             raise ValueError(f"expected positive counts, but {', '.join(wrong)}")
@@ -102,7 +107,7 @@ def search(
         space: what may be chosen.
         evaluate: gives the outcome of a scheme; picklable, if there are several workers. Where it measures
             milliseconds, workers must not disturb each other's.
-        objective: what is good.
+        objective: what is good, with a budget of what `settings.cost` names.
         settings: how much is searched; `SearchSettings()` by default.
         journal: a file of JSON lines, made if it is not there.
         first: schemes that are evaluated before all others and count as these do, such as those known to be good.
@@ -137,7 +142,7 @@ def search(
         past = _Past.of(book.records)
         while len(state.evaluated) < settings.evaluations and len(state.evaluated) < space.size:
             _round(state, past, book, run, show)
-        return SearchResult(objective, tuple(state.evaluated), tuple(state.drifts))
+        return SearchResult(objective, settings.cost, tuple(state.evaluated), tuple(state.drifts))
 
 
 @dataclass(slots=True)
@@ -152,6 +157,10 @@ class _State:
     evaluated: list[Evaluated] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
     round: int = 0
+
+    def reward(self, outcome: Outcome) -> float:
+        """What an outcome is worth."""
+        return self.objective.reward(outcome.accuracy, outcome.cost(self.settings.cost))
 
     def rng(self, purpose: int) -> np.random.Generator:
         """Made anew for every round and purpose, so that no generator's state has to be kept."""
@@ -193,7 +202,7 @@ def _round(state: _State, past: _Past, book: Journal, run: Callable[[Sequence[Sc
     batch = [Scheme.from_json(scheme) for scheme in record["batch"]]
     outcomes = _outcomes(state, past, book, run, batch, False, show)
     for scheme in batch:
-        reward = state.objective.reward(outcomes[scheme])
+        reward = state.reward(outcomes[scheme])
         state.evaluated.append(Evaluated(scheme, outcomes[scheme], reward, state.round))
         state.agent.remember(scheme, reward)
     state.agent.learn(state.rng(1))
@@ -220,13 +229,13 @@ def _outcomes(
     keys = {scheme: (state.round, anchor, scheme) for scheme in schemes}
     known = {scheme: past.outcomes[key] for scheme, key in keys.items() if key in past.outcomes}
     for scheme in () if anchor else known:
-        show.outcome(known[scheme], state.objective.reward(known[scheme]))
+        show.outcome(known[scheme], state.reward(known[scheme]))
     failures: list[tuple[Scheme, Exception]] = []
     for scheme, result in run([scheme for scheme in schemes if scheme not in known]):
         if isinstance(result, Exception):
             failures.append((scheme, result))
             continue
-        reward = state.objective.reward(result)
+        reward = state.reward(result)
         known[scheme] = result
         book.append(_line(state.round, anchor, scheme, result, reward))
         if not anchor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 from monstera.search.npas.base import EXPANSION
 from monstera.search.npas.evaluation import FastTraining
@@ -23,8 +22,8 @@ class NpasSettings:
         tune: training after functions were replaced in phase 1.
         fast: the short training of phase 2's evaluation, on `subset` examples, as many of each class.
         short: training of each method in phase 3, of as many examples; `full`: that of all finalists, with `seeds`.
-        budget: of what a call of the base network costs after phase 1, the part that a candidate may.
-        cost: "ms", or "macs" to see what measuring is worth.
+        budget: of what a call of the base network costs after phase 1 (`search.cost` says which cost), the part that a
+            candidate may.
         filters, patterns, densities, expansion: what layers may have; see `base_network`.
         inherited_from: how many pictures inherited weights are fitted to.
         least_saving: see `replace_unfriendly`.
@@ -43,7 +42,6 @@ class NpasSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     subset: int = 5000
     budget: float = 0.5
-    cost: Literal["ms", "macs"] = "ms"
     filters: tuple[str, ...] = FILTERS
     patterns: tuple[str, ...] = PATTERNS
     densities: tuple[float, ...] = DENSITIES
