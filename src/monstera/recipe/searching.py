@@ -29,6 +29,7 @@ from monstera.search.pareto import Candidate, Pareto, layers_of, write_pareto
 from monstera.search.rules import DENSITIES
 from monstera.search.searched import SearchResult, write_search
 from monstera.search.space import PATTERNS, Space
+from monstera.search.study_at import StudyAt
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
@@ -101,18 +102,15 @@ def run_search(
                 model,
                 costs,
                 task.evaluate,
-                latency_ms=budget,
+                Objective(budget, chance=1 / (int(things.train.labels.max()) + 1)),
                 space=task.space,
                 sampler=sampler,
                 trials=trials,
-                storage=storage,
-                name=title,
+                first=plans,
+                seed=seed,
+                study=StudyAt(storage, title, task.facts),
                 workers=workers,
                 threads=threads,
-                seed=seed,
-                first=plans,
-                chance=1 / (int(things.train.labels.max()) + 1),
-                facts=task.facts,
                 on_trial=on_trial,
             )
         _write(results[title], Path(folder), console)

@@ -31,6 +31,7 @@ from monstera.search.rules import Rules
 from monstera.search.searched import SearchResult, Tried, read_search, write_search
 from monstera.search.sensitivity import Curvature, by_magnitude, losses_of
 from monstera.search.space import Space
+from monstera.search.study_at import Signs, StudyAt
 
 __all__ = [
     "Candidate",
@@ -54,7 +55,9 @@ __all__ = [
     "Rules",
     "SearchResult",
     "ShortTuning",
+    "Signs",
     "Space",
+    "StudyAt",
     "Tried",
     "allocate",
     "by_magnitude",
