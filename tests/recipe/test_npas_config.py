@@ -16,7 +16,7 @@ from monstera.recipe import Npas, RecipeError, run_npas
 from monstera.recipe import npas as module
 from monstera.recipe.npas import make_npas_result
 from monstera.recipe.reading import checked, read_fields
-from monstera.search import Objective
+from monstera.search import Candidate, Objective, read_pareto
 from monstera.search.npas import (
     Base,
     Evaluated,
@@ -25,8 +25,8 @@ from monstera.search.npas import (
     NpasSettings,
     Outcome,
     Scheme,
+    SchemeSearchResult,
     SchemeSpace,
-    SearchResult,
     Stage,
 )
 from monstera.sparsity import Plan
@@ -99,7 +99,7 @@ def test_everything_that_is_wrong_is_named_before_anything_is_read(tmp_path: Pat
 def _found() -> Found:
     scheme = Scheme((LayerChoice("1x1", "4x1", 0.5), LayerChoice("skip")))
     outcome = Outcome(0.8, 0.1, 1000)
-    searched = SearchResult(Objective(0.2), "ms", (Evaluated(scheme, outcome, 0.8, 0),))
+    searched = SchemeSearchResult(Objective(0.2), "ms", (Evaluated(scheme, outcome, 0.8, 0),))
     times = {"original": [3.0, 4.0, 5.0], "npas": [2.0, 1.0, 3.0], "dense": [4.0, 3.0, 5.0], "thin": [1.0, 2.5, 1.5]}
     result = {
         "latency": {"rows": [{"weights": name, "timing": {"rounds_ms": ms}} for name, ms in times.items()]},
@@ -107,9 +107,8 @@ def _found() -> Found:
     }
     model = torch.nn.Linear(2, 2)
     plan = Plan({"layer.weight": ("4x1", 0.5)})
-    return Found(
-        model, plan, scheme, Base(model.eval(), SchemeSpace([Stage("layer", 2, 2, "1x1")]), {}), {}, searched, result
-    )
+    space = SchemeSpace([Stage(name, 2, 2, "1x1", patterns=["4x1"], densities=[0.5]) for name in ("layer", "last")])
+    return Found(model, plan, scheme, Base(model.eval(), space, {}), {}, searched, result)
 
 
 def test_the_result_says_against_whom_the_network_is_better_in_both() -> None:
@@ -167,6 +166,9 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     assert settings == checked(Npas, fields, str(path)).settings()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert json.loads((tmp_path / "result.json").read_text())["against"]["dense"]["dominated"]
+    front = read_pareto(tmp_path / "result.pareto.json")
+    assert front.network == "fused_mobilenet"
+    assert front.candidates == (Candidate("search by npas", Plan({"layer.weight": ("4x1", 0.5)}), 0.8, 0.1),)
     assert torch.equal(split.test.images, (data.test.images.float() / 255 - 0.5) / 0.25)
 
 

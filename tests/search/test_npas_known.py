@@ -56,7 +56,7 @@ def test_with_neighbours_the_search_comes_nearer_to_the_best_that_it_knows(tmp_p
             )
             for seed in range(3)
         ]
-        gained[count] = sum(result.best.reward - result.evaluated[0].reward for result in found)
+        gained[count] = sum(result.most_rewarded.reward - result.evaluated[0].reward for result in found)
         later = [one.scheme for result in found for one in result.evaluated if one.round > 4]
         near = [_differences(scheme, one.scheme) for result in found for one in result.evaluated for scheme in later]
         changed[count] = sum(0 < n <= 2 for n in near) / len(near)

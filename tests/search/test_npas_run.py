@@ -22,11 +22,12 @@ from monstera.search.npas.base import base_network
 from monstera.search.npas.candidate import build
 from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.latency import surviving_macs
-from monstera.search.npas.methods import Tried, best_method
+from monstera.search.npas.methods import ShortRun, best_method
 from monstera.search.npas.run import npas
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import DivergedError, Examples, Training, train
+from monstera.search.pareto import read_pareto
 from monstera.sparsity import Plan
 from monstera.zoo import fused_mobilenet
 
@@ -110,8 +111,10 @@ def test_a_run_leaves_all_that_is_needed_to_make_it_again(whole: tuple[Path, Any
     assert Plan.load(folder / "networks" / "npas" / "plan.yaml") == found.plan
     scheme = Scheme.from_json(json.loads((folder / "scheme.json").read_text())["scheme"])
     assert scheme == found.scheme
-    front = json.loads((folder / "front.json").read_text())
-    assert [one["ms"] for one in front] == sorted(one["ms"] for one in front)
+    front = read_pareto(folder / "front.json")
+    assert front.chosen is not None
+    assert front.candidates[front.chosen].plan == found.plan
+    assert "uniform" in {one.source for one in front.candidates}
     tried = result["phase3"]["npas"]["tried"]
     assert [one["method"] for one in tried] == (["asp", "srste"] if found.plan else ["asp"])
 
@@ -211,9 +214,9 @@ def _macs(model: torch.nn.Module) -> int:
 
 
 def test_the_best_method_is_the_most_accurate_that_did_not_fail() -> None:
-    assert best_method([Tried("asp", 0.7), Tried("admm", None, "diverged"), Tried("srste", 0.8)]) == "srste"
+    assert best_method([ShortRun("asp", 0.7), ShortRun("admm", None, "diverged"), ShortRun("srste", 0.8)]) == "srste"
     with pytest.raises(ValueError, match=r"no method can prune this network by its plan:\n  - asp: diverged"):
-        best_method([Tried("asp", None, "diverged"), Tried("srste", None, "diverged")])
+        best_method([ShortRun("asp", None, "diverged"), ShortRun("srste", None, "diverged")])
 
 
 def test_a_network_that_needs_no_stand_in_is_not_tuned(tmp_path: Path, monkeypatch) -> None:

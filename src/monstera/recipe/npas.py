@@ -27,6 +27,7 @@ from monstera.search.npas.records import read_record, write_record
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import METHODS, Examples, Training, train
+from monstera.search.pareto import plan_to_json, write_pareto
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
@@ -70,7 +71,11 @@ def run_npas(
         console=console,
     )
     written = make_npas_result(found, things.config, command or own_command())
-    write_json(written, Path(things.config.result))
+    config, result = things.config, Path(things.config.result)
+    write_json(written, result)
+    # Beside it what can be had, as searches for plans write it, so that the same code draws both.
+    pareto = found.searched.pareto(config.network.name, found.base.space, config.threads)
+    write_pareto(pareto, result.with_suffix(".pareto.json"))
     for name, row in written["against"].items():
         more, faster = row["accuracy_points"], row["times_faster"]
         console.print(f"against {name}: {more:+.2f} points of accuracy, {faster:.2f} times as fast", soft_wrap=True)
@@ -94,7 +99,7 @@ def make_npas_result(found: Found, config: Npas, command: str) -> dict[str, Any]
         "command": command,
         "config": config.model_dump(mode="json"),
         "scheme": found.scheme.to_json(),
-        "plan": {name: str(entry) for name, entry in found.plan.items()},
+        "plan": plan_to_json(found.plan),
         "evaluated": [
             {"scheme": e.scheme.to_json(), **asdict(e.outcome), "reward": e.reward} for e in found.searched.evaluated
         ],

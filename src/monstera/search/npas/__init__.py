@@ -9,7 +9,7 @@ from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.journal import JournalError
 from monstera.search.npas.outcome import Outcome
-from monstera.search.npas.result import Drift, Evaluated, SearchResult
+from monstera.search.npas.result import Drift, Evaluated, SchemeSearchResult
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.scheme import (
     DENSITIES,
@@ -45,9 +45,9 @@ __all__ = [
     "Replacement",
     "Scheme",
     "SchemeError",
+    "SchemeSearchResult",
     "SchemeSpace",
     "SearchError",
-    "SearchResult",
     "SearchSettings",
     "Split",
     "Stage",

@@ -24,13 +24,14 @@ from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.methods import Contender, Finals
 from monstera.search.npas.records import FORMAT, circumstances, claim, read_record, write_record
-from monstera.search.npas.result import Evaluated, SearchResult
+from monstera.search.npas.result import Evaluated, SchemeSearchResult
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.search import search
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.training import train
 from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
 from monstera.search.objective import Objective
+from monstera.search.pareto import write_pareto
 from monstera.sparsity import Plan
 from monstera.sparsity.files import write_atomically
 
@@ -53,7 +54,7 @@ class Found:
     scheme: Scheme
     base: Base
     inherited: Inherited
-    searched: SearchResult
+    searched: SchemeSearchResult
     result: Mapping[str, Any]
 
 
@@ -94,13 +95,13 @@ def npas(
         say(f"base network: {report['accuracy']:.2%} held out (before phase 1 {report['accuracy_before']:.2%})")
         inherited = inherit(base, split.train.images[: settings.inherited_from], place / "inherited.safetensors")
         searched = _search(base, inherited, split, settings, place, workers, console)
-        chosen = searched.best_feasible or searched.best
-        if searched.best_feasible is None:
+        chosen = searched.chosen
+        if searched.best is None:
             unit, budget = searched.cost, searched.objective.budget
             best = f"the one of best reward takes {chosen.outcome.cost(unit):.4g}"
             say(f"no scheme keeps the budget of {budget:.4g} {unit}; {best}")
         write_record(place / "scheme.json", _shown(chosen))
-        write_record(place / "front.json", [_shown(one) for one in searched.pareto])
+        write_pareto(searched.pareto(type(model).__name__, base.space, settings.threads), place / "front.json")
         contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
         finals = _finals(base, split, settings)
         records = {c.name: finals.run(c, place / "networks" / c.name) for c in contenders}
@@ -153,7 +154,7 @@ def _search(
     place: Path,
     workers: int,
     console: Console | None,
-) -> SearchResult:
+) -> SchemeSearchResult:
     example = split.train.images[:1]
 
     def priced() -> dict[str, Any]:
@@ -219,7 +220,7 @@ def _shown(one: Evaluated) -> dict[str, Any]:
 def _result(
     report: Mapping[str, Any],
     chosen: Evaluated,
-    searched: SearchResult,
+    searched: SchemeSearchResult,
     records: Mapping[str, Any],
     latency: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -231,7 +232,7 @@ def _result(
             "chosen": _shown(chosen),
             "within_budget": searched.objective.feasible(chosen.outcome.cost(searched.cost)),
             "evaluations": len(searched.evaluated),
-            "curve": list(searched.curve),
+            "curve": list(searched.rewards),
             "drifts": [asdict(one) for one in searched.drifts],
         },
         "phase3": dict(records),

@@ -17,7 +17,7 @@ from monstera.search.npas.gaussian_process import LEAST_POINTS
 from monstera.search.npas.journal import Journal, JournalError, Record, opened
 from monstera.search.npas.outcome import Cost, Outcome
 from monstera.search.npas.q_learning import QLearning, epsilon
-from monstera.search.npas.result import Drift, Evaluated, SearchResult, drift
+from monstera.search.npas.result import Drift, Evaluated, SchemeSearchResult, drift
 from monstera.search.npas.scheme import Scheme, SchemeSpace
 from monstera.search.npas.screening import screen
 from monstera.search.npas.workers import Evaluate, Results, evaluators
@@ -92,7 +92,7 @@ def search(
     first: Sequence[Scheme] = (),
     workers: int = 1,
     console: Console | None = None,
-) -> SearchResult:
+) -> SchemeSearchResult:
     """Search a space for the scheme of highest reward.
 
     Each round the agent draws a pool of schemes that have not been evaluated; a few are evaluated, spread over how much
@@ -142,7 +142,7 @@ def search(
         past = _Past.of(book.records)
         while len(state.evaluated) < settings.evaluations and len(state.evaluated) < space.size:
             _round(state, past, book, run, show)
-        return SearchResult(objective, settings.cost, tuple(state.evaluated), tuple(state.drifts))
+        return SchemeSearchResult(objective, settings.cost, tuple(state.evaluated), tuple(state.drifts))
 
 
 @dataclass(slots=True)
