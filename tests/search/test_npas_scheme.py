@@ -157,13 +157,3 @@ def test_a_space_says_all_that_is_wrong_with_it() -> None:
     assert len(error.value.problems) == 3
     with pytest.raises(SchemeError, match="at least one stage"):
         SchemeSpace([])
-
-
-def test_a_space_with_one_pattern_keeps_the_rest() -> None:
-    space = _space()
-    single = space.with_pattern("8x4")
-    assert {c.pattern for actions in single.actions for c in actions} == {None, "8x4"}
-    assert single.shortcuts == space.shortcuts
-    assert all(set(few) <= set(many) for few, many in zip(single.actions, space.actions, strict=True))
-    with pytest.raises(SchemeError, match="fits no layer"):
-        SchemeSpace([Stage("a", 8, 8, "1x1")]).with_pattern("patterns4of8")

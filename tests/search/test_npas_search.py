@@ -178,7 +178,7 @@ def test_a_journal_of_another_search_or_one_in_use_or_damaged_is_refused(
     with pytest.raises(JournalError, match="of another search; settings\\.seed was 0, now 1;"):
         search(SPACE, evaluate, OBJECTIVE, replace(SMALL, seed=1), journal=path)
     with pytest.raises(JournalError, match="space was"):
-        search(SPACE.with_pattern("8x4"), evaluate, OBJECTIVE, SMALL, journal=path)
+        search(SchemeSpace(SPACE.stages[1:]), evaluate, OBJECTIVE, SMALL, journal=path)
     lines = whole[1].splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], b"{broken\n", *lines[3:]]))
     with pytest.raises(JournalError, match="line 4 is not JSON"):

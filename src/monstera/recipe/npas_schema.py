@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
 from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.outcome import Cost
+from monstera.search.npas.proposing import SearchSettings
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
-from monstera.search.npas.search import SearchSettings
 from monstera.search.npas.settings import NpasSettings
 from monstera.search.npas.training import Training
 

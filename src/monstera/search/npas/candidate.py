@@ -10,7 +10,9 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from monstera.search.npas.base import Base
-from monstera.search.npas.scheme import SKIP, Scheme, SchemeSpace, Stage
+from monstera.search.npas.scheme import SKIP, Scheme
+from monstera.search.npas.space import SchemeSpace
+from monstera.search.npas.stage import Stage
 from monstera.sparsity import Plan
 
 # (stage, filter type) -> state of the layer that takes its place.

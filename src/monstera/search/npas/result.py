@@ -9,7 +9,8 @@ from itertools import accumulate
 from monstera.search.npas.base import uniform_schemes
 from monstera.search.npas.candidate import scheme_plan
 from monstera.search.npas.outcome import Cost, Outcome
-from monstera.search.npas.scheme import Scheme, SchemeSpace
+from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.space import SchemeSpace
 from monstera.search.objective import Objective
 from monstera.search.pareto import Candidate, Pareto, non_dominated
 

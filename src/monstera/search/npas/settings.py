@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from monstera.search.npas.base import EXPANSION
 from monstera.search.npas.evaluation import FastTraining
+from monstera.search.npas.proposing import SearchSettings
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
-from monstera.search.npas.search import SearchSettings
 from monstera.search.npas.training import Examples, Training
 from monstera.search.npas.unfriendly import LEAST_SAVING
 from monstera.sparsity.errors import suggestion
