@@ -16,7 +16,7 @@ from monstera.recipe import Npas, RecipeError, run_npas
 from monstera.recipe import npas as module
 from monstera.recipe.npas import make_npas_result
 from monstera.recipe.reading import checked, read_fields
-from monstera.search import Candidate, Objective, read_pareto
+from monstera.search import Candidate, GoalError, Objective, read_pareto
 from monstera.search.npas import (
     Base,
     Evaluated,
@@ -68,11 +68,12 @@ def test_an_ablation_differs_from_the_run_in_one_thing(name: str) -> None:
             changed |= (
                 {"search": diff} if (diff := {f: pair for f, pair in inner.items() if pair[0] != pair[1]}) else {}
             )
-        elif one != two and field != "baselines":
+        elif one != two and field not in ("baselines", "base_from"):
             changed[field] = (one, two)
     assert changed == ABLATIONS[name]
     config = _config(name)
     # It begins with what the whole run has trained.
+    assert config.base_from == _config("fashion_mnist").output
     assert config.network.checkpoint == f"{_config('fashion_mnist').output}/pretrained.safetensors"
     assert config.output != _config("fashion_mnist").output
 
@@ -146,6 +147,15 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     fields |= {name: fields[name] | {"batch_size": 8} for name in ("tune", "short", "full")}
     path = tmp_path / "npas.yaml"
     path.write_text(yaml.safe_dump(fields))
+
+    def out_of_reach(*_: Any) -> None:
+        raise GoalError("budget: ask for 0.7 or more", 0.7)
+
+    monkeypatch.setattr(module, "check_reach", out_of_reach)
+    with pytest.raises(GoalError):
+        run_npas(path)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(module, "check_reach", lambda *_: None)
     for _ in range(2):
         run_npas(path)
         monkeypatch.setattr(module, "train", None)

@@ -22,7 +22,7 @@ from monstera.recipe.npas_schema import Npas, TrainingSection
 from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.running import own_command
 from monstera.search.differences import differences
-from monstera.search.npas.checks import check
+from monstera.search.npas.checks import check, check_reach
 from monstera.search.npas.records import read_record, write_record
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.settings import NpasSettings, Split
@@ -57,6 +57,7 @@ def run_npas(
     Raises:
         RecipeError: fields are missing, unknown or out of bounds, or do not go together; all of them are named.
         DataMissingError: the data set is not there.
+        GoalError: the budget is out of reach, whatever is trained.
         ValueError: the folder is of another run.
     """
     things = prepared(path, overrides=overrides, data=data, console=console)
@@ -163,7 +164,7 @@ def prepared(
         raise RecipeError(os.fspath(path), [str(error)]) from None
     if config.pretraining is not None:
         with torch_threads(config.threads):
-            model = _pretrained(config, config.pretraining, model, split.train, console or Console())
+            model = _pretrained(config, config.pretraining, model, split.train, settings, console or Console())
     return Prepared(config, model.eval(), split, settings)
 
 
@@ -181,11 +182,17 @@ def _split(config: Npas, pictures: PictureSet) -> Split:
 
 
 def _pretrained(
-    config: Npas, how: TrainingSection, model: nn.Module, examples: Examples, console: Console
+    config: Npas,
+    how: TrainingSection,
+    model: nn.Module,
+    examples: Examples,
+    settings: NpasSettings,
+    console: Console,
 ) -> nn.Module:
     """The network with the weights that the folder has, or trained now.
 
     Raises:
+        GoalError: the budget is out of reach.
         ValueError: the folder has weights that were trained otherwise.
     """
     folder = Path(config.output)
@@ -196,6 +203,7 @@ def _pretrained(
         "pretraining": how.model_dump(mode="json"),
     }
     if not kept.is_file():
+        check_reach(model, examples.images[:1], settings)
         console.print(f"training {config.network.name} for {how.epochs} epochs", soft_wrap=True)
         model = train(model, Plan(), examples, Training(**how.model_dump()))
         state = {name: value.contiguous() for name, value in model.state_dict().items()}

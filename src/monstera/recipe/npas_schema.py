@@ -88,6 +88,7 @@ class Npas(_Section):
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
     baselines: dict[str, Baseline | None] = {}
     threads: Threads = 1
+    base_from: str | None = None
     output: str
     result: str
 
@@ -103,6 +104,9 @@ class Npas(_Section):
             **training,
             fast=FastTraining(**self.fast.model_dump()),
             search=SearchSettings(**self.search.model_dump()),
-            **{name: getattr(self, name) for name in (*same, "least_saving", "methods", "seeds", "threads")},
+            **{
+                name: getattr(self, name)
+                for name in (*same, "least_saving", "methods", "seeds", "threads", "base_from")
+            },
             baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},
         )

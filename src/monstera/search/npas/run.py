@@ -17,8 +17,9 @@ from monstera.measure import MONSTERA, Entry, compare, to_json
 from monstera.measure.peers import torch_threads
 from monstera.search.evaluation import accuracy
 from monstera.search.npas.base import Base, base_network, uniform_schemes
+from monstera.search.npas.borrowing import borrow
 from monstera.search.npas.candidate import Inherited, build
-from monstera.search.npas.checks import check
+from monstera.search.npas.checks import check, check_reach
 from monstera.search.npas.evaluation import FastEvaluation
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
@@ -82,13 +83,19 @@ def npas(
         console: where progress is shown.
 
     Raises:
-        ValueError: the folder is of another network, other data or other settings, or see `check`; see also the phases.
+        ValueError: the folder is of another network, other data or other settings, or see `check` and `borrow`; see
+            also the phases.
+        GoalError: the budget is out of reach.
 
     Source: Z. Li et al., "NPAS" (CVPR 2021), arXiv 2012.00596; docs/search/npas.md says where we differ.
     """
     place = Path(folder)
     check(model, split, settings)
+    if not (place / "budget.json").is_file():
+        check_reach(model, split.train.images[:1], settings)
     claim(place, model, split, settings)
+    if settings.base_from is not None:
+        borrow(Path(settings.base_from), place, settings)
     say = (console or Console(quiet=True)).print
     with torch_threads(settings.threads):
         base, report = _friendly(model, split, settings, place)
@@ -139,8 +146,7 @@ def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Pat
     made = [row["kind"] for row in report["replacements"] if row["made"]]
     base = with_stand_ins(model, example, made)[0].eval()
     base.load_state_dict(safetensors.torch.load_file(path))
-    space = {"filters": settings.filters, "patterns": settings.patterns, "densities": settings.densities}
-    return base_network(base, example, expansion=settings.expansion, **space), report
+    return base_network(base, example, **settings.space), report
 
 
 # ---- phase 2 --------------------------------------------------------------------------------------------------------

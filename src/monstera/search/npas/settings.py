@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from monstera.search.npas.base import EXPANSION
 from monstera.search.npas.evaluation import FastTraining
@@ -27,6 +28,8 @@ class NpasSettings:
         filters, patterns, densities, expansion: what layers may have; see `base_network`.
         inherited_from: how many pictures inherited weights are fitted to.
         least_saving: see `replace_unfriendly`.
+        base_from: the folder of another run of the same network, data and phase 1, such as that which this one is an
+            ablation of: its base network and what that costs are taken, not made and measured anew.
         methods: that compete in phase 3.
         baselines: name -> (pattern, density) of the base network pruned alike everywhere, or None for the base network
             as it is; all are trained as the finalist is.
@@ -52,6 +55,12 @@ class NpasSettings:
     seeds: tuple[int, ...] = (0, 1, 2)
     baselines: Mapping[str, tuple[str, float] | None] = field(default_factory=dict)
     threads: int = 1
+    base_from: str | None = None
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """What layers may have, as `base_network` takes it."""
+        return {name: getattr(self, name) for name in ("filters", "patterns", "densities", "expansion")}
 
     def __post_init__(self) -> None:
         if wrong := [f"filters: {name!r}; {suggestion(name, FILTERS)}" for name in self.filters if name not in FILTERS]:

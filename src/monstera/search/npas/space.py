@@ -94,6 +94,17 @@ class SchemeSpace:
         return scheme
 
 
+def smallest_schemes(space: SchemeSpace) -> tuple[Scheme, ...]:
+    """The schemes of least work: one for each pattern, which is taken wherever another has no less."""
+    patterns = dict.fromkeys(choice.pattern for actions in space.actions for choice in actions)
+    layers = [*zip(space.stages, space.actions, strict=True)]
+
+    def least(stage: Stage, actions: tuple[LayerChoice, ...], pattern: str | None) -> LayerChoice:
+        return min(actions, key=lambda choice: (stage.work(choice), choice.pattern != pattern))
+
+    return tuple({Scheme(tuple(least(*layer, pattern) for layer in layers)): None for pattern in patterns})
+
+
 def _refusal(stage: Stage, actions: tuple[LayerChoice, ...], choice: LayerChoice) -> str:
     if choice in actions:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -130,6 +131,15 @@ class Stage:
         """
         pattern = pattern_of(name)
         return next(filter(None, (pattern.refusal(density, shape) for shape in self.pruned_shapes(kind))), "")
+
+    def work(self, choice: LayerChoice) -> float:
+        """Multiply-accumulates of a choice for each place of the output."""
+        shapes = self.pruned_shapes(choice.filter)
+        # The first part of a cascade of three runs before the stride.
+        times = [self.stride**2, 1] if len(shapes) == 2 else [1] * len(shapes)
+        pruned = sum(many * math.prod(shape) for many, shape in zip(times, shapes, strict=True))
+        depthwise = {"1x1+3x3dw+1x1": 9 * self.hidden, "3x3dw+1x1": 9 * self.in_channels}
+        return choice.density * pruned + depthwise.get(choice.filter, 0)
 
     @property
     def actions(self) -> tuple[LayerChoice, ...]:
