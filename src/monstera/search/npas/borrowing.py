@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from monstera.measure import write_json
 from monstera.search.differences import differences
+from monstera.search.npas.records import read_record
 from monstera.search.npas.settings import NpasSettings
 from monstera.sparsity.files import write_atomically
 
@@ -35,12 +35,12 @@ def borrow(other: Path, place: Path, settings: NpasSettings) -> None:
         raise ValueError(f"base_from: {other} is a run with another base network ({told}); name another, or none")
     for name in ("base.json", "base.safetensors"):
         write_atomically(place / name, (other / name).read_bytes())
-    dense = json.loads((other / "budget.json").read_text(encoding="utf-8"))["dense"]
+    dense = read_record(other / "budget.json", dict)["dense"]
     # The last: where this is, the rest is.
     write_json({"dense": dense, "budget": settings.budget * dense[settings.search.cost]}, place / "budget.json")
 
 
 def _decisive(path: Path) -> dict[str, Any]:
-    asked = json.loads(path.read_text(encoding="utf-8"))
+    asked = read_record(path, dict)
     settings = {name: asked["settings"].get(name) for name in DECISIVE}
     return {"network": asked["network"], "data": asked["data"], "settings": settings}

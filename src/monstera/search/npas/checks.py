@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from math import ceil
 
+import torch
 from torch import Tensor, nn
 
 from monstera.measure.peers import torch_threads
@@ -43,7 +44,8 @@ def check_reach(model: nn.Module, example: Tensor, settings: NpasSettings) -> No
     """
     timed, threads = settings.search.cost == "ms", settings.threads
     base = copy.deepcopy(model).eval()
-    with torch_threads(threads):
+    # Layers in the place of others have weights drawn by chance, which is nobody else's.
+    with torch.random.fork_rng(devices=[]), torch_threads(threads):
         if timed:
             base, _ = replace_unfriendly(base, example, least_saving=settings.least_saving, threads=threads)
         found = base_network(base, example, **settings.space)
