@@ -275,28 +275,26 @@ def search(
 ) -> None:
     """Search the most accurate plan within a budget for a RECIPE's network; a killed search goes on where it was."""
     from monstera import recipe as recipes
+    from monstera.search import Goal
 
     if workers != "ray" and not workers.isdecimal():
         raise ValueError(f"--workers: expected a number or ray, got {workers!r}")
-    recipes.run_search(
-        recipe,
-        latency_ms=latency_ms,
-        speedup=speedup,
-        samplers=samplers or ["rl"],
-        seeds=seeds,
+    searching = recipes.Searching(
+        samplers=tuple(samplers or ["rl"]),
+        seeds=tuple(seeds),
         trials=trials,
-        patterns=patterns,
-        densities=densities,
-        judging=recipes.Judging(pictures=pictures, statistics=statistics, tuning_steps=tuning_steps),
-        first=first,
+        patterns=tuple(patterns),
+        densities=tuple(densities),
+        first=tuple(first),
         storage=storage,
         workers="ray" if workers == "ray" else int(workers),
         threads=threads,
         table=table,
         folder=folder,
-        overrides=_overrides(settings),
-        data=data,
     )
+    judging = recipes.Judging(pictures=pictures, statistics=statistics, tuning_steps=tuning_steps)
+    goal = Goal(speedup, latency_ms)
+    recipes.run_search(recipe, goal, searching, judging=judging, overrides=_overrides(settings), data=data)
 
 
 @app.command()

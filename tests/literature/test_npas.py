@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from monstera.search.npas import LayerChoice, Objective, Outcome, Scheme, SchemeSpace, Stage
+from monstera.search import Objective
+from monstera.search.npas import LayerChoice, Scheme, SchemeSpace, Stage
 from monstera.search.npas.gaussian_process import fit
 from monstera.search.npas.q_learning import QLearning, epsilon
+from monstera.search.npas.run import PENALTY
 from monstera.search.npas.screening import expected_improvement
 from monstera.search.npas.weisfeiler_lehman import LabelledGraph, kernels, subtree_counts
 
@@ -70,11 +72,12 @@ def test_values_that_nothing_changes_any_more_are_the_reward_still_to_come() -> 
 
 
 def test_the_reward_is_accuracy_less_what_is_late() -> None:
-    objective = Objective(budget=20.0, chance=0.1, slope=0.01)
-    assert objective.reward(Outcome(0.75, 18.0)) == 0.75
-    assert objective.reward(Outcome(0.75, 25.0)) == pytest.approx(0.70)
-    assert objective.reward(Outcome(0.02, 20.0)) == 0.1
-    assert Objective(budget=20.0, chance=0.1).reward(Outcome(0.75, 40.0)) == pytest.approx(0.65)
+    # 0.2 for 20 ms over the budget: 0.01 a millisecond.
+    objective = Objective(20.0, penalty=0.2, chance=0.1)
+    assert objective.reward(0.75, 18.0) == 0.75
+    assert objective.reward(0.75, 25.0) == pytest.approx(0.70)
+    assert objective.reward(0.02, 20.0) == 0.1
+    assert Objective(20.0, PENALTY, chance=0.1).reward(0.75, 40.0) == pytest.approx(0.65)
 
 
 def test_the_kernel_of_two_small_graphs_by_hand() -> None:

@@ -58,9 +58,7 @@ def test_depthwise_layers_are_kept_dense_and_kernel_patterns_are_for_3x3_only():
     assert both == ["3.weight"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"latency_ms": 0.0}, {"latency_ms": 1.0, "penalty": -1.0}, {"latency_ms": 1.0, "chance": 1.0}]
-)
+@pytest.mark.parametrize("wrong", [{"budget": 0.0}, {"budget": 1.0, "penalty": -1.0}, {"budget": 1.0, "chance": 1.0}])
 def test_objectives_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):
         Objective(**wrong)

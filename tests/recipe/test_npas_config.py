@@ -16,17 +16,17 @@ from monstera.recipe import Npas, RecipeError, run_npas
 from monstera.recipe import npas as module
 from monstera.recipe.npas import make_npas_result
 from monstera.recipe.reading import checked, read_fields
+from monstera.search import Candidate, GoalError, Objective, read_pareto
 from monstera.search.npas import (
     Base,
     Evaluated,
     Found,
     LayerChoice,
     NpasSettings,
-    Objective,
     Outcome,
     Scheme,
+    SchemeSearchResult,
     SchemeSpace,
-    SearchResult,
     Stage,
 )
 from monstera.sparsity import Plan
@@ -36,7 +36,7 @@ from monstera.zoo.data import Pictures, PictureSet
 FOLDER = Path(__file__).parents[2] / "recipes" / "npas"
 ABLATIONS = {
     "no_screening": {"search": {"screening": (True, False)}},
-    "macs": {"cost": ("ms", "macs")},
+    "macs": {"search": {"cost": ("ms", "macs")}},
     "one_pattern": {"patterns": (("filter", "patterns4of8", "4x1"), ("4x1",))},
 }
 
@@ -68,11 +68,12 @@ def test_an_ablation_differs_from_the_run_in_one_thing(name: str) -> None:
             changed |= (
                 {"search": diff} if (diff := {f: pair for f, pair in inner.items() if pair[0] != pair[1]}) else {}
             )
-        elif one != two and field != "baselines":
+        elif one != two and field not in ("baselines", "base_from"):
             changed[field] = (one, two)
     assert changed == ABLATIONS[name]
     config = _config(name)
     # It begins with what the whole run has trained.
+    assert config.base_from == _config("fashion_mnist").output
     assert config.network.checkpoint == f"{_config('fashion_mnist').output}/pretrained.safetensors"
     assert config.output != _config("fashion_mnist").output
 
@@ -99,7 +100,7 @@ def test_everything_that_is_wrong_is_named_before_anything_is_read(tmp_path: Pat
 def _found() -> Found:
     scheme = Scheme((LayerChoice("1x1", "4x1", 0.5), LayerChoice("skip")))
     outcome = Outcome(0.8, 0.1, 1000)
-    searched = SearchResult(Objective(0.2, 0.5), (Evaluated(scheme, outcome, 0.8, 0),))
+    searched = SchemeSearchResult(Objective(0.2), "ms", (Evaluated(scheme, outcome, 0.8, 0),))
     times = {"original": [3.0, 4.0, 5.0], "npas": [2.0, 1.0, 3.0], "dense": [4.0, 3.0, 5.0], "thin": [1.0, 2.5, 1.5]}
     result = {
         "latency": {"rows": [{"weights": name, "timing": {"rounds_ms": ms}} for name, ms in times.items()]},
@@ -107,9 +108,8 @@ def _found() -> Found:
     }
     model = torch.nn.Linear(2, 2)
     plan = Plan({"layer.weight": ("4x1", 0.5)})
-    return Found(
-        model, plan, scheme, Base(model.eval(), SchemeSpace([Stage("layer", 2, 2, "1x1")]), {}), {}, searched, result
-    )
+    space = SchemeSpace([Stage(name, 2, 2, "1x1", patterns=["4x1"], densities=[0.5]) for name in ("layer", "last")])
+    return Found(model, plan, scheme, Base(model.eval(), space, {}), {}, searched, result)
 
 
 def test_the_result_says_against_whom_the_network_is_better_in_both() -> None:
@@ -147,6 +147,15 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     fields |= {name: fields[name] | {"batch_size": 8} for name in ("tune", "short", "full")}
     path = tmp_path / "npas.yaml"
     path.write_text(yaml.safe_dump(fields))
+
+    def out_of_reach(*_: Any) -> None:
+        raise GoalError("budget: ask for 0.7 or more", 0.7)
+
+    monkeypatch.setattr(module, "check_reach", out_of_reach)
+    with pytest.raises(GoalError):
+        run_npas(path)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(module, "check_reach", lambda *_: None)
     for _ in range(2):
         run_npas(path)
         monkeypatch.setattr(module, "train", None)
@@ -167,6 +176,9 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     assert settings == checked(Npas, fields, str(path)).settings()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
     assert json.loads((tmp_path / "result.json").read_text())["against"]["dense"]["dominated"]
+    front = read_pareto(tmp_path / "result.pareto.json")
+    assert front.network == "fused_mobilenet"
+    assert front.candidates == (Candidate("search by npas", Plan({"layer.weight": ("4x1", 0.5)}), 0.8, 0.1),)
     assert torch.equal(split.test.images, (data.test.images.float() / 255 - 0.5) / 0.25)
 
 

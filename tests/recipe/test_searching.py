@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ import torch
 import yaml
 from rich.console import Console
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
-from monstera.recipe import Judging, RecipeError, read_recipe, run_search
+from monstera.cli import app
+from monstera.recipe import Judging, RecipeError, Searching, read_recipe, run_search
 from monstera.recipe import searching as searching_module
 from monstera.recipe.ingredients import gather, make_network
 from monstera.recipe.judging import judge
-from monstera.search import read_pareto, read_search
+from monstera.search import Goal, read_pareto, read_search
 from monstera.search.costs.costing import network_costs
 from monstera.search.costs.subject import subject_of
 from monstera.search.costs.table import Rest
@@ -78,14 +79,16 @@ def test_every_study_leaves_its_trials_and_plan_and_all_of_them_one_front(start:
     path, text = write_recipe(start), io.StringIO()
     found = run_search(
         path,
-        speedup=1.25,
-        samplers=("random", "rl"),
-        trials=4,
-        patterns=("4x1", "unstructured"),
-        densities=(0.5, 0.25),
+        Goal(speedup=1.25),
+        Searching(
+            samplers=("random", "rl"),
+            trials=4,
+            patterns=("4x1", "unstructured"),
+            densities=(0.5, 0.25),
+            storage=str(start / "studies.db"),
+            folder=start / "found",
+        ),
         judging=JUDGING,
-        storage=str(start / "studies.db"),
-        folder=start / "found",
         console=Console(file=text, width=200),
     )
     assert read_pareto(start / "found" / "digits.pareto.json") == found
@@ -96,7 +99,7 @@ def test_every_study_leaves_its_trials_and_plan_and_all_of_them_one_front(start:
     for name in found.curves:
         result = read_search(start / "found" / f"{name}.json")
         assert len(result.trials) == 4
-        assert result.objective.latency_ms == pytest.approx(result.dense_ms / 1.25)
+        assert result.objective.budget == pytest.approx(result.dense_ms / 1.25)
         assert result.objective.chance == 0.1
         assert Plan.load(start / "found" / f"{name}.yaml") == result.plan
     assert found.chosen is not None
@@ -130,20 +133,25 @@ def test_judges_are_held_out_of_what_batch_norm_and_tuning_see_and_test_pictures
 
 
 def test_a_recipe_without_held_out_pictures_or_weights_is_refused_with_both(start: Path) -> None:
+    pytest.importorskip("optuna")
     path = write_recipe(start, data={"name": "digits"}, network={"name": "digits_cnn"})
     with pytest.raises(RecipeError, match=r"(?s)data\.held_out: .*150.*got 0.*network\.checkpoint: "):
-        run_search(path, speedup=2, judging=JUDGING)
+        run_search(path, Goal(speedup=2), Searching(), judging=JUDGING)
 
 
 def test_what_no_study_could_be_run_with_is_refused_before_anything_is_read(start: Path, monkeypatch) -> None:
     pytest.importorskip("optuna")
     monkeypatch.setattr(searching_module, "gather", None)
     with pytest.raises(ValueError, match="no sampler is called 'evolutoin'; did you mean 'evolution'"):
-        run_search(write_recipe(start), speedup=2, samplers=("rl", "evolutoin"))
+        Searching(samplers=("rl", "evolutoin"))
     with pytest.raises(ValueError, match="expected 1 or more, got trials 0"):
-        run_search(write_recipe(start), speedup=2, trials=0)
+        Searching(trials=0)
+    with pytest.raises(ValueError, match="a sampler and a seed at least"):
+        Searching(seeds=())
     with pytest.raises(FileNotFoundError, match=r"no\.yaml"):
-        run_search(write_recipe(start), speedup=2, first=["no.yaml"])
+        run_search(write_recipe(start), Goal(speedup=2), Searching(first=(Path("no.yaml"),)))
+    with pytest.raises(ValueError, match=r"a budget of time, speedup or latency_ms; got density 0\.3"):
+        run_search(write_recipe(start), Goal(density=0.3), Searching())
 
 
 def test_a_search_that_goes_on_has_the_costs_that_it_was_begun_with(tmp_path: Path, monkeypatch) -> None:
@@ -160,23 +168,44 @@ def test_a_search_that_goes_on_has_the_costs_that_it_was_begun_with(tmp_path: Pa
 
     monkeypatch.setattr(searching_module, "costs_of", measured)
 
-    def costs(patterns: Sequence[str] = ("4x1",), table: str | None = None) -> Any:
-        return searching_module._costs(recipe, model, example, patterns, 1, table, tmp_path / "found")
+    def costs(patterns: tuple[str, ...] = ("4x1",), table: Path | None = None) -> Any:
+        asked = Searching(patterns=patterns, table=table, folder=tmp_path / "found")
+        return searching_module._costs(recipe, model, example, asked)
 
     first = costs()
     assert costs() == first
     assert len(asked) == 1
     # What was not measured for this search is not taken from there.
     assert costs(("8x1",)).rest_ms != first.rest_ms
-    costs(table="phone.json")
-    assert [how.get("table") for how in asked] == [None, None, "phone.json"]
+    costs(table=Path("phone.json"))
+    assert [how.get("table") for how in asked] == [None, None, Path("phone.json")]
     assert len([*(tmp_path / "found").iterdir()]) == 2
 
 
-def test_one_budget_is_asked_for(start: Path) -> None:
-    for given in ({}, {"latency_ms": 1.0, "speedup": 2.0}):
-        with pytest.raises(ValueError, match="one of latency_ms and speedup"):
-            run_search(write_recipe(start), **given)
+def test_the_command_passes_on_what_it_is_told(monkeypatch) -> None:
+    pytest.importorskip("optuna")
+    given: list[Any] = []
+    monkeypatch.setattr("monstera.recipe.run_search", lambda *arguments, **options: given.append((arguments, options)))
+    told = "search net.yaml --speedup 2.5 --sampler rl --sampler tpe --seed 1 --trials 9 --pattern 4x1 --density 0.25"
+    told += " --first plan.yaml --workers ray --threads 2 --folder out --pictures 300 --set data.held_out=400"
+    assert CliRunner().invoke(app, told.split()).exit_code == 0
+    searching = Searching(
+        samplers=("rl", "tpe"),
+        seeds=(1,),
+        trials=9,
+        patterns=("4x1",),
+        densities=(0.25,),
+        first=(Path("plan.yaml"),),
+        workers="ray",
+        threads=2,
+        folder=Path("out"),
+    )
+    options = {"judging": Judging(pictures=300), "overrides": {"data.held_out": 400}, "data": None}
+    assert given == [((Path("net.yaml"), Goal(speedup=2.5), searching), options)]
+    assert list(searching.pairs) == [("rl", 1), ("tpe", 1)]
+    for goals in ([], ["--speedup", "2", "--latency-ms", "3"]):
+        shown = CliRunner().invoke(app, ["search", "net.yaml", *goals])
+        assert "one goal, speedup, latency_ms or density" in " ".join(shown.stderr.split())
 
 
 def test_the_committed_recipe_is_one() -> None:

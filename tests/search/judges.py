@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from monstera.search.objective import Objective
 from monstera.search.space import Space
 from monstera.sparsity import Plan
 from search.affine import Affine
@@ -23,7 +24,7 @@ def network() -> nn.Module:
 MODEL = network()
 COSTS = Affine.of(MODEL, rest_ms=1e-4)
 SPACE = Space.of(MODEL, COSTS, ("4x1", "unstructured"), (0.5, 0.25))
-BUDGET_MS = 0.6 * COSTS.dense_ms
+ASKED = Objective(0.6 * COSTS.dense_ms)
 
 
 def quick(model: nn.Module, plan: Plan) -> float:  # noqa: ARG001

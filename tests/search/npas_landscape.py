@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from monstera.search.npas import LayerChoice, Objective, Outcome, Scheme, SchemeSpace, SearchSettings, Stage, search
+from monstera.search import Objective
+from monstera.search.npas import LayerChoice, Outcome, Scheme, SchemeSpace, SearchSettings, Stage, search
 
 STAGES = [
     Stage("a", 16, 16, "3x3"),
@@ -19,7 +20,7 @@ STAGES = [
 ]
 SPACE = SchemeSpace(STAGES, [(0, 1), (3, 4)])
 # Every scheme is slower than that, so that the reward is a sum over layers and pairs, whose best can be found.
-OBJECTIVE = Objective(budget=1.0, chance=0.0, slope=0.02)
+OBJECTIVE = Objective(budget=1.0, penalty=0.02)
 SETTINGS = SearchSettings(evaluations=36, pool=60)
 
 SENSITIVITY = (1.6, 0.5, 1.2, 0.4, 0.8, 1.5)
@@ -46,6 +47,11 @@ def evaluate(scheme: Scheme) -> Outcome:
     loss = sum(layer_loss(*layer) for layer in layers)
     loss += sum(pair_loss(n, scheme.choices[n - 1], choice) for n, choice in layers[1:])
     return Outcome(max(0.0, 0.95 - loss), 1.0 + sum(map(layer_ms, scheme.choices)), macs=1000)
+
+
+def reward(scheme: Scheme) -> float:
+    outcome = evaluate(scheme)
+    return OBJECTIVE.reward(outcome.accuracy, outcome.ms)
 
 
 def best_reward() -> float:

@@ -15,7 +15,8 @@ dashboard = pytest.importorskip("optuna_dashboard")
 
 from monstera.search.mapping import search_plan  # noqa: E402
 from monstera.search.studies import storage_url  # noqa: E402
-from search.judges import BUDGET_MS, COSTS, MODEL, SPACE, quick  # noqa: E402
+from monstera.search.study_at import StudyAt  # noqa: E402
+from search.judges import ASKED, COSTS, MODEL, SPACE, quick  # noqa: E402
 
 
 class Silent(WSGIRequestHandler):
@@ -27,8 +28,8 @@ class Silent(WSGIRequestHandler):
 def shown(tmp_path):
     """A finished search, and the address where the dashboard serves its storage."""
     path = str(tmp_path / "studies.db")
-    asked = {"latency_ms": BUDGET_MS, "space": SPACE, "sampler": "random", "trials": 3, "name": "shown"}
-    result = search_plan(MODEL, COSTS, quick, storage=path, **asked)
+    asked = {"space": SPACE, "sampler": "random", "trials": 3, "study": StudyAt(path, "shown")}
+    result = search_plan(MODEL, COSTS, quick, ASKED, **asked)
     server = make_server("127.0.0.1", 0, dashboard.wsgi(storage_url(path)), handler_class=Silent)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield result, f"http://127.0.0.1:{server.server_port}"

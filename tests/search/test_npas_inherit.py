@@ -12,9 +12,15 @@ from torch.nn import functional as F
 from monstera.search.npas import Stage
 from monstera.search.npas.base import base_network
 from monstera.search.npas.candidate import build, replacement
-from monstera.search.npas.inheritance import fitted, inherit, observed, reconstruction_error
+from monstera.search.npas.inheritance import fitted, inherit, observed
 from monstera.search.npas.scheme import LayerChoice, Scheme
 from monstera.zoo import fused_mobilenet, randomize_
+
+
+def reconstruction_error(layer: nn.Module, x: Tensor, y: Tensor) -> float:
+    """The squared error of a layer's outputs for `x`, relative to the squares of `y`."""
+    with torch.no_grad():
+        return float((layer(x) - y).square().sum() / y.square().sum())
 
 
 def _layer(stride: int, bias: bool) -> tuple[nn.Conv2d, Stage, Tensor, Tensor]:

@@ -11,7 +11,7 @@ import pytest
 
 from monstera.search.npas import JournalError, LayerChoice, Scheme, SchemeError, search
 from monstera.search.npas.base import uniform_schemes
-from search.npas_landscape import OBJECTIVE, SETTINGS, SPACE, evaluate
+from search.npas_landscape import OBJECTIVE, SETTINGS, SPACE, evaluate, reward
 
 SMALL = replace(SETTINGS, evaluations=16, batch=3, pool=20, warm_start=10, anchors_every=0)
 
@@ -41,7 +41,7 @@ def test_a_given_scheme_of_another_space_is_refused(tmp_path: Path) -> None:
 def test_with_neighbours_the_search_comes_nearer_to_the_best_that_it_knows(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     # The best of many, as what people know is better than chance.
-    known = max((SPACE.sample(rng) for _ in range(300)), key=lambda scheme: OBJECTIVE.reward(evaluate(scheme)))
+    known = max((SPACE.sample(rng) for _ in range(300)), key=reward)
     gained, changed = {}, {}
     for count in (0, 60):
         settings = replace(SMALL, evaluations=30, neighbours=count)
@@ -56,7 +56,7 @@ def test_with_neighbours_the_search_comes_nearer_to_the_best_that_it_knows(tmp_p
             )
             for seed in range(3)
         ]
-        gained[count] = sum(result.best.reward - result.evaluated[0].reward for result in found)
+        gained[count] = sum(result.most_rewarded.reward - result.evaluated[0].reward for result in found)
         later = [one.scheme for result in found for one in result.evaluated if one.round > 4]
         near = [_differences(scheme, one.scheme) for result in found for one in result.evaluated for scheme in later]
         changed[count] = sum(0 < n <= 2 for n in near) / len(near)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ import torch
 
 import monstera as ms
 from monstera.measure import compare
+from monstera.search.goal import GoalError
 from monstera.search.npas import SearchSettings
 from monstera.search.npas.base import base_network
 from monstera.search.npas.candidate import build
+from monstera.search.npas.checks import check_reach
 from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.latency import surviving_macs
-from monstera.search.npas.methods import Tried, best_method
+from monstera.search.npas.methods import ShortRun, best_method
 from monstera.search.npas.run import npas
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.pareto import read_pareto
 from monstera.sparsity import Plan
 from monstera.training import Examples, Training
 from monstera.zoo import fused_mobilenet
@@ -75,7 +79,7 @@ def _priced(model: torch.nn.Module, example: torch.Tensor, *, threads: int = 1) 
     return threads * 1e-6 * surviving_macs(model, example)
 
 
-def run(folder: str | Path, *, timed: bool = True) -> Any:
+def run(folder: str | Path, *, timed: bool = True, **changes: Any) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("monstera.search.npas.inheritance.STEPS", 5)
         patch.setattr("monstera.search.npas.unfriendly._engine", lambda *_: None)
@@ -84,9 +88,9 @@ def run(folder: str | Path, *, timed: bool = True) -> Any:
         patch.setattr("monstera.search.npas.run.compare", quick)
         if not timed:
             patch.setattr("monstera.search.npas.run._latency", lambda *_: {})
-        for module in ("evaluation", "run"):
+        for module in ("checks", "evaluation", "run"):
             patch.setattr(f"monstera.search.npas.{module}.measured_ms", _priced)
-        return npas(network(), split(), settings(), folder)
+        return npas(network(), split(), settings(**changes), folder)
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +113,10 @@ def test_a_run_leaves_all_that_is_needed_to_make_it_again(whole: tuple[Path, Any
     assert Plan.load(folder / "networks" / "npas" / "plan.yaml") == found.plan
     scheme = Scheme.from_json(json.loads((folder / "scheme.json").read_text())["scheme"])
     assert scheme == found.scheme
-    front = json.loads((folder / "front.json").read_text())
-    assert [one["ms"] for one in front] == sorted(one["ms"] for one in front)
+    front = read_pareto(folder / "front.json")
+    assert front.chosen is not None
+    assert front.candidates[front.chosen].plan == found.plan
+    assert "uniform" in {one.source for one in front.candidates}
     tried = result["phase3"]["npas"]["tried"]
     assert [one["method"] for one in tried] == (["asp", "srste"] if found.plan else ["asp"])
 
@@ -128,6 +134,53 @@ def test_a_run_that_is_there_is_read_and_not_done_again(whole: tuple[Path, Any],
 def test_a_folder_of_another_run_is_refused(whole: tuple[Path, Any]) -> None:
     with pytest.raises(ValueError, match=r"run\.json: of another run \(settings\.budget was 0\.5, now 0\.3\)"):
         npas(network(), split(), settings(budget=0.3), whole[0])
+
+
+def test_an_ablation_begins_with_the_base_and_the_costs_of_the_run_that_it_names(
+    whole: tuple[Path, Any], tmp_path: Path
+) -> None:
+    def ends(*_: Any, **__: Any) -> None:
+        raise InterruptedError("the search begins")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monstera.search.npas.run.train", None)
+        patch.setattr("monstera.search.npas.run.search", ends)
+        patch.setattr("monstera.search.npas.run.surviving_macs", None)
+        counted = SearchSettings(evaluations=6, cost="macs")
+        with pytest.raises(TypeError):
+            run(tmp_path / "anew", search=counted)
+        with pytest.raises(InterruptedError):
+            run(tmp_path / "like", search=counted, budget=0.6, base_from=str(whole[0]))
+        dense = json.loads((whole[0] / "budget.json").read_text())["dense"]
+        assert json.loads((tmp_path / "like" / "budget.json").read_text()) == {
+            "dense": dense,
+            "budget": 0.6 * dense["macs"],
+        }
+        for name in ("base.json", "base.safetensors"):
+            assert (tmp_path / "like" / name).read_bytes() == (whole[0] / name).read_bytes()
+        with pytest.raises(ValueError, match=r"another base network \(settings\.tune\.lr was 0\.05, now 0\.1\)"):
+            run(tmp_path / "other", tune=Training(1, 0.1, batch_size=8), base_from=str(whole[0]))
+        with pytest.raises(ValueError, match=r"there is no .*nowhere/run\.json; do that run first"):
+            run(tmp_path / "none", base_from=str(tmp_path / "nowhere"))
+
+
+def test_a_budget_below_what_the_smallest_scheme_costs_is_refused_before_any_training(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("monstera.search.npas.run.train", None)
+    monkeypatch.setattr("monstera.search.npas.run.claim", None)
+    with pytest.raises(
+        GoalError, match=r"budget: 0\.02 of what .* the smallest scheme takes .* ms; ask for 0\."
+    ) as told:
+        run(tmp_path, budget=0.02)
+    assert not any(tmp_path.iterdir())
+    least = settings(budget=told.value.best)
+    monkeypatch.setattr("monstera.search.npas.checks.measured_ms", _priced)
+    monkeypatch.setattr("monstera.search.npas.checks.replace_unfriendly", lambda model, *_, **__: (model, ()))
+    example = split().train.images[:1]
+    check_reach(network(), example, least)
+    with pytest.raises(GoalError):
+        check_reach(network(), example, replace(least, budget=least.budget - 0.001))
 
 
 def test_a_run_that_is_killed_goes_on_and_finds_the_same(whole: tuple[Path, Any], tmp_path: Path) -> None:
@@ -178,9 +231,9 @@ def _macs(model: torch.nn.Module) -> int:
 
 
 def test_the_best_method_is_the_most_accurate_that_did_not_fail() -> None:
-    assert best_method([Tried("asp", 0.7), Tried("admm", None, "diverged"), Tried("srste", 0.8)]) == "srste"
+    assert best_method([ShortRun("asp", 0.7), ShortRun("admm", None, "diverged"), ShortRun("srste", 0.8)]) == "srste"
     with pytest.raises(ValueError, match=r"no method can prune this network by its plan:\n  - asp: diverged"):
-        best_method([Tried("asp", None, "diverged"), Tried("srste", None, "diverged")])
+        best_method([ShortRun("asp", None, "diverged"), ShortRun("srste", None, "diverged")])
 
 
 def test_a_network_that_needs_no_stand_in_is_not_tuned(tmp_path: Path, monkeypatch) -> None:

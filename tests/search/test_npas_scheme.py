@@ -8,8 +8,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from monstera.search.npas import (
     DENSITIES,
@@ -21,6 +23,8 @@ from monstera.search.npas import (
     Stage,
     replacements,
 )
+from monstera.search.npas.candidate import replacement
+from monstera.search.npas.space import smallest_schemes
 
 
 def _space() -> SchemeSpace:
@@ -150,6 +154,31 @@ def test_every_sample_is_valid(seed: int) -> None:
     assert space.refusals(space.sample(np.random.default_rng(seed))) == []
 
 
+def test_the_smallest_schemes_have_no_more_weights_than_any_other_choice() -> None:
+    wide = Stage("a", 16, 32, "3x3", 2, hidden=48, patterns=["8x4", "filter"], densities=[0.5, 0.25])
+    deep = Stage("b", 32, 32, "1x1+3x3dw+1x1", hidden=64, filters=["1x1+3x3dw+1x1"], patterns=["8x4"], densities=[0.5])
+    schemes = smallest_schemes(SchemeSpace([wide, deep]))
+    assert {str(scheme) for scheme in schemes} == {
+        "1x1 8x4 at 0.25, 1x1+3x3dw+1x1 8x4 at 0.5",
+        "1x1 filter at 0.25, 1x1+3x3dw+1x1 8x4 at 0.5",
+    }
+    for stage in (wide, deep):
+        macs = {choice: _macs(stage, choice) for choice in stage.actions}
+        assert {choice: stage.work(choice) for choice in stage.actions} == pytest.approx(macs)
+
+
+def _macs(stage: Stage, choice: LayerChoice) -> float:
+    """Counted in a layer with the input of one 4x4 picture, for each place of the output."""
+    dense = nn.Conv2d(stage.in_channels, stage.out_channels, 3, stage.stride, padding=1, bias=False)
+    layer = dense if choice.filter == "3x3" else replacement(stage, choice.filter, False)
+    counted, x = 0.0, torch.zeros(1, stage.in_channels, 4, 4)
+    for part in layer if isinstance(layer, nn.Sequential) else [layer]:
+        x = part(x)
+        if isinstance(part, nn.Conv2d):
+            counted += (choice.density if part.groups == 1 else 1) * part.weight[0].numel() * x.numel()
+    return counted / x[0, 0].numel()
+
+
 def test_a_space_says_all_that_is_wrong_with_it() -> None:
     stage = Stage("a", 8, 8, "1x1")
     with pytest.raises(SchemeError) as error:
@@ -157,13 +186,3 @@ def test_a_space_says_all_that_is_wrong_with_it() -> None:
     assert len(error.value.problems) == 3
     with pytest.raises(SchemeError, match="at least one stage"):
         SchemeSpace([])
-
-
-def test_a_space_with_one_pattern_keeps_the_rest() -> None:
-    space = _space()
-    single = space.with_pattern("8x4")
-    assert {c.pattern for actions in single.actions for c in actions} == {None, "8x4"}
-    assert single.shortcuts == space.shortcuts
-    assert all(set(few) <= set(many) for few, many in zip(single.actions, space.actions, strict=True))
-    with pytest.raises(SchemeError, match="fits no layer"):
-        SchemeSpace([Stage("a", 8, 8, "1x1")]).with_pattern("patterns4of8")

@@ -17,20 +17,22 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from monstera.report.searches import search_panels
+from monstera.search import Candidate, Objective
 from monstera.search.npas import (
     Evaluated,
     JournalError,
     LayerChoice,
-    Objective,
     Outcome,
     Scheme,
+    SchemeSearchResult,
     SchemeSpace,
     SearchError,
-    SearchResult,
     SearchSettings,
     Stage,
     search,
 )
+from monstera.sparsity import Plan
 from search.npas_landscape import (
     OBJECTIVE,
     SETTINGS,
@@ -38,13 +40,14 @@ from search.npas_landscape import (
     DyingOnce,
     best_reward,
     evaluate,
+    reward,
 )
 
 SMALL = replace(SETTINGS, evaluations=22, pool=30, warm_start=10, anchors_every=2)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, bytes]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[SchemeSearchResult, bytes]:
     """A search that nobody interrupted, and its journal."""
     path = tmp_path_factory.mktemp("npas") / "journal"
     return search(SPACE, evaluate, OBJECTIVE, SMALL, journal=path), path.read_bytes()
@@ -54,11 +57,11 @@ def test_screening_finds_better_schemes_than_the_agent_alone_and_than_chance(tmp
     full, alone, chance = [], [], []
     for seed in range(3):
         settings = replace(SETTINGS, pool=150, seed=seed)
-        full.append(search(SPACE, evaluate, OBJECTIVE, settings, journal=tmp_path / f"full{seed}").best.reward)
+        full.append(search(SPACE, evaluate, OBJECTIVE, settings, journal=tmp_path / f"full{seed}").most_rewarded.reward)
         bare = replace(settings, screening=False)
-        alone.append(search(SPACE, evaluate, OBJECTIVE, bare, journal=tmp_path / f"alone{seed}").best.reward)
+        alone.append(search(SPACE, evaluate, OBJECTIVE, bare, journal=tmp_path / f"alone{seed}").most_rewarded.reward)
         rng = np.random.default_rng(seed)
-        chance.append(max(OBJECTIVE.reward(evaluate(SPACE.sample(rng))) for _ in range(settings.evaluations)))
+        chance.append(max(reward(SPACE.sample(rng)) for _ in range(settings.evaluations)))
     best = best_reward()
     assert max(full) <= best + 1e-9
     # What is left to be had is less by a quarter, and by a half.
@@ -84,7 +87,7 @@ def test_no_scheme_is_evaluated_twice_but_the_anchors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.31, 0.47, 0.6, 0.75, 0.9, 0.99])
 def test_a_search_goes_on_from_any_part_of_its_journal_to_the_same_end(
-    whole: tuple[SearchResult, bytes], tmp_path: Path, share: float
+    whole: tuple[SchemeSearchResult, bytes], tmp_path: Path, share: float
 ) -> None:
     result, text = whole
     part = text[: int(share * len(text))]
@@ -130,7 +133,7 @@ def test_a_killed_search_goes_on_to_the_same_end_and_its_workers_die_with_it(tmp
 
 
 def test_a_worker_that_dies_loses_nothing_and_changes_nothing(
-    whole: tuple[SearchResult, bytes], tmp_path: Path
+    whole: tuple[SchemeSearchResult, bytes], tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal"
     assert search(SPACE, DyingOnce(journal, 6), OBJECTIVE, SMALL, journal=journal, workers=2) == whole[0]
@@ -168,14 +171,14 @@ def test_a_failed_evaluation_is_told_and_what_succeeded_is_kept(tmp_path: Path) 
 
 
 def test_a_journal_of_another_search_or_one_in_use_or_damaged_is_refused(
-    whole: tuple[SearchResult, bytes], tmp_path: Path
+    whole: tuple[SchemeSearchResult, bytes], tmp_path: Path
 ) -> None:
     path = tmp_path / "journal"
     path.write_bytes(whole[1])
     with pytest.raises(JournalError, match="of another search; settings\\.seed was 0, now 1;"):
         search(SPACE, evaluate, OBJECTIVE, replace(SMALL, seed=1), journal=path)
     with pytest.raises(JournalError, match="space was"):
-        search(SPACE.with_pattern("8x4"), evaluate, OBJECTIVE, SMALL, journal=path)
+        search(SchemeSpace(SPACE.stages[1:]), evaluate, OBJECTIVE, SMALL, journal=path)
     lines = whole[1].splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:3], b"{broken\n", *lines[3:]]))
     with pytest.raises(JournalError, match="line 4 is not JSON"):
@@ -190,7 +193,7 @@ def test_a_journal_of_another_search_or_one_in_use_or_damaged_is_refused(
 
 
 def test_an_agent_that_has_learnt_something_else_is_found_out(
-    whole: tuple[SearchResult, bytes], tmp_path: Path
+    whole: tuple[SchemeSearchResult, bytes], tmp_path: Path
 ) -> None:
     records = [json.loads(line) for line in whole[1].splitlines()]
     record = next(record for record in records if "accuracy" in record)
@@ -201,13 +204,15 @@ def test_an_agent_that_has_learnt_something_else_is_found_out(
         search(SPACE, evaluate, OBJECTIVE, SMALL, journal=path)
 
 
-def test_the_warm_start_is_spread_over_what_is_pruned(whole: tuple[SearchResult, bytes]) -> None:
+def test_the_warm_start_is_spread_over_what_is_pruned(whole: tuple[SchemeSearchResult, bytes]) -> None:
     kept = [one.scheme.mean_kept for one in whole[0].evaluated if one.round == 0]
     assert kept == sorted(kept)
     assert kept[-1] - kept[0] > 0.25
 
 
-def test_the_journal_says_what_every_round_was_chosen_by(whole: tuple[SearchResult, bytes], tmp_path: Path) -> None:
+def test_the_journal_says_what_every_round_was_chosen_by(
+    whole: tuple[SchemeSearchResult, bytes], tmp_path: Path
+) -> None:
     rounds = [record for line in whole[1].splitlines() if "batch" in (record := json.loads(line))]
     assert [record["by"] for record in rounds] == ["spread"] * 3 + ["expected improvement"] * 3
     assert [len(record["batch"]) for record in rounds] == [4, 4, 2, 4, 4, 4]
@@ -250,12 +255,16 @@ def test_progress_is_told_line_by_line_where_there_is_no_terminal(tmp_path: Path
 # ---- outcomes and results -------------------------------------------------------------------------------------------
 
 
-def test_macs_can_be_the_cost_and_must_then_be_counted() -> None:
-    objective = Objective(budget=100, chance=0.1, cost="macs")
-    assert objective.reward(Outcome(0.9, 5.0, macs=200)) == pytest.approx(0.8)
-    assert objective.feasible(Outcome(0.9, 5.0, macs=100))
+def test_macs_can_be_the_cost_and_must_then_be_counted(tmp_path: Path) -> None:
+    counting = replace(SMALL, evaluations=4, cost="macs")
+    # Schemes of the landscape have 1000 of them, all of ten times the budget.
+    result = search(SPACE, evaluate, Objective(100.0, penalty=0.01), counting, journal=tmp_path / "counted")
+    assert [one.reward for one in result.evaluated] == pytest.approx(
+        [one.outcome.accuracy - 0.09 for one in result.evaluated]
+    )
+    assert result.best is None
     with pytest.raises(ValueError, match="let the evaluation count them"):
-        objective.reward(Outcome(0.9, 5.0))
+        search(SPACE, lambda _: Outcome(0.9, 5.0), OBJECTIVE, counting, journal=tmp_path / "uncounted")
 
 
 @pytest.mark.parametrize(
@@ -266,24 +275,24 @@ def test_an_outcome_that_is_none_is_refused(wrong: dict) -> None:
         Outcome(**wrong)
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"pool": 3}, {"warm_start": 9}, {"seed": -1}])
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"pool": 3}, {"warm_start": 9}, {"seed": -1}, {"cost": "seconds"}])
 def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError, match=r"expected|pool|process"):
         SearchSettings(**wrong)
 
 
-def _result(*pairs: tuple[float, float]) -> SearchResult:
-    objective = Objective(budget=2.0, chance=0.1)
+def _result(*pairs: tuple[float, float]) -> SchemeSearchResult:
+    objective = Objective(budget=2.0, penalty=0.1, chance=0.1)
     schemes = [Scheme((LayerChoice("1x1", "8x4", 1 / (n + 2)),)) for n in range(len(pairs))]
     outcomes = [Outcome(*pair) for pair in pairs]
-    return SearchResult(
-        objective, tuple(Evaluated(s, o, objective.reward(o), 0) for s, o in zip(schemes, outcomes, strict=True))
-    )
+    rewards = [objective.reward(*pair) for pair in pairs]
+    evaluated = [Evaluated(*one, 0) for one in zip(schemes, outcomes, rewards, strict=True)]
+    return SchemeSearchResult(objective, "ms", tuple(evaluated))
 
 
 def test_the_front_has_what_nothing_else_beats() -> None:
     result = _result((0.5, 1.0), (0.7, 2.0), (0.6, 2.0), (0.7, 3.0), (0.4, 0.5), (0.5, 1.5))
-    assert [(one.outcome.accuracy, one.outcome.ms) for one in result.pareto] == [(0.4, 0.5), (0.5, 1.0), (0.7, 2.0)]
+    assert [(one.outcome.accuracy, one.outcome.ms) for one in result.front] == [(0.4, 0.5), (0.5, 1.0), (0.7, 2.0)]
 
 
 def test_the_front_is_that_of_its_definition() -> None:
@@ -292,14 +301,34 @@ def test_the_front_is_that_of_its_definition() -> None:
         result = _result(*((float(a) / 4, float(t) + 1) for a, t in rng.integers(5, size=(12, 2))))
         pairs = {(one.outcome.accuracy, one.outcome.ms) for one in result.evaluated}
         front = {p for p in pairs if not any(q != p and q[0] >= p[0] and q[1] <= p[1] for q in pairs)}
-        assert {(one.outcome.accuracy, one.outcome.ms) for one in result.pareto} == front
-        assert len(result.pareto) == len(front)
+        assert {(one.outcome.accuracy, one.outcome.ms) for one in result.front} == front
+        assert len(result.front) == len(front)
+
+
+def test_what_can_be_had_is_drawn_like_that_of_any_search() -> None:
+    space = SchemeSpace([Stage(n, 16, 16, "1x1", patterns=["8x4", "4x1"], densities=[0.5, 0.25]) for n in "ab"])
+    choices = [LayerChoice("1x1", "8x4", 0.5), LayerChoice("1x1", "4x1", 0.25), LayerChoice("1x1")]
+    schemes = [Scheme((choices[0], choices[0])), Scheme((choices[1], choices[2])), Scheme((choices[2], choices[2]))]
+    outcomes = [Outcome(0.6, 1.5), Outcome(0.7, 1.0), Outcome(0.8, 3.0)]
+    rewards = (0.6, 0.7, 0.75)
+    evaluated = tuple(Evaluated(*one, 0) for one in zip(schemes, outcomes, rewards, strict=True))
+    pareto = SchemeSearchResult(Objective(2.0), "ms", evaluated).pareto("net", space)
+    holes = Plan({"a.weight": ("4x1", 0.25)})
+    assert pareto.candidates == (
+        Candidate("search by npas", holes, 0.7, 1.0),
+        Candidate("search by npas", Plan(), 0.8, 3.0),
+        Candidate("uniform", Plan({"a.weight": ("8x4", 0.5), "b.weight": ("8x4", 0.5)}), 0.6, 1.5),
+    )
+    assert pareto.chosen == 0
+    panels = search_panels(pareto)
+    assert panels["front"].series == {"search by npas": {1.0: 0.7, 3.0: 0.8}, "uniform": {1.5: 0.6}}
+    assert panels["curves"].series == {"npas": {1: 0.6, 2: 0.7, 3: 0.75}}
 
 
 def test_the_best_within_the_budget_is_no_other() -> None:
     result = _result((0.9, 4.0), (0.7, 2.0), (0.7, 1.0), (0.6, 0.5))
-    assert result.best.outcome.ms == 4.0
-    assert result.best_feasible is not None
-    assert result.best_feasible.outcome == Outcome(0.7, 1.0)
-    assert result.curve == pytest.approx((0.8, 0.8, 0.8, 0.8))
-    assert _result((0.9, 4.0)).best_feasible is None
+    assert result.most_rewarded.outcome.ms == 4.0
+    assert result.best is not None
+    assert result.best.outcome == Outcome(0.7, 1.0)
+    assert result.rewards == pytest.approx((0.8, 0.8, 0.8, 0.8))
+    assert _result((0.9, 4.0)).best is None

@@ -152,12 +152,16 @@ def test_a_plan_for_another_machine_is_predicted_and_not_measured(
         ({"density": 0.3, "calibration": [torch.zeros(1, 3, 8, 8)]}, TypeError, "batch 0: DigitsCNN does not take it"),
         ({"density": 0.3, "loss": F.mse_loss}, ValueError, "loss needs calibration="),
         ({"density": 0.001}, GoalError, "density 0.001 is out of reach"),
-        ({"speedup": 2, "tolerance": 0}, ValueError, "tolerance is a share above 0, got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(model: nn.Module, how: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         ms.plan(model, X, quiet=True, **how)
+
+
+def test_a_tolerance_of_nothing_is_refused(model: nn.Module) -> None:
+    with pytest.raises(ValueError, match="tolerance is a share above 0, got 0"):
+        choose(model, X, Goal(speedup=2), rules=Rules(), tolerance=0)
 
 
 def test_time_without_an_example_is_refused(model: nn.Module) -> None:

@@ -10,7 +10,8 @@ pytest.importorskip("optuna")
 ray = pytest.importorskip("ray")
 
 from monstera.search.mapping import search_plan  # noqa: E402
-from search.judges import BUDGET_MS, COSTS, MODEL, SPACE, DiesOnce, quick  # noqa: E402
+from monstera.search.study_at import StudyAt  # noqa: E402
+from search.judges import ASKED, COSTS, MODEL, SPACE, DiesOnce, quick  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,8 +35,8 @@ def cluster(monkeypatch):
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_killed_in_the_middle_loses_no_trial_and_its_trial_is_run_again(tmp_path):
     judge = DiesOnce(0.3, tmp_path / "log")
-    asked = {"latency_ms": BUDGET_MS, "space": SPACE, "sampler": "random", "trials": 6}
-    result = search_plan(MODEL, COSTS, judge, storage=str(tmp_path / "studies.db"), workers="ray", **asked)
+    asked = {"space": SPACE, "sampler": "random", "trials": 6, "study": StudyAt(str(tmp_path / "studies.db"))}
+    result = search_plan(MODEL, COSTS, judge, ASKED, workers="ray", **asked)
     assert (tmp_path / "log.died").exists()
     assert [trial.number for trial in result.trials] == list(range(6))
     assert all(trial.accuracy == quick(MODEL, trial.plan) for trial in result.trials)

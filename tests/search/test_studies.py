@@ -19,20 +19,27 @@ import pytest
 
 optuna = pytest.importorskip("optuna")
 
+from monstera.search.controller import Reinforce  # noqa: E402
 from monstera.search.mapping import search_plan  # noqa: E402
+from monstera.search.objective import Objective  # noqa: E402
 from monstera.search.samplers import SAMPLERS  # noqa: E402
 from monstera.search.searched import SearchResult  # noqa: E402
-from monstera.search.studies import Kept, Signs, storage_url  # noqa: E402
+from monstera.search.studies import Kept, storage_url  # noqa: E402
+from monstera.search.study_at import Signs, StudyAt  # noqa: E402
 from monstera.sparsity import Plan  # noqa: E402
-from search.judges import BUDGET_MS, COSTS, MODEL, SPACE, Dies, DiesOnce, Raises, Slow, quick  # noqa: E402
+from search.judges import ASKED, COSTS, MODEL, SPACE, Dies, DiesOnce, Raises, Slow, quick  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SOON = Signs(every_s=1, grace_s=2)
 
 
-def search(folder: Path, evaluate: Any = quick, **given: Any) -> SearchResult:
-    asked = {"latency_ms": BUDGET_MS, "space": SPACE, "sampler": "random", "trials": 12, "name": "study", **given}
-    return search_plan(MODEL, COSTS, evaluate, storage=str(folder / "studies.db"), signs=SOON, **asked)
+def study_in(folder: Path, **facts: Any) -> StudyAt:
+    return StudyAt(str(folder / "studies.db"), "study", facts, SOON)
+
+
+def search(folder: Path, evaluate: Any = quick, objective: Objective = ASKED, **given: Any) -> SearchResult:
+    asked = {"space": SPACE, "sampler": "random", "trials": 12, "study": study_in(folder), **given}
+    return search_plan(MODEL, COSTS, evaluate, objective, **asked)
 
 
 def states(folder: Path) -> list[str]:
@@ -65,7 +72,7 @@ def test_a_search_completes_as_many_trials_as_asked_for_and_names_the_best_withi
     seen: list[int] = []
     result = search(tmp_path, trials=6, on_trial=lambda trial: seen.append(trial.number))
     assert [trial.number for trial in result.trials] == seen == list(range(6))
-    within = [trial for trial in result.trials if trial.ms <= BUDGET_MS]
+    within = [trial for trial in result.trials if trial.ms <= ASKED.budget]
     assert within
     assert result.best is not None
     assert result.best.accuracy == max(trial.accuracy for trial in within)
@@ -107,24 +114,45 @@ def test_a_study_of_other_settings_is_refused_with_what_differs(tmp_path):
     with pytest.raises(ValueError, match="seed was 0, now 1"):
         search(tmp_path, trials=1, seed=1)
     with pytest.raises(ValueError, match=r"facts\.pictures was None, now 2000;"):
-        search(tmp_path, trials=1, facts={"pictures": 2000})
+        search(tmp_path, trials=1, study=study_in(tmp_path, pictures=2000))
 
 
 def test_a_study_of_other_costs_or_another_network_around_the_weights_is_refused(tmp_path):
     search(tmp_path, trials=1)
     cheaper = replace(COSTS, dense={**COSTS.dense, "2.weight": 0.5 * COSTS.dense["2.weight"]})
-    asked = {"latency_ms": BUDGET_MS, "space": SPACE, "sampler": "random", "trials": 1, "name": "study"}
+    asked = {"space": SPACE, "sampler": "random", "trials": 1, "study": study_in(tmp_path)}
     with pytest.raises(ValueError, match=r"costs\.dense_ms was .*costs\.layers was"):
-        search_plan(MODEL, cheaper, quick, storage=str(tmp_path / "studies.db"), signs=SOON, **asked)
+        search_plan(MODEL, cheaper, quick, ASKED, **asked)
     other = copy.deepcopy(MODEL)
     other[0].bias.data += 1
     with pytest.raises(ValueError, match=r"otherwise: weights was '\w+', now '\w+';"):
-        search_plan(other, COSTS, quick, storage=str(tmp_path / "studies.db"), signs=SOON, **asked)
+        search_plan(other, COSTS, quick, ASKED, **asked)
 
 
 def test_facts_may_have_tuples(tmp_path):
-    search(tmp_path, trials=1, facts={"mean": (0.5, 0.25)})
-    assert len(search(tmp_path, trials=2, facts={"mean": (0.5, 0.25)}).trials) == 2
+    study = study_in(tmp_path, mean=(0.5, 0.25))
+    search(tmp_path, trials=1, study=study)
+    assert len(search(tmp_path, trials=2, study=study).trials) == 2
+
+
+def test_a_policy_of_other_settings_is_another_search(tmp_path):
+    search(tmp_path, trials=1, sampler="rl")
+    assert len(search(tmp_path, trials=2, sampler=Reinforce()).trials) == 2
+    with pytest.raises(ValueError, match=r"otherwise: reinforce\.batch was 8, now 4;"):
+        search(tmp_path, trials=1, sampler=Reinforce(batch=4))
+
+
+def test_a_study_without_a_name_is_called_by_its_settings(tmp_path):
+    unnamed = StudyAt(str(tmp_path / "studies.db"), signs=SOON)
+    names = [search(tmp_path, trials=1, study=unnamed, seed=seed).name for seed in (0, 0, 1)]
+    assert names[0] == names[1] != names[2]
+    assert all(name.startswith("random-") for name in names)
+
+
+@pytest.mark.parametrize("wrong", [{"storage": ""}, {"name": ""}, {"facts": {"data": object()}}])
+def test_a_place_that_is_none_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"a study needs a storage|expected plain values"):
+        StudyAt(**wrong)
 
 
 def test_an_evaluation_that_raises_is_told_and_its_trial_does_not_count(tmp_path):
@@ -228,8 +256,8 @@ def test_what_cannot_be_sent_to_other_processes_is_told(tmp_path):
 def test_a_budget_that_no_plan_keeps_is_refused_with_the_least_there_is(tmp_path):
     least = min(COSTS.network_ms(SPACE.plan(point)) for point in itertools.product(range(5), repeat=2))
     with pytest.raises(ValueError, match=f"the fastest plan of the space takes {least:.4g}"):
-        search(tmp_path, latency_ms=0.99 * least)
-    assert search(tmp_path, latency_ms=least, trials=1).trials
+        search(tmp_path, objective=Objective(0.99 * least))
+    assert search(tmp_path, objective=Objective(least), trials=1).trials
 
 
 def test_numbers_out_of_bounds_are_refused(tmp_path):

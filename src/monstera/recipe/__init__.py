@@ -10,6 +10,7 @@ from monstera.recipe.npas_schema import Npas
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.running import run
 from monstera.recipe.schema import Recipe
+from monstera.recipe.search_options import Searching
 from monstera.recipe.searching import run_search
 from monstera.recipe.stages import run_study
 from monstera.recipe.study import Study, Variant, read_study
@@ -20,6 +21,7 @@ __all__ = [
     "Npas",
     "Recipe",
     "RecipeError",
+    "Searching",
     "Study",
     "Variant",
     "read_recipe",

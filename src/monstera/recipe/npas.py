@@ -22,10 +22,11 @@ from monstera.recipe.npas_schema import Npas, TrainingSection
 from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.running import own_command
 from monstera.search.differences import differences
-from monstera.search.npas.checks import check
+from monstera.search.npas.checks import check, check_reach
 from monstera.search.npas.records import read_record
 from monstera.search.npas.run import Found, npas
 from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.pareto import plan_to_json, write_pareto
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_tensors
@@ -56,6 +57,7 @@ def run_npas(
     Raises:
         RecipeError: fields are missing, unknown or out of bounds, or do not go together; all of them are named.
         DataMissingError: the data set is not there.
+        GoalError: the budget is out of reach, whatever is trained.
         ValueError: the folder is of another run.
     """
     things = prepared(path, overrides=overrides, data=data, console=console)
@@ -70,7 +72,11 @@ def run_npas(
         console=console,
     )
     written = make_npas_result(found, things.config, command or own_command())
-    write_json(written, Path(things.config.result))
+    config, result = things.config, Path(things.config.result)
+    write_json(written, result)
+    # Beside it what can be had, as searches for plans write it, so that the same code draws both.
+    pareto = found.searched.pareto(config.network.name, found.base.space, config.threads)
+    write_pareto(pareto, result.with_suffix(".pareto.json"))
     for name, row in written["against"].items():
         more, faster = row["accuracy_points"], row["times_faster"]
         console.print(f"against {name}: {more:+.2f} points of accuracy, {faster:.2f} times as fast", soft_wrap=True)
@@ -94,7 +100,7 @@ def make_npas_result(found: Found, config: Npas, command: str) -> dict[str, Any]
         "command": command,
         "config": config.model_dump(mode="json"),
         "scheme": found.scheme.to_json(),
-        "plan": {name: str(entry) for name, entry in found.plan.items()},
+        "plan": plan_to_json(found.plan),
         "evaluated": [
             {"scheme": e.scheme.to_json(), **asdict(e.outcome), "reward": e.reward} for e in found.searched.evaluated
         ],
@@ -158,7 +164,7 @@ def prepared(
         raise RecipeError(os.fspath(path), [str(error)]) from None
     if config.pretraining is not None:
         with torch_threads(config.threads):
-            model = _pretrained(config, config.pretraining, model, split.train, console or Console())
+            model = _pretrained(config, config.pretraining, model, split.train, settings, console or Console())
     return Prepared(config, model.eval(), split, settings)
 
 
@@ -176,11 +182,17 @@ def _split(config: Npas, pictures: PictureSet) -> Split:
 
 
 def _pretrained(
-    config: Npas, how: TrainingSection, model: nn.Module, examples: Examples, console: Console
+    config: Npas,
+    how: TrainingSection,
+    model: nn.Module,
+    examples: Examples,
+    settings: NpasSettings,
+    console: Console,
 ) -> nn.Module:
     """The network with the weights that the folder has, or trained now.
 
     Raises:
+        GoalError: the budget is out of reach.
         ValueError: the folder has weights that were trained otherwise.
     """
     folder = Path(config.output)
@@ -191,6 +203,7 @@ def _pretrained(
         "pretraining": how.model_dump(mode="json"),
     }
     if not kept.is_file():
+        check_reach(model, examples.images[:1], settings)
         console.print(f"training {config.network.name} for {how.epochs} epochs", soft_wrap=True)
         model = train(model, Plan(), examples, Training(**how.model_dump()))
         write_json(asked, record)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
 from monstera.search.npas.evaluation import FastTraining
+from monstera.search.npas.outcome import Cost
+from monstera.search.npas.proposing import SearchSettings
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
-from monstera.search.npas.search import SearchSettings
 from monstera.search.npas.settings import NpasSettings
 from monstera.training import Training
 
@@ -43,6 +42,7 @@ class SearchSection(_Section):
     """See `monstera.search.npas.SearchSettings`."""
 
     evaluations: PositiveInt = 60
+    cost: Cost = "ms"
     batch: PositiveInt = 4
     pool: PositiveInt = 200
     neighbours: int = Field(default=0, ge=0)
@@ -78,7 +78,6 @@ class Npas(_Section):
     search: SearchSection = SearchSection()
     subset: PositiveInt = 5000
     budget: PositiveFloat
-    cost: Literal["ms", "macs"] = "ms"
     filters: tuple[str, ...] = FILTERS
     patterns: tuple[PatternName, ...] = PATTERNS
     densities: tuple[Unit, ...] = DENSITIES
@@ -89,6 +88,7 @@ class Npas(_Section):
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
     baselines: dict[str, Baseline | None] = {}
     threads: Threads = 1
+    base_from: str | None = None
     output: str
     result: str
 
@@ -99,11 +99,14 @@ class Npas(_Section):
             ValueError: numbers that do not go together.
         """
         training = {name: Training(**getattr(self, name).model_dump()) for name in ("tune", "short", "full")}
-        same = ("subset", "budget", "cost", "filters", "patterns", "densities", "expansion", "inherited_from")
+        same = ("subset", "budget", "filters", "patterns", "densities", "expansion", "inherited_from")
         return NpasSettings(
             **training,
             fast=FastTraining(**self.fast.model_dump()),
             search=SearchSettings(**self.search.model_dump()),
-            **{name: getattr(self, name) for name in (*same, "least_saving", "methods", "seeds", "threads")},
+            **{
+                name: getattr(self, name)
+                for name in (*same, "least_saving", "methods", "seeds", "threads", "base_from")
+            },
             baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},
         )

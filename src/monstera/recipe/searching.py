@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from torch import Tensor, nn
@@ -20,56 +20,40 @@ from monstera.recipe.ingredients import Ingredients, gather, make_network
 from monstera.recipe.judging import Judging, judge
 from monstera.recipe.reading import read_recipe
 from monstera.recipe.schema import Recipe
+from monstera.recipe.search_options import Searching
 from monstera.search.cost import Costs
 from monstera.search.costs import NetworkCosts, cached_costs, costs_from_json, costs_of
 from monstera.search.evaluation import FastAccuracy
-from monstera.search.mapping import need_optuna, search_plan
+from monstera.search.goal import Goal
+from monstera.search.mapping import search_plan
 from monstera.search.objective import Objective
 from monstera.search.pareto import Candidate, Pareto, layers_of, write_pareto
-from monstera.search.rules import DENSITIES
-from monstera.search.searched import SearchResult, write_search
-from monstera.search.space import PATTERNS, Space
+from monstera.search.searched import SearchResult, Tried, write_search
+from monstera.search.space import Space
+from monstera.search.study_at import StudyAt
 from monstera.sparsity import Plan
-from monstera.sparsity.errors import suggestion
 from monstera.sparsity.files import write_atomically
-from monstera.sparsity.pattern_names import PatternLike
 
 
 def run_search(
     path: str | os.PathLike[str],
+    goal: Goal,
+    searching: Searching,
     *,
-    latency_ms: float | None = None,
-    speedup: float | None = None,
-    samplers: Sequence[str] = ("rl",),
-    seeds: Sequence[int] = (0,),
-    trials: int = 60,
-    patterns: Sequence[str] = (),
-    densities: Sequence[float] = (),
     judging: Judging = Judging(),  # noqa: B008 (frozen)
-    first: Sequence[str | os.PathLike[str]] = (),
-    storage: str = "runs/studies.db",
-    workers: int | Literal["ray"] = 1,
-    threads: int = 1,
-    table: str | os.PathLike[str] | None = None,
-    folder: str | os.PathLike[str] = "runs/search",
     overrides: Mapping[str, Any] | None = None,
     data: str | os.PathLike[str] | None = None,
     console: Console | None = None,
 ) -> Pareto:
-    """Search for each sampler and seed, and write results, plans and what can be had into `folder`.
+    """Search for each sampler and seed, and write results, plans and what can be had into a folder.
 
     The pictures that the recipe holds out of training judge the plans; test pictures are not looked at. What comes out
     is for choosing: pruned by the recipe with `plan: {file: ...}`, the network is tested on pictures that the search
     never saw.
 
     Args:
-        latency_ms, speedup: the budget of a call on one picture; speedup is against our own dense engine, as predicted.
-        samplers, seeds: a study for each pair, all of as many trials.
-        patterns, densities: what layers may be; default those of `Space`.
-        first: plan files that every study tries first.
-        workers, threads, storage: as for `search_plan`.
-        table: a cost table of another machine; by default costs are measured here, and kept in `folder` for when the
-            search goes on.
+        goal: of a call on one picture; a speedup is against our own dense engine, as predicted.
+        searching: the studies.
         overrides, data: as for `run`.
 
     Returns:
@@ -77,47 +61,23 @@ def run_search(
 
     Raises:
         RecipeError: the recipe cannot be used; every field that is wrong is named.
-        ValueError: not one of `latency_ms` and `speedup` is given, or what `search_plan` refuses.
+        ValueError: the goal is a density, or what `search_plan` refuses.
     """
-    if (latency_ms is None) == (speedup is None):
-        raise ValueError("give one of latency_ms and speedup")
-    _refuse(samplers, trials, workers, threads)
-    plans = [Plan.load(file) for file in first]
+    if not goal.timed:
+        raise ValueError(f"a search has a budget of time, speedup or latency_ms; got {goal}, which monstera.plan takes")
+    first = [Plan.load(file) for file in searching.first]
     recipe, console = read_recipe(path, overrides), console or Console()
-    things = _things(recipe, judging, os.fspath(path), data)
-    evaluate = judge(things, judging)
-    model = make_network(recipe, things.start, recipe.seeds[0]).eval()
-    names, kept = tuple(patterns) or PATTERNS, tuple(densities) or DENSITIES
-    example = things.normalised(things.train.images[:1]).contiguous()
-    costs = _costs(recipe, model, example, names, threads, table, Path(folder))
-    budget = costs.dense_ms / speedup if speedup is not None else float(latency_ms or 0)
-    task = _Task(recipe, model, costs, Space.of(model, costs, names, kept), budget, judging, things, evaluate)
-    console.print(f"{recipe.name}: {task.space}; {budget:.4g} ms of {costs.dense_ms:.4g} are allowed", soft_wrap=True)
+    task = _task(recipe, goal, searching, judging, _things(recipe, judging, os.fspath(path), data))
+    told = f"{recipe.name}: {task.space}; {task.objective.budget:.4g} ms of {task.costs.dense_ms:.4g} are allowed"
+    console.print(told, soft_wrap=True)
     results: dict[str, SearchResult] = {}
-    for sampler, seed in ((sampler, seed) for seed in seeds for sampler in samplers):
+    for sampler, seed in searching.pairs:
         title = f"{recipe.name}-{sampler}-{seed}"
-        with shown_trials(console, title, trials) as on_trial:
-            results[title] = search_plan(
-                model,
-                costs,
-                task.evaluate,
-                latency_ms=budget,
-                space=task.space,
-                sampler=sampler,
-                trials=trials,
-                storage=storage,
-                name=title,
-                workers=workers,
-                threads=threads,
-                seed=seed,
-                first=plans,
-                chance=1 / (int(things.train.labels.max()) + 1),
-                facts=task.facts,
-                on_trial=on_trial,
-            )
-        _write(results[title], Path(folder), console)
-    found = task.pareto(results, threads)
-    write_pareto(found, Path(folder) / f"{recipe.name}.pareto.json")
+        with shown_trials(console, title, searching.trials) as on_trial:
+            results[title] = task.search(title, sampler, seed, first, on_trial)
+        _write(results[title], searching.folder, console)
+    found = task.pareto(results)
+    write_pareto(found, searching.folder / f"{recipe.name}.pareto.json")
     return found
 
 
@@ -129,10 +89,31 @@ class _Task:
     model: nn.Module
     costs: Costs
     space: Space
-    budget_ms: float
+    objective: Objective
+    searching: Searching
     judging: Judging
     things: Ingredients
     evaluate: FastAccuracy
+
+    def search(
+        self, title: str, sampler: str, seed: int, first: Sequence[Plan], on_trial: Callable[[Tried], None]
+    ) -> SearchResult:
+        """Run one study, or go on with it."""
+        return search_plan(
+            self.model,
+            self.costs,
+            self.evaluate,
+            self.objective,
+            space=self.space,
+            sampler=sampler,
+            trials=self.searching.trials,
+            first=first,
+            seed=seed,
+            study=StudyAt(self.searching.storage, title, self.facts),
+            workers=self.searching.workers,
+            threads=self.searching.threads,
+            on_trial=on_trial,
+        )
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -151,12 +132,13 @@ class _Task:
             "tuning": [judging.tuning_steps, judging.tuning_lr] if judging.tuning_steps else None,
         }
 
-    def pareto(self, results: Mapping[str, SearchResult], threads: int) -> Pareto:
+    def pareto(self, results: Mapping[str, SearchResult]) -> Pareto:
         """The network without holes and the fronts of all searches; chosen is the most accurate within the budget."""
+        threads = self.searching.threads
         with torch_threads(threads):
             dense = Candidate("dense", Plan(), self.evaluate(self.model, Plan()), self.costs.dense_ms)
         candidates = (dense, *(candidate for result in results.values() for candidate in result.candidates()))
-        within = [place for place, c in enumerate(candidates) if Objective(self.budget_ms).feasible(c.ms)]
+        within = [place for place, c in enumerate(candidates) if self.objective.feasible(c.ms)]
         chosen = max(within, key=lambda place: (candidates[place].accuracy, -candidates[place].ms), default=None)
         return Pareto(
             network=self.recipe.network.name,
@@ -164,45 +146,34 @@ class _Task:
             ms_of=f"predicted, one picture, {threads} thread{'s' * (threads != 1)}",
             candidates=candidates,
             chosen=chosen,
-            latency_ms=self.budget_ms,
+            latency_ms=self.objective.budget,
             layers=() if chosen is None else layers_of(candidates[chosen].plan, self.costs),
             curves={title: result.rewards for title, result in results.items()},
         )
 
 
-def _refuse(samplers: Sequence[str], trials: int, workers: int | Literal["ray"], threads: int) -> None:
-    """Refuse at once what `search_plan` would refuse after costs were measured, or after the studies before."""
-    need_optuna()
-    from monstera.search.samplers import SAMPLERS
-
-    if wrong := [name for name in samplers if name not in SAMPLERS]:
-        raise ValueError(f"no sampler is called {wrong[0]!r}; {suggestion(wrong[0], SAMPLERS)}")
-    if min(trials, threads, 1 if workers == "ray" else workers) < 1:
-        raise ValueError(f"expected 1 or more, got trials {trials}, workers {workers}, threads {threads}")
+def _task(recipe: Recipe, goal: Goal, searching: Searching, judging: Judging, things: Ingredients) -> _Task:
+    model = make_network(recipe, things.start, recipe.seeds[0]).eval()
+    costs = _costs(recipe, model, things.normalised(things.train.images[:1]).contiguous(), searching)
+    space = Space.of(model, costs, searching.patterns, searching.densities)
+    objective = Objective(goal.budget(costs.dense_ms), chance=1 / (int(things.train.labels.max()) + 1))
+    return _Task(recipe, model, costs, space, objective, searching, judging, things, judge(things, judging))
 
 
-def _costs(
-    recipe: Recipe,
-    model: nn.Module,
-    example: Tensor,
-    patterns: Sequence[PatternLike],
-    threads: int,
-    table: str | os.PathLike[str] | None,
-    folder: Path,
-) -> NetworkCosts:
-    """What plans take: by `table` if there is one, else as the folder has it, else measured and kept there.
+def _costs(recipe: Recipe, model: nn.Module, example: Tensor, searching: Searching) -> NetworkCosts:
+    """What plans take: by the table if there is one, else as the folder has it, else measured and kept there.
 
     What this machine knows grows with every network, and predictions change with it; a search that goes on must not.
     """
-    asked = {"patterns": patterns, "threads": threads}
-    if table is not None:
-        return costs_of(model, example, table=table, **asked)
+    patterns, threads = searching.patterns, searching.threads
+    if searching.table is not None:
+        return costs_of(model, example, table=searching.table, patterns=patterns, threads=threads)
     named = (recipe.network.name, recipe.network.options, list(example.shape), [*map(str, patterns)])
     digest = hashlib.sha256(repr((named, threads, cached_costs(native()).machine.digest)).encode()).hexdigest()[:8]
-    path = folder / f"{recipe.name}-{digest}.costs.json"
+    path = searching.folder / f"{recipe.name}-{digest}.costs.json"
     if path.is_file():
         return costs_from_json(path.read_bytes())
-    costs = costs_of(model, example, **asked)
+    costs = costs_of(model, example, patterns=patterns, threads=threads)
     write_atomically(path, costs.to_json().encode())
     return costs
 

@@ -17,7 +17,7 @@ from monstera.search.costs.trials import Trials, trials_from_json
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What lies under benchmarks/results, recipes/results and recipes/*/found of `root`, in the order of the names.
+    """What lies under benchmarks/results, recipes/results and recipes/*/* of `root`, in the order of the names.
 
     `study_folders` are those of studies of recipes that have results.
     """
@@ -55,7 +55,7 @@ def read_results(root: Path) -> Results:
     recipes = tuple(sorted((root / "recipes" / "results").glob("*.json")))
     folders = sorted({path.parent.parent for path in (root / "recipes").glob("*/results/*.json")})
     folders = [folder for folder in folders if (folder / "study.yaml").is_file()]
-    searches = {path: read_pareto(path) for path in sorted((root / "recipes").glob("*/found/*.pareto.json"))}
+    searches = {path: read_pareto(path) for path in sorted((root / "recipes").glob("*/*/*.pareto.json"))}
     return Results(root, comparisons, studies, recipes, tuple(folders), predictions, searches)
 
 

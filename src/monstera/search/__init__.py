@@ -31,6 +31,7 @@ from monstera.search.rules import Rules
 from monstera.search.searched import SearchResult, Tried, read_search, write_search
 from monstera.search.sensitivity import Curvature, by_magnitude, losses_of
 from monstera.search.space import Space
+from monstera.search.study_at import Signs, StudyAt
 
 __all__ = [
     "Candidate",
@@ -53,7 +54,9 @@ __all__ = [
     "Reinforce",
     "Rules",
     "SearchResult",
+    "Signs",
     "Space",
+    "StudyAt",
     "Tried",
     "allocate",
     "by_magnitude",

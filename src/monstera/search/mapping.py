@@ -12,9 +12,10 @@ from torch import nn
 
 from monstera.search.controller import Reinforce
 from monstera.search.cost import Costs
-from monstera.search.objective import PENALTY, Objective
+from monstera.search.objective import Objective
 from monstera.search.searched import SearchResult, Tried
 from monstera.search.space import Space
+from monstera.search.study_at import StudyAt
 from monstera.search.workers import LOOK_S, Crew, Evaluate, Here, Processes, RayWorkers, Work
 from monstera.sparsity import Plan
 from monstera.sparsity.files import tensors_digest
@@ -22,55 +23,43 @@ from monstera.sparsity.files import tensors_digest
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, Trial
 
-    from monstera.search.studies import Kept, Signs
+    from monstera.search.studies import Kept
 
 
 def search_plan(
     model: nn.Module,
     costs: Costs,
     evaluate: Evaluate,
+    objective: Objective,
     *,
-    latency_ms: float,
     space: Space | None = None,
-    sampler: str = "rl",
+    sampler: str | Reinforce = "rl",
     trials: int = 60,
-    storage: str = "runs/studies.db",
-    name: str | None = None,
+    first: Sequence[Plan] = (),
+    seed: int = 0,
+    study: StudyAt = StudyAt(),  # noqa: B008 (frozen)
     workers: int | Literal["ray"] = 1,
     threads: int = 1,
-    seed: int = 0,
-    first: Sequence[Plan] = (),
-    penalty: float = PENALTY,
-    chance: float = 0.0,
-    reinforce: Reinforce | None = None,
-    facts: Mapping[str, Any] | None = None,
-    signs: Signs | None = None,
     on_trial: Callable[[Tried], None] | None = None,
 ) -> SearchResult:
     """Search for the plan of the best reward, in a study that is kept: called again it goes on where it was.
 
     Nothing that is completed is lost or done twice, however this process or its workers end, and exactly so many trials
-    are completed. Other processes may call this with the same storage and name, here or elsewhere, and share the work.
+    are completed. Other processes may call this for the same study, here or elsewhere, and share the work.
 
     Args:
         model: read only.
         costs: what plans take.
         evaluate: the accuracy of a network with the holes of a plan, such as a `FastAccuracy`. It must not see test
             data, as the search picks what is best by it. For other processes it is pickled, with the model.
-        latency_ms: the budget of a call.
+        objective: what is good; its budget is milliseconds of a call.
         space: what may be chosen; default `Space.of(model, costs)`.
-        sampler: "rl" is an LSTM that learns by REINFORCE; the others are optuna's TPE, NSGA-II and random search.
+        sampler: "rl", an LSTM that learns by REINFORCE, or how it does; or "tpe", "evolution" or "random" of optuna.
         trials: how many are completed in all; give more to go on with a study.
-        storage: path of an SQLite file, or the URL of any database that optuna knows.
-        name: of the study; by default made from the settings.
+        first: plans to try before any others, such as one by rules.
+        study: where it is kept.
         workers: evaluations at once, each in a process of its own if there are several; or "ray" for a Ray cluster.
         threads: of torch, for each evaluation.
-        seed: of the sampler.
-        first: plans to try before any others, such as one by rules.
-        penalty, chance: see `Objective`.
-        reinforce: how the policy of "rl" is built and learns.
-        facts: plain values that say how `evaluate` judges; a study is only gone on with if they are the same.
-        signs: how soon a process is held for dead; default a minute without a sign of life.
         on_trial: called with each trial that is completed here.
 
     Raises:
@@ -81,22 +70,9 @@ def search_plan(
     """
     if trials < 1 or (workers != "ray" and workers < 1) or threads < 1:
         raise ValueError(f"expected 1 or more, got trials {trials}, workers {workers}, threads {threads}")
-    need_optuna()
-    from monstera.search.samplers import make_sampler
-    from monstera.search.studies import Kept, Signs, storage_url
-
-    space = space or Space.of(model, costs)
-    objective, how = Objective(latency_ms, penalty, chance), reinforce or Reinforce()
-    least_ms = costs.network_ms(space.plan(space.fastest(costs)))
-    if not objective.feasible(least_ms):
-        raise ValueError(
-            f"latency_ms: {latency_ms:.4g} was asked for, but the fastest plan of the space takes {least_ms:.4g}"
-        )
-    settings = _settings(model, space, objective, sampler, seed, how, facts or {})
-    name = name or f"{sampler}-{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
-    # Not in the name: a study that was begun with other costs is refused, not begun anew without a word.
-    settings["costs"] = _priced(space, costs)
-    kept = Kept(storage_url(storage), name, make_sampler(sampler, space, seed, how), settings, signs or Signs())
+    space, how = space or Space.of(model, costs), Reinforce() if sampler == "rl" else sampler
+    _refuse_out_of_reach(space, costs, objective)
+    kept = _kept(study, model, costs, objective, space, how, seed)
     kept.queue([space.params(space.point(plan)) for plan in first])
     run = _Run(kept, space, costs, objective, on_trial)
     crew = _crew(Work(model, evaluate, threads), workers)
@@ -106,7 +82,7 @@ def search_plan(
     finally:
         crew.close()
     tried = tuple(run.tried(trial) for trial in kept.completed())
-    return SearchResult(name, sampler, seed, objective, costs.dense_ms, tried, dict(facts or {}))
+    return SearchResult(kept.name, _named(how), seed, objective, costs.dense_ms, tried, dict(study.facts))
 
 
 class _Run:
@@ -192,25 +168,48 @@ def _crew(work: Work, workers: int | Literal["ray"]) -> Crew:
     return Here(work) if workers == 1 else Processes(work, workers)
 
 
-def _settings(
+def _refuse_out_of_reach(space: Space, costs: Costs, objective: Objective) -> None:
+    least_ms = costs.network_ms(space.plan(space.fastest(costs)))
+    if not objective.feasible(least_ms):
+        raise ValueError(
+            f"budget: {objective.budget:.4g} ms were asked for, but the fastest plan of the space takes {least_ms:.4g}"
+        )
+
+
+# ---- the study ------------------------------------------------------------------------------------------------------
+
+
+def _kept(
+    study: StudyAt,
     model: nn.Module,
-    space: Space,
+    costs: Costs,
     objective: Objective,
-    sampler: str,
+    space: Space,
+    how: str | Reinforce,
     seed: int,
-    how: Reinforce,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What two calls must have alike to go on with one study: plain values."""
-    return {
+) -> Kept:
+    """The study in its database, begun or gone on with."""
+    need_optuna()
+    from monstera.search.samplers import make_sampler
+    from monstera.search.studies import Kept, storage_url
+
+    settings = {
         "space": space.fingerprint,
         "weights": tensors_digest(model.state_dict())[:16],
         "objective": asdict(objective),
-        "sampler": sampler,
+        "sampler": _named(how),
         "seed": seed,
-        "reinforce": asdict(how) if sampler == "rl" else None,
-        "facts": dict(facts),
+        "reinforce": asdict(how) if isinstance(how, Reinforce) else None,
+        "facts": dict(study.facts),
     }
+    name = study.name or f"{_named(how)}-{hashlib.sha256(repr(sorted(settings.items())).encode()).hexdigest()[:8]}"
+    # Not in the name: a study that was begun with other costs is refused, not begun anew without a word.
+    settings["costs"] = _priced(space, costs)
+    return Kept(storage_url(study.storage), name, make_sampler(how, space, seed), settings, study.signs)
+
+
+def _named(how: str | Reinforce) -> str:
+    return "rl" if isinstance(how, Reinforce) else how
 
 
 def _priced(space: Space, costs: Costs) -> dict[str, str]:

@@ -1,8 +1,9 @@
-"""What a search maximises: accuracy, less what a plan is over its budget of time."""
+"""What a search maximises: accuracy, less what a network costs over the budget."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 # Of twice the budget: the whole accuracy. With less, one-shot projection buys more accuracy over budget than it costs.
 PENALTY = 1.0
@@ -10,12 +11,13 @@ PENALTY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """`reward = max(accuracy, chance) - alpha * max(0, ms - latency_ms)`, with `alpha = penalty / latency_ms`.
+    """`reward = max(accuracy, chance) - alpha * max(0, cost - budget)`, with `alpha = penalty / budget`.
 
     Attributes:
-        latency_ms: the budget of a call.
+        budget: of a call, in whatever unit costs are given: milliseconds, multiply-accumulates.
         penalty: the reward that twice the budget costs.
-        chance: the accuracy of guessing, below which all networks are alike.
+        chance: the accuracy of guessing. A network that is pruned to pieces may lie below it by luck alone, and then
+            gets no less.
 
     Raises:
         ValueError: a budget that is not positive, a negative penalty, or a chance outside [0, 1).
@@ -27,27 +29,27 @@ class Objective:
         0.8
     """
 
-    latency_ms: float
+    budget: float
     penalty: float = PENALTY
     chance: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.latency_ms > 0:
-            raise ValueError(f"latency_ms: expected more than 0, got {self.latency_ms}")
-        if not self.penalty >= 0:
-            raise ValueError(f"penalty: expected 0 or more, got {self.penalty}")
+        if not (isfinite(self.budget) and self.budget > 0):
+            raise ValueError(f"budget: expected a finite number above 0, got {self.budget}")
+        if not (isfinite(self.penalty) and self.penalty >= 0):
+            raise ValueError(f"penalty: expected a finite number from 0, got {self.penalty}")
         if not 0 <= self.chance < 1:
             raise ValueError(f"chance: expected an accuracy from 0 to below 1, got {self.chance}")
 
     @property
     def alpha(self) -> float:
-        """The reward that a millisecond over the budget costs."""
-        return self.penalty / self.latency_ms
+        """The reward that a unit of cost over the budget takes."""
+        return self.penalty / self.budget
 
-    def reward(self, accuracy: float, ms: float) -> float:
-        """The reward of an accuracy in 0..1 and the milliseconds of a call."""
-        return max(accuracy, self.chance) - self.alpha * max(0.0, ms - self.latency_ms)
+    def reward(self, accuracy: float, cost: float) -> float:
+        """The reward of an accuracy in 0..1 and the cost of a call."""
+        return max(accuracy, self.chance) - self.alpha * max(0.0, cost - self.budget)
 
-    def feasible(self, ms: float) -> bool:
+    def feasible(self, cost: float) -> bool:
         """Whether a call is within the budget, forgiving a relative float error of 1e-9."""
-        return ms <= self.latency_ms * (1 + 1e-9)
+        return cost <= self.budget * (1 + 1e-9)

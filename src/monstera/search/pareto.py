@@ -13,9 +13,10 @@ from typing import Any
 from monstera.measure.result_file import in_format, read_json, write_json
 from monstera.search.cost import Costs
 from monstera.search.space import DENSE
-from monstera.sparsity import Plan, PlanError
+from monstera.sparsity import Plan
 
 FORMAT = "monstera.pareto.1"
+_AT = " at density "
 
 
 def non_dominated(points: Sequence[tuple[float, float]]) -> tuple[int, ...]:
@@ -165,9 +166,9 @@ def write_pareto(data: Pareto, path: str | os.PathLike[str]) -> None:
     write_json(pareto_to_json(data), path)
 
 
-def plan_to_json(plan: Plan) -> dict[str, list[Any]]:
-    """Weight -> pattern and density."""
-    return {name: [str(entry.pattern), entry.density] for name, entry in plan.items()}
+def plan_to_json(plan: Plan) -> dict[str, str]:
+    """Weight -> "4x1 at density 0.25", a line each; the density with all its digits."""
+    return {name: f"{entry.pattern}{_AT}{entry.density!r}" for name, entry in plan.items()}
 
 
 def plan_from_json(data: Mapping[str, Any]) -> Plan:
@@ -177,6 +178,7 @@ def plan_from_json(data: Mapping[str, Any]) -> Plan:
         ValueError: it is no plan.
     """
     try:
-        return Plan({name: (pattern, density) for name, (pattern, density) in data.items()})
-    except (PlanError, TypeError, AttributeError) as reason:
-        raise ValueError(f"not a plan: {reason}") from reason
+        parts = {name: text.rsplit(_AT, 1) for name, text in data.items()}
+        return Plan({name: (pattern, float(density)) for name, (pattern, density) in parts.items()})
+    except (ValueError, AttributeError) as reason:
+        raise ValueError(f'not a plan, weight -> "4x1{_AT}0.25": {reason}') from reason

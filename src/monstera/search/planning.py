@@ -37,45 +37,31 @@ def plan(
     threads: int = 1,
     target: str = "native",
     table: CostTable | str | os.PathLike[str] | None = None,
-    tolerance: float = TOLERANCE,
     quiet: bool = False,
 ) -> Plan:
     """Choose which holes go where, for a speedup, a latency or a density, and print why, layer by layer.
 
-    Nothing is trained. Depthwise layers, the first convolution and the last linear layer stay dense, and so does what
-    gains too little; every other layer gets the smallest block that is about as fast as any, or kernel patterns, and
-    the densities that cost least by a projection estimate. At the end a masked copy is compiled and measured here.
+    Nothing is trained. Layers that gain too little stay dense, and so do the first convolution, depthwise ones and the
+    last linear layer. At the end a masked copy is compiled and measured here. `choose` does the same by any rules.
 
     Args:
         model: in evaluation mode, as for `monstera.compile`; not modified.
         example: what it is called with, as for `monstera.compile`; not needed for a density.
-        speedup: against our own dense engine on as many threads. This, `latency_ms` or `density` is given.
-        latency_ms: of one call.
-        density: kept share of the weights that may get holes. Nothing is timed; of several patterns each layer gets the
-            one with the smallest blocks that fits, by default "4x1".
+        speedup, latency_ms: against our own dense engine on as many threads, or of one call. One goal is given.
+        density: kept share of the weights that may get holes; nothing is timed.
         calibration: batches by which layers are weighed against each other: what the model is called with or, with a
             `loss`, whatever that takes. Without any the weights alone decide.
         loss: `loss(model, batch)`, the mean over a batch as a scalar tensor.
-        patterns: candidates for every layer, patterns or short names; `Rules.blocks` if left out.
-        hard: whether the task is hard for this network, as ImageNet is and CIFAR-10 is not: then 3x3 convolutions of
-            stride 1 get kernel patterns, where these pay.
+        patterns: candidates for every layer, patterns or short names; by default blocks, "4x1" alone for a density.
+        hard: kernel patterns for 3x3 convolutions, where they pay: for tasks such as ImageNet, not for CIFAR-10.
         threads, target: as for `monstera.compile`.
-        table: of measured costs, or its path, see `costs_of`; without one this machine's is used, and what it lacks is
-            measured first. A plan for another machine, by its table, is not measured here.
-        tolerance: how far from the goal, as a share of the cost, the measured plan may be before it is corrected.
+        table: of measured costs, or its path, for a plan for another machine; see `costs_of`.
         quiet: do not print.
-
-    Returns:
-        The plan. `choose` gives the reasons, predictions and times with it.
 
     Raises:
         GoalError: out of reach, with the best that is in reach; or reached without any holes; or no plan was
             measured to be faster than dense and at most half slower than the goal.
-        ValueError: no goal or several, or one that makes no sense; a model in training mode; see `costs_of`.
-        PlanError: the model has no weight that may get holes, or one is NaN.
-        PatternError: an unknown pattern.
-        TypeError: batches of another kind, see `gauss_newton` and `fisher`.
-        UnsupportedError, BuildError: as for `monstera.compile`.
+        ValueError, PlanError, PatternError, TypeError, UnsupportedError, BuildError: as for `choose`.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
@@ -93,7 +79,6 @@ def plan(
         threads=threads,
         target=target,
         table=table,
-        tolerance=tolerance,
         quiet=quiet,
     )
     if not quiet:
@@ -117,8 +102,18 @@ def choose(
 ) -> Planned:
     """What `plan` does, by any rules, with the reasons; nothing but the progress of measuring costs is printed.
 
+    Args:
+        table: of measured costs, or its path; without one this machine's is used, and what it lacks is measured first.
+            A plan by the table of another machine is not measured here.
+        tolerance: how far from the goal, as a share of the cost, the measured plan may be before it is corrected.
+
     Raises:
-        As for `plan`.
+        GoalError: out of reach, with the best that is in reach; or reached without any holes.
+        ValueError: a model in training mode, time without an example, or no tolerance; see `costs_of`.
+        PlanError: the model has no weight that may get holes, or one is NaN.
+        PatternError: an unknown pattern.
+        TypeError: batches of another kind, see `gauss_newton` and `fisher`.
+        UnsupportedError, BuildError: as for `monstera.compile`.
     """
     if tolerance <= 0:
         raise ValueError(f"tolerance is a share above 0, got {tolerance}")

@@ -23,23 +23,23 @@ POPULATION = 12
 SAMPLERS = ("rl", "tpe", "evolution", "random")
 
 
-def make_sampler(name: str, space: Space, seed: int, reinforce: Reinforce = Reinforce()) -> BaseSampler:  # noqa: B008
-    """Return the sampler of that name: "rl" is our policy, the others are optuna's TPE, NSGA-II and random search.
+def make_sampler(how: str | Reinforce, space: Space, seed: int) -> BaseSampler:
+    """Return a sampler: our policy for its settings, or optuna's TPE, NSGA-II or random search by name.
 
     Raises:
         ValueError: there is no such sampler.
     """
-    if name == "rl":
-        return PolicySampler(space, reinforce, seed)
+    if isinstance(how, Reinforce):
+        return PolicySampler(space, how, seed)
     makers: dict[str, Callable[[int], BaseSampler]] = {
         # Trials that others run count as bad ones, so that two processes do not ask for the same.
         "tpe": lambda own: TPESampler(seed=own, constant_liar=True),
         "evolution": lambda own: NSGAIISampler(seed=own, population_size=POPULATION),
         "random": lambda own: RandomSampler(seed=own),
     }
-    if name not in makers:
-        raise ValueError(f"no sampler is called {name!r}; known: {', '.join(SAMPLERS)}")
-    return _ByTrial(makers[name], seed)
+    if how not in makers:
+        raise ValueError(f"no sampler is called {how!r}; known: {', '.join(SAMPLERS)}")
+    return _ByTrial(makers[how], seed)
 
 
 @final

@@ -40,7 +40,7 @@ class SearchResult:
         name: of the study.
         sampler: who proposed the points.
         seed: of the sampler.
-        objective: what was maximised.
+        objective: what was maximised; its budget is milliseconds of a call.
         dense_ms: a call without holes.
         trials: all that were completed.
         facts: what the caller said of the evaluation.
@@ -77,7 +77,7 @@ class SearchResult:
         if self.best is None:
             fastest = min(self.trials, key=lambda trial: trial.ms)
             raise ValueError(
-                f"none of {len(self.trials)} trials is within {self.objective.latency_ms:.4g} ms; the fastest, number "
+                f"none of {len(self.trials)} trials is within {self.objective.budget:.4g} ms; the fastest, number "
                 f"{fastest.number}, takes {fastest.ms:.4g}; allow more, try more, or give lower densities"
             )
         return self.best.plan
@@ -110,9 +110,9 @@ class SearchResult:
     def __str__(self) -> str:
         seconds = sum(trial.seconds for trial in self.trials)
         lines = [
-            f"{self.name}: {len(self.trials)} trials by {self.sampler} (seed {self.seed}), "
-            f"{self.evaluations} different plans, {seconds:.0f} s of evaluation",
-            f"asked for: {self.objective.latency_ms:.4g} ms a call; without holes it takes {self.dense_ms:.4g}",
+            f"{self.name}: {len(self.trials)} trial{'s' * (len(self.trials) != 1)} by {self.sampler} (seed {self.seed}), "
+            f"{self.evaluations} plan{'s' * (self.evaluations != 1)} evaluated in {seconds:.0f} s",
+            f"asked for: {self.objective.budget:.4g} ms a call; without holes it takes {self.dense_ms:.4g}",
         ]
         best = self.best
         if best is None:

@@ -31,27 +31,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from monstera.locks import locked
 from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
+from monstera.search.study_at import Signs
 
 _SQLITE = "sqlite:///"
 # How long SQLite waits for another process to let go of the file.
 _PATIENCE_S = 60.0
 _SETTINGS = "monstera"
-
-
-@dataclass(frozen=True, slots=True)
-class Signs:
-    """Signs of life: one every `every_s` seconds; a trial that gave none for `grace_s` is given up for dead.
-
-    Raises:
-        ValueError: no whole seconds from 1, or less grace than two signs.
-    """
-
-    every_s: int = 10
-    grace_s: int = 60
-
-    def __post_init__(self) -> None:
-        if self.every_s < 1 or self.grace_s < 2 * self.every_s:
-            raise ValueError(f"signs of life: expected every_s from 1 and grace_s of twice that or more, got {self}")
 
 
 def storage_url(storage: str) -> str:
@@ -71,7 +56,7 @@ class Kept:
     name: str
     sampler: BaseSampler
     settings: Mapping[str, Any]
-    signs: Signs = Signs()
+    signs: Signs = field(default_factory=Signs)
     rows: RDBStorage = field(init=False)
     storage: BaseStorage = field(init=False)
     # Trials that this process runs now.

@@ -8,22 +8,15 @@ from monstera.search.npas.candidate import build
 from monstera.search.npas.evaluation import FastEvaluation, FastTraining
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.journal import JournalError
-from monstera.search.npas.outcome import Objective, Outcome
-from monstera.search.npas.result import Drift, Evaluated, SearchResult
+from monstera.search.npas.outcome import Outcome
+from monstera.search.npas.proposing import SearchSettings
+from monstera.search.npas.result import Drift, Evaluated, SchemeSearchResult
 from monstera.search.npas.run import Found, npas
-from monstera.search.npas.scheme import (
-    DENSITIES,
-    FILTERS,
-    PATTERNS,
-    LayerChoice,
-    Scheme,
-    SchemeError,
-    SchemeSpace,
-    Stage,
-    replacements,
-)
-from monstera.search.npas.search import SearchError, SearchSettings, search
+from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS, LayerChoice, Scheme, SchemeError
+from monstera.search.npas.search import SearchError, search
 from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.space import SchemeSpace
+from monstera.search.npas.stage import Stage, replacements
 from monstera.search.npas.unfriendly import Replacement, replace_unfriendly
 
 __all__ = [
@@ -39,14 +32,13 @@ __all__ = [
     "JournalError",
     "LayerChoice",
     "NpasSettings",
-    "Objective",
     "Outcome",
     "Replacement",
     "Scheme",
     "SchemeError",
+    "SchemeSearchResult",
     "SchemeSpace",
     "SearchError",
-    "SearchResult",
     "SearchSettings",
     "Split",
     "Stage",

@@ -13,16 +13,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from monstera.modes import evaluating
-from monstera.search.npas.scheme import (
-    DENSITIES,
-    FILTERS,
-    PATTERNS,
-    LayerChoice,
-    Scheme,
-    SchemeSpace,
-    Stage,
-    replacements,
-)
+from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS, LayerChoice, Scheme
+from monstera.search.npas.space import SchemeSpace
+from monstera.search.npas.stage import Stage, replacements
 from monstera.sparsity.errors import suggestion
 
 EXPANSION = 2

@@ -10,7 +10,9 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from monstera.search.npas.base import Base
-from monstera.search.npas.scheme import SKIP, Scheme, Stage
+from monstera.search.npas.scheme import SKIP, Scheme
+from monstera.search.npas.space import SchemeSpace
+from monstera.search.npas.stage import Stage
 from monstera.sparsity import Plan
 
 # (stage, filter type) -> state of the layer that takes its place.
@@ -37,7 +39,6 @@ def build(base: Base, scheme: Scheme, inherited: Inherited | None = None) -> tup
     """
     base.space.check(scheme)
     model = copy.deepcopy(base.model)
-    plan = {}
     for stage, choice in zip(base.space.stages, scheme.choices, strict=True):
         if choice.filter == SKIP:
             for name in base.vanishing[stage.name]:
@@ -48,15 +49,24 @@ def build(base: Base, scheme: Scheme, inherited: Inherited | None = None) -> tup
             if inherited is not None:
                 layer.load_state_dict(dict(inherited[stage.name, choice.filter]))
             _put(model, stage.name, layer)
-        if choice.pattern is not None:
-            plan |= dict.fromkeys(pruned_weights(stage, choice.filter), (choice.pattern, choice.density))
     for module in model.modules():
         # What a skipped layer passes on is still read by its shortcut.
         if getattr(module, "inplace", False):
             module.__dict__["inplace"] = False
-    plan = Plan(plan)
+    plan = scheme_plan(base.space, scheme)
     plan.check(model)
     return model.eval(), plan
+
+
+def scheme_plan(space: SchemeSpace, scheme: Scheme) -> Plan:
+    """What a scheme of the space prunes, by the parameters of its network."""
+    entries = {
+        name: (choice.pattern, choice.density)
+        for stage, choice in zip(space.stages, scheme.choices, strict=True)
+        if choice.pattern is not None
+        for name in pruned_weights(stage, choice.filter)
+    }
+    return Plan(entries)
 
 
 def replacement(stage: Stage, kind: str, bias: bool) -> nn.Module:

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from monstera.pruning import reestimate_batch_norm
 from monstera.search.npas.base import Base
 from monstera.search.npas.candidate import Inherited, replacement
-from monstera.search.npas.scheme import SKIP, Stage
+from monstera.search.npas.scheme import SKIP
+from monstera.search.npas.stage import Stage
 from monstera.sparsity.files import tensors_digest, write_tensors
 
 STEPS = 100
@@ -100,12 +101,6 @@ def fitted(stage: Stage, kind: str, layer: nn.Module, x: Tensor, y: Tensor) -> n
     with torch.no_grad():
         _solve(made[-1], hidden.eval()(x), y)
     return made.eval()
-
-
-def reconstruction_error(layer: nn.Module, x: Tensor, y: Tensor) -> float:
-    """The squared error of a layer's outputs for `x`, relative to the squares of `y`."""
-    with torch.no_grad():
-        return float((layer(x) - y).square().sum() / y.square().sum())
 
 
 def _solve(layer: nn.Module, x: Tensor, y: Tensor) -> None:

@@ -20,8 +20,8 @@ from monstera.training import METHODS, DivergedError, Examples, Training, accura
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """A method in a short run: its accuracy on held-out examples, or a note that says why there is none."""
+class ShortRun:
+    """What a method reached in a short run: accuracy on held-out examples, or a note that says why there is none."""
 
     method: str
     accuracy: float | None
@@ -76,7 +76,7 @@ class Finals:
         """
         contender.plan.save(folder / "plan.yaml")
         tried = read_record(folder / "methods.json", lambda: [asdict(one) for one in self._tried(contender)])
-        method = best_method([Tried(**one) for one in tried])
+        method = best_method([ShortRun(**one) for one in tried])
         seeds = [self._seed(contender, method, seed, folder) for seed in self.seeds]
         accuracies = [seed["accuracy"] for seed in seeds]
         return {
@@ -93,19 +93,19 @@ class Finals:
         model.load_state_dict(safetensors.torch.load_file(folder / f"seed-{seed}.safetensors"))
         return model.eval()
 
-    def _tried(self, contender: Contender) -> list[Tried]:
+    def _tried(self, contender: Contender) -> list[ShortRun]:
         if not contender.plan:
-            return [Tried("asp", None, "nothing is pruned, so that no method is needed")]
+            return [ShortRun("asp", None, "nothing is pruned, so that no method is needed")]
         return [self._short(contender, name) for name in self.methods]
 
-    def _short(self, contender: Contender, method: str) -> Tried:
+    def _short(self, contender: Contender, method: str) -> ShortRun:
         try:
             made = train(
                 contender.model, contender.plan, self.short_train, self.short, method=method, teacher=self.teacher
             )
         except (PatternError, PlanError, ValueError, DivergedError) as error:
-            return Tried(method, None, str(error))
-        return Tried(method, accuracy(made, self.held_out.batches()))
+            return ShortRun(method, None, str(error))
+        return ShortRun(method, accuracy(made, self.held_out.batches()))
 
     def _seed(self, contender: Contender, method: str, seed: int, folder: Path) -> dict[str, Any]:
         return read_record(folder / f"seed-{seed}.json", lambda: self._train(contender, method, seed, folder))
@@ -120,7 +120,7 @@ class Finals:
         return {"seed": seed, "accuracy": found}
 
 
-def best_method(tried: Sequence[Tried]) -> str:
+def best_method(tried: Sequence[ShortRun]) -> str:
     """The method of the best accuracy, of equal ones the first.
 
     Raises:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from monstera.search.npas.scheme import Scheme, SchemeSpace, digest_of
+from monstera.search.npas.scheme import Scheme, digest_of
+from monstera.search.npas.space import SchemeSpace
 
 # Epsilon, and for how many of 2700 models: MetaQNN's, of which 55.6% are drawn at random.
 SCHEDULE = ((1.0, 1500), (0.9, 100), (0.8, 100), (0.7, 100), *((e / 10, 150) for e in (6, 5, 4, 3, 2, 1)))
@@ -120,35 +118,12 @@ class QLearning:
             row[numbers[layer]] = (1 - self.learning_rate) * row[numbers[layer]] + self.learning_rate * target
             after = max(row)
 
-    # ---- going on later ---------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was learnt and what is remembered, as plain values for JSON."""
-        return {
-            "rows": [[layer, before, list(row)] for (layer, before), row in sorted(self._rows.items())],
-            "memory": [[scheme.to_json(), reward] for scheme, reward in self._memory],
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state, bit for bit.
-
-        Raises:
-            ValueError: it is of another space.
-        """
-        rows = {(int(layer), int(before)): [float(v) for v in row] for layer, before, row in state["rows"]}
-        sizes = [len(numbers) for numbers in self._numbers]
-        for (layer, before), row in rows.items():
-            known = 0 <= layer < len(sizes) and len(row) == sizes[layer]
-            if not known or not (before == -1 if layer == 0 else 0 <= before < sizes[layer - 1]):
-                raise ValueError(
-                    f"the state of an agent for another space: layer {layer}, choice {before}, {len(row)} values"
-                )
-        memory = [(Scheme.from_json(scheme), float(reward)) for scheme, reward in state["memory"]]
-        for scheme, _ in memory:
-            self.space.check(scheme)
-        self._rows, self._memory = rows, memory
-
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits of the state."""
-        return digest_of(self.state_dict())
+        """16 hexadecimal digits of what was learnt and what is remembered."""
+        return digest_of(
+            {
+                "rows": [[layer, before, list(row)] for (layer, before), row in sorted(self._rows.items())],
+                "memory": [[scheme.to_json(), reward] for scheme, reward in self._memory],
+            }
+        )

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from monstera.search.npas.outcome import Objective, Outcome
+from monstera.search.npas.base import uniform_schemes
+from monstera.search.npas.candidate import scheme_plan
+from monstera.search.npas.outcome import Cost, Outcome
 from monstera.search.npas.scheme import Scheme
-from monstera.search.pareto import non_dominated
+from monstera.search.npas.space import SchemeSpace
+from monstera.search.objective import Objective
+from monstera.search.pareto import Candidate, Pareto, non_dominated
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +41,71 @@ class Drift:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
-    """All evaluated schemes, in order, under one objective; at least one."""
+class SchemeSearchResult:
+    """All evaluated schemes, in order, under one objective for one kind of cost; at least one."""
 
     objective: Objective
+    cost: Cost
     evaluated: tuple[Evaluated, ...]
     drifts: tuple[Drift, ...] = ()
 
     @property
-    def best(self) -> Evaluated:
+    def best(self) -> Evaluated | None:
+        """The most accurate within the budget, of equals the cheapest; None if there is none."""
+        within = [one for one in self.evaluated if self.objective.feasible(self._cost(one))]
+        return max(within, key=lambda one: (one.outcome.accuracy, -self._cost(one)), default=None)
+
+    @property
+    def most_rewarded(self) -> Evaluated:
         """The one of highest reward, the first of equals."""
         return max(self.evaluated, key=lambda one: one.reward)
 
     @property
-    def best_feasible(self) -> Evaluated | None:
-        """The most accurate within the budget, of equals the cheapest; None if there is none."""
-        within = [one for one in self.evaluated if self.objective.feasible(one.outcome)]
-        return max(within, key=lambda one: (one.outcome.accuracy, -self._cost(one)), default=None)
+    def chosen(self) -> Evaluated:
+        """The best or, where none is within the budget, the one of highest reward."""
+        return self.best or self.most_rewarded
 
     @property
-    def pareto(self) -> tuple[Evaluated, ...]:
+    def front(self) -> tuple[Evaluated, ...]:
         """Those that no other matches in both accuracy and cost and beats in one, from cheap to dear."""
         points = [(one.outcome.accuracy, self._cost(one)) for one in self.evaluated]
         return tuple(self.evaluated[place] for place in non_dominated(points))
 
     @property
-    def curve(self) -> tuple[float, ...]:
+    def rewards(self) -> tuple[float, ...]:
         """The best reward after each evaluation."""
         return tuple(accumulate((one.reward for one in self.evaluated), max))
 
+    def pareto(self, network: str, space: SchemeSpace, threads: int = 1) -> Pareto:
+        """The front, the base network pruned alike everywhere, and the chosen one, as all searches show them.
+
+        Args:
+            network: name of the base network.
+            space: that was searched.
+            threads: that a call was measured with.
+        """
+        alike = {*uniform_schemes(space)}
+        shown = dict.fromkeys([*self.front, self.chosen, *(one for one in self.evaluated if one.scheme in alike)])
+        return Pareto(
+            network=network,
+            accuracy_of="held-out training pictures, after fast evaluation",
+            ms_of=f"measured, {threads} thread{'s' * (threads != 1)}",
+            candidates=tuple(
+                Candidate(
+                    "uniform" if one.scheme in alike else "search by npas",
+                    scheme_plan(space, one.scheme),
+                    one.outcome.accuracy,
+                    one.outcome.ms,
+                )
+                for one in shown
+            ),
+            chosen=[*shown].index(self.chosen),
+            latency_ms=self.objective.budget if self.cost == "ms" else None,
+            curves={"npas": self.rewards},
+        )
+
     def _cost(self, one: Evaluated) -> float:
-        return self.objective.cost_of(one.outcome)
+        return one.outcome.cost(self.cost)
 
 
 def drift(round_: int, first: Sequence[Outcome], again: Sequence[Outcome]) -> Drift:

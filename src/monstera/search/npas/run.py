@@ -16,22 +16,28 @@ from torch import Tensor, nn
 from monstera.measure import MONSTERA, Entry, compare, to_json, write_json
 from monstera.measure.peers import torch_threads
 from monstera.search.npas.base import Base, base_network, uniform_schemes
+from monstera.search.npas.borrowing import borrow
 from monstera.search.npas.candidate import Inherited, build
-from monstera.search.npas.checks import check
+from monstera.search.npas.checks import check, check_reach
 from monstera.search.npas.evaluation import FastEvaluation
 from monstera.search.npas.inheritance import inherit
 from monstera.search.npas.latency import measured_ms, surviving_macs
 from monstera.search.npas.methods import Contender, Finals
-from monstera.search.npas.outcome import Objective
 from monstera.search.npas.records import FORMAT, circumstances, claim, read_record
-from monstera.search.npas.result import Evaluated, SearchResult
+from monstera.search.npas.result import Evaluated, SchemeSearchResult
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.search import search
 from monstera.search.npas.settings import NpasSettings, Split
 from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
+from monstera.search.objective import Objective
+from monstera.search.pareto import write_pareto
 from monstera.sparsity import Plan
 from monstera.sparsity.files import write_tensors
 from monstera.training import accuracy, train
+
+# The reward that twice the budget costs. Less than plans for a trained network take (`monstera.search.objective`), as
+# candidates are trained before they are judged, so that what is over budget gains little accuracy by it.
+PENALTY = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +54,7 @@ class Found:
     scheme: Scheme
     base: Base
     inherited: Inherited
-    searched: SearchResult
+    searched: SchemeSearchResult
     result: Mapping[str, Any]
 
 
@@ -76,25 +82,32 @@ def npas(
         console: where progress is shown.
 
     Raises:
-        ValueError: the folder is of another network, other data or other settings, or see `check`; see also the phases.
+        ValueError: the folder is of another network, other data or other settings, or see `check` and `borrow`; see
+            also the phases.
+        GoalError: the budget is out of reach.
 
     Source: Z. Li et al., "NPAS" (CVPR 2021), arXiv 2012.00596; docs/search/npas.md says where we differ.
     """
     place = Path(folder)
     check(model, split, settings)
+    if not (place / "budget.json").is_file():
+        check_reach(model, split.train.images[:1], settings)
     claim(place, model, split, settings)
+    if settings.base_from is not None:
+        borrow(Path(settings.base_from), place, settings)
     say = (console or Console(quiet=True)).print
     with torch_threads(settings.threads):
         base, report = _friendly(model, split, settings, place)
         say(f"base network: {report['accuracy']:.2%} held out (before phase 1 {report['accuracy_before']:.2%})")
         inherited = inherit(base, split.train.images[: settings.inherited_from], place / "inherited.safetensors")
         searched = _search(base, inherited, split, settings, place, workers, console)
-        chosen = searched.best_feasible or searched.best
-        if searched.best_feasible is None:
-            cost, budget = searched.objective.cost_of(chosen.outcome), searched.objective.budget
-            say(f"no scheme keeps the budget of {budget:.4g} {settings.cost}; the one of best reward takes {cost:.4g}")
+        chosen = searched.chosen
+        if searched.best is None:
+            unit, budget = searched.cost, searched.objective.budget
+            best = f"the one of best reward takes {chosen.outcome.cost(unit):.4g}"
+            say(f"no scheme keeps the budget of {budget:.4g} {unit}; {best}")
         write_json(_shown(chosen), place / "scheme.json")
-        write_json([_shown(one) for one in searched.pareto], place / "front.json")
+        write_pareto(searched.pareto(type(model).__name__, base.space, settings.threads), place / "front.json")
         contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
         finals = _finals(base, split, settings)
         records = {c.name: finals.run(c, place / "networks" / c.name) for c in contenders}
@@ -131,8 +144,7 @@ def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Pat
     made = [row["kind"] for row in report["replacements"] if row["made"]]
     base = with_stand_ins(model, example, made)[0].eval()
     base.load_state_dict(safetensors.torch.load_file(path))
-    space = {"filters": settings.filters, "patterns": settings.patterns, "densities": settings.densities}
-    return base_network(base, example, expansion=settings.expansion, **space), report
+    return base_network(base, example, **settings.space), report
 
 
 # ---- phase 2 --------------------------------------------------------------------------------------------------------
@@ -146,19 +158,19 @@ def _search(
     place: Path,
     workers: int,
     console: Console | None,
-) -> SearchResult:
+) -> SchemeSearchResult:
     example = split.train.images[:1]
 
     def priced() -> dict[str, Any]:
         ms = measured_ms(base.model, example, threads=settings.threads)
         dense = {"ms": ms, "macs": surviving_macs(base.model, example)}
-        return {"dense": dense, "budget": settings.budget * dense[settings.cost]}
+        return {"dense": dense, "budget": settings.budget * dense[settings.search.cost]}
 
     # Kept, as another measurement would make it another search.
     budget = read_record(place / "budget.json", priced)["budget"]
     fast = settings.fast.accuracy(split.train.balanced(settings.subset), split.held_out)
     evaluate = FastEvaluation(base, inherited, fast, example, settings.threads, place / "turns.lock")
-    objective = Objective(budget, 1 / len(split.train.labels.unique()), settings.cost)
+    objective = Objective(budget, PENALTY, 1 / len(split.train.labels.unique()))
     journal = place / "journal.jsonl"
     return search(
         base.space,
@@ -212,7 +224,7 @@ def _shown(one: Evaluated) -> dict[str, Any]:
 def _result(
     report: Mapping[str, Any],
     chosen: Evaluated,
-    searched: SearchResult,
+    searched: SchemeSearchResult,
     records: Mapping[str, Any],
     latency: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -220,11 +232,11 @@ def _result(
         "format": FORMAT,
         "phase1": report,
         "phase2": {
-            "objective": asdict(searched.objective),
+            "objective": {**asdict(searched.objective), "cost": searched.cost},
             "chosen": _shown(chosen),
-            "within_budget": searched.objective.feasible(chosen.outcome),
+            "within_budget": searched.objective.feasible(chosen.outcome.cost(searched.cost)),
             "evaluations": len(searched.evaluated),
-            "curve": list(searched.curve),
+            "curve": list(searched.rewards),
             "drifts": [asdict(one) for one in searched.drifts],
         },
         "phase3": dict(records),

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from monstera.search.npas.gaussian_process import GaussianProcess, fit_best
-from monstera.search.npas.scheme import Scheme, SchemeSpace
+from monstera.search.npas.scheme import Scheme
+from monstera.search.npas.space import SchemeSpace
 from monstera.search.npas.weisfeiler_lehman import kernels, scheme_graph, subtree_counts
 
 # How deep subtrees may be, and what each depth weighs.

@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from monstera.search.npas.scheme import SKIP, LayerChoice, Scheme, SchemeSpace, Stage
+from monstera.search.npas.scheme import SKIP, LayerChoice, Scheme
+from monstera.search.npas.space import SchemeSpace
+from monstera.search.npas.stage import Stage
 
 # For each depth, how often each label is there.
 Counts: TypeAlias = tuple[Counter[str], ...]
