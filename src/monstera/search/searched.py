@@ -108,10 +108,10 @@ class SearchResult:
         return tuple(Candidate(f"search by {self.sampler}", t.plan, t.accuracy, t.ms) for t in self.front)
 
     def __str__(self) -> str:
-        seconds = sum(trial.seconds for trial in self.trials)
+        seconds, trials, plans = sum(trial.seconds for trial in self.trials), len(self.trials), self.evaluations
         lines = [
-            f"{self.name}: {len(self.trials)} trial{'s' * (len(self.trials) != 1)} by {self.sampler} (seed {self.seed}), "
-            f"{self.evaluations} plan{'s' * (self.evaluations != 1)} evaluated in {seconds:.0f} s",
+            f"{self.name}: {trials} trial{'s' * (trials != 1)} by {self.sampler} (seed {self.seed}), "
+            f"{plans} plan{'s' * (plans != 1)} evaluated in {seconds:.0f} s",
             f"asked for: {self.objective.budget:.4g} ms a call; without holes it takes {self.dense_ms:.4g}",
         ]
         best = self.best
