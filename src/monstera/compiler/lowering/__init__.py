@@ -41,7 +41,8 @@ from monstera.compiler.ir import (
 from monstera.compiler.layout import Flat
 from monstera.compiler.lowering.choice import Case, Choice, Cut
 from monstera.compiler.lowering.context import Lowering
-from monstera.compiler.lowering.convolution import lower_conv, lower_linear
+from monstera.compiler.lowering.convolution import lower_conv
+from monstera.compiler.lowering.linear import lower_linear
 from monstera.compiler.lowering.pointwise import (
     lower_activate,
     lower_add,

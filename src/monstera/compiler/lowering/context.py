@@ -15,6 +15,7 @@ from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
 from monstera.compiler.lowering.choice import Candidate, Case, Choice, Cut, cut_of
 from monstera.compiler.lowering.windows import as_five, grid_args, windows
 from monstera.compiler.program import Field, Gathered, GridArgs, Kernel, Read, Ref, Step, Sweep, Work, named
+from monstera.compiler.taps import Taps, taps_of
 from monstera.compiler.targets import Target
 
 COPY = Kernel("copy", "copy.h")
@@ -163,6 +164,12 @@ class Lowering:
         """What is added to each row: `[rows]`, zeros if the operator has none."""
         rows = len(self.graph.params[op.weight])
         return self.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
+
+    def taps(self, node: Node) -> Taps:
+        """What a convolution reads of its input."""
+        op = node.op
+        assert isinstance(op, Conv)
+        return taps_of(op, self.graph.params[op.weight].shape[2:], self.shape(node.inputs[0]), node.shape)
 
     def mask(self, pixels: np.ndarray) -> Ref:
         """Lane masks of a run (see `lane_masks`), padded so that a tile may read beyond the end."""
