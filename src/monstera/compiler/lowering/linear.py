@@ -11,7 +11,7 @@ from monstera.compiler.ir import Activation, Add, Conv, Linear, Node
 from monstera.compiler.kernels import spmv_kernel, spmv_unified_kernel
 from monstera.compiler.layout import Planes
 from monstera.compiler.lowering.choice import Case, Part, spmv_candidates
-from monstera.compiler.lowering.context import Lowering, strides_of
+from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.matrix import (
     Matrix,
     group_offsets,
@@ -37,7 +37,7 @@ def lower_linear(low: Lowering, node: Node) -> None:
     source = low.unreshaped(node.inputs[0])
     layout = low.layout(source)
     if isinstance(layout, Planes) and (layout.n, prod(layout.shape[1:])) == (images, weight.shape[1]):
-        image, *strides = strides_of(layout)
+        image, *strides = layout.strides
         offsets = np.tensordot(strides, np.indices(layout.shape[1:]), 1).reshape(-1)
         ref = low.own(source)
     else:
@@ -52,7 +52,7 @@ def lower_one_pixel(low: Lowering, node: Node) -> None:
     assert isinstance(op, Conv)
     source = node.inputs[0]
     weight, taps = low.graph.params[op.weight], low.taps(node)
-    image, channel, *spatial = as_five(strides_of(low.layout(source)), 0)
+    image, channel, *spatial = as_five(low.layout(source).strides, 0)
     live = np.zeros(taps.kernel, bool)
     live[np.ix_(*(axis.alive for axis in taps))] = True
     channels, *kernel = np.indices((weight.shape[1], *live.shape))
