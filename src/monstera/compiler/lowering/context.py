@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +10,9 @@ import numpy as np
 from monstera.compiler.grids import Layouts
 from monstera.compiler.ir import Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape, Slice
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
-from monstera.compiler.lowering.choice import Candidate, Case, Choice, Cut, cut_of
 from monstera.compiler.lowering.copies import copy_steps, paste_step, phase_planes, split_step
 from monstera.compiler.lowering.slots import Slots, concat_slots, root_of
+from monstera.compiler.lowering.tuned import TunedLayers
 from monstera.compiler.lowering.windows import as_five, grid_args
 from monstera.compiler.program import Field, Gathered, Kernel, Read, Ref, Step, Sweep, Work, named
 from monstera.compiler.taps import Taps, taps_of
@@ -28,11 +27,7 @@ class Lowering:
     layouts: Layouts
     target: Target
     threads: int
-    choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
-    given: Mapping[str, Cut] = field(default_factory=dict)
-    cuts: dict[str, Cut] = field(default_factory=dict)
-    cases: dict[str, Case] = field(default_factory=dict)
-    chosen: dict[str, dict[Choice, list[int]]] = field(default_factory=dict)
+    tuned: TunedLayers
     steps: list[Step] = field(default_factory=list)
     buffers: dict[str, int] = field(default_factory=dict)
     tables: dict[str, np.ndarray] = field(default_factory=dict)
@@ -164,30 +159,6 @@ class Lowering:
         """Lane masks of a run (see `lane_masks`), padded so that a tile may read beyond the end."""
         masks = lane_masks(pixels, self.target.lanes)
         return self.table(np.concatenate([masks, np.zeros(16, np.uint16)]))
-
-    # Choices --------------------------------------------------------------------------------------------------------
-
-    def key(self, *parts: object, given: Cut | None = None) -> str:
-        """The key of a layer: all that its code depends on beside what `parts` say; a given cut is a part, too."""
-        parts = (*parts, given.order, *given.rows) if given else parts
-        digest = hashlib.sha256(f"{self.target.name} {self.threads}".encode())
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else repr(part).encode())
-        return digest.hexdigest()[:24]
-
-    def matrix(self, kernel: str, holes: np.ndarray, groups: int = 1) -> str:
-        """The name by which programs of one library know the rows of a layer: what its blocks depend on."""
-        return self.key(kernel, np.packbits(holes), (holes.shape, groups))
-
-    def each_choice(self, key: str, case: Case, matrix: str) -> Iterator[tuple[Choice, Candidate]]:
-        """What to run a layer by: normally one choice. Steps made before the next is asked for are put down to it."""
-        self.cases[key] = case
-        for choice in self.choices.get(key) or (case.default,):
-            first = len(self.steps)
-            candidate = choice.among(case.candidates)
-            yield choice, candidate
-            self.cuts.setdefault(matrix, cut_of(candidate))
-            self.chosen.setdefault(key, {}).setdefault(choice, []).extend(range(first, len(self.steps)))
 
     # Steps ----------------------------------------------------------------------------------------------------------
 

@@ -56,8 +56,8 @@ def _over_planes(low: Lowering, node: Node) -> None:
     over = residual if residual is not None and residual.name != matrix.x.name else None
     common = _common_fields(low, node, layout, matrix.x, residual, stretches, abreast=abreast)
     vectors = _count(common["vectors"])
-    rows = low.matrix("spmm", matrix.holes, op.groups)
-    given = low.given.get(rows)
+    rows = low.tuned.matrix("spmm", matrix.holes, op.groups)
+    given = low.tuned.given.get(rows)
     case = Case(spmm_candidates(matrix.holes, op.groups, vectors, low.target, given), vectors)
     shape = (
         common["half"],
@@ -69,8 +69,8 @@ def _over_planes(low: Lowering, node: Node) -> None:
         vectors,
         *stretches[1:],
     )
-    key = low.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape, given=given)
-    for choice, candidate in low.each_choice(key, case, rows):
+    key = low.tuned.key("spmm", np.packbits(matrix.holes), matrix.offsets, shape, given=given)
+    for choice, candidate in low.tuned.each_choice(key, case, rows, low.steps):
         for part in candidate.parts:
             _spmm(low, node, matrix, part, choice, common, over, stretches)
 

@@ -73,16 +73,16 @@ def lower_one_pixel(low: Lowering, node: Node) -> None:
 
 def _product(low: Lowering, node: Node, matrix: Matrix, images: tuple[int, int], activation: Activation | None) -> None:
     """Append SpMV steps: y[image, row] = act(matrix @ x + bias); `images` is (how many, floats between two)."""
-    rows = low.matrix("spmv", matrix.holes, matrix.groups)
-    given = low.given.get(rows)
+    rows = low.tuned.matrix("spmv", matrix.holes, matrix.groups)
+    given = low.tuned.given.get(rows)
     candidates = spmv_candidates(matrix.holes, matrix.groups, images[0], low.target, given)
     if near(matrix.offsets):
         candidates = unified_candidates(candidates, matrix.values, matrix.holes, images[0], low.target)
     unified = [candidate.sizes for candidate in candidates if any(part.unified for part in candidate.parts)]
-    key = low.key(
+    key = low.tuned.key(
         "spmv", np.packbits(matrix.holes), matrix.offsets, (images, matrix.groups, activation), *unified, given=given
     )
-    for _, candidate in low.each_choice(key, Case(candidates, 0), rows):
+    for _, candidate in low.tuned.each_choice(key, Case(candidates, 0), rows, low.steps):
         for part in candidate.parts:
             _spmv(low, node, matrix, part, images, activation)
 
