@@ -15,7 +15,7 @@ from monstera.compiler.taps import Taps
 
 
 def lower_depthwise(low: Lowering, node: Node) -> None:
-    """A convolution with as many groups as channels, whose input has pads for its whole kernel (`grids.is_direct`)."""
+    """A convolution with as many groups as channels, whose input has pads for its whole kernel (`planar.is_direct`)."""
     op, layout = node.op, low.layout(node.name)
     inside = low.layouts.inputs[node.name]
     assert isinstance(op, Conv)
