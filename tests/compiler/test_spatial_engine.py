@@ -16,7 +16,7 @@ from compiler.test_frontend import Function
 from monstera.compiler import UnsupportedError
 from monstera.compiler.frontends import from_torch
 from monstera.compiler.layout import odd_lines
-from monstera.compiler.lowering import convolution, lower
+from monstera.compiler.lowering import convolution, lower, tiling
 from monstera.compiler.lowering.shape import merged_dims
 from monstera.compiler.passes import optimize
 from monstera.compiler.targets import native
@@ -131,7 +131,7 @@ IN_DEPTH: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 @pytest.mark.parametrize("threads", [1, 2])
 def test_slices_that_take_turns_agree_with_slices_one_after_another(threads, monkeypatch):
     """What large volumes do, on small ones: slices abreast, lines asked for before they are stored to."""
-    monkeypatch.setattr(convolution, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(tiling, "CHUNK_BYTES", 2000)
     monkeypatch.setattr(convolution, "LAST_LEVEL_BYTES", 0)
     steps = program_of(IN_DEPTH["a volume"][0], *LARGE).steps
     assert any(

@@ -163,7 +163,7 @@ def test_the_command_exports_a_program_for_another_machine_too(digits_engine, tm
     from typer.testing import CliRunner
 
     digits_engine.save(tmp_path / "net.monstera")
-    monkeypatch.setattr("monstera.runtime.engine.shortfall", lambda *_: "it needs another machine")
+    monkeypatch.setattr("monstera.runtime.loading.shortfall", lambda *_: "it needs another machine")
     with pytest.raises(ms.ArtifactError, match="another machine"):
         ms.load(tmp_path / "net.monstera")
     shown = CliRunner().invoke(app, ["export-c", str(tmp_path / "net.monstera"), str(tmp_path / "a" / "b")])

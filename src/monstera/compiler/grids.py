@@ -8,79 +8,14 @@ one by one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from math import prod
 
-import numpy as np
-
-from monstera.compiler.ir import (
-    Activate,
-    AdaptivePool,
-    Add,
-    Affine,
-    Attention,
-    AvgPool,
-    Concat,
-    Conv,
-    DepthToSpace,
-    Embedding,
-    Graph,
-    MaxPool,
-    Mul,
-    Node,
-    Norm,
-    Pad,
-    Permute,
-    Shape,
-    Slice,
-    Upsample,
-)
+from monstera.compiler.ir import Activate, Add, Affine, Concat, Conv, Graph, Mul, Node, Norm, Shape
 from monstera.compiler.layout import LINE, Flat, Grid, Layout, Planes, odd_lines, three
+from monstera.compiler.planar import is_direct, is_strided, planar_values
 from monstera.compiler.taps import Taps, slabs_of, taps_of
-
-_IMAGES = (Conv, MaxPool, AvgPool, AdaptivePool, Upsample, DepthToSpace)
-_PLANAR = (*_IMAGES, Affine, Activate, Add, Mul, Concat, Pad, Slice)
-
-
-def planar_values(graph: Graph) -> set[str]:
-    """The values that lie in planes: those of image operators, with more than one pixel, and what is between them."""
-    users, planar = graph.users(), set()
-    if not any(_asks_for_planes(node) for node in graph.nodes):
-        return planar
-    for node in graph.nodes:
-        if has_pixels(node.shape) and _is_planar(node, planar, users[node.name]):
-            planar.add(node.name)
-    return planar
-
-
-def _asks_for_planes(node: Node) -> bool:
-    """Whether an operator works on planes; those that take any layout are better off dense where none does."""
-    match node.op:
-        case Norm(dim=1) | Embedding(dim=1) | Attention():
-            return True
-        case op:
-            return isinstance(op, _IMAGES)
-
-
-def _is_planar(node: Node, planar: Collection[str], users: Iterable[Node]) -> bool:
-    match node.op:
-        case Permute():
-            return any(isinstance(user.op, _IMAGES) for user in users)
-        case Concat(dim) if dim != 1:
-            return False
-        case _ if _asks_for_planes(node):
-            return True
-        case _:
-            # Three dimensions may also be tokens of a sequence, which are better left alone.
-            image = len(node.shape) != 3 or any(i in planar for i in node.inputs)
-            return isinstance(node.op, _PLANAR) and image
-
-
-def has_pixels(shape: Shape) -> bool:
-    """Whether a shape is `[N, C, *spatial]`, of one to three spatial dimensions, with more than one pixel."""
-    return 3 <= len(shape) <= 5 and prod(shape[2:]) > 1
 
 
 @dataclass(slots=True)
@@ -158,22 +93,6 @@ class _Solver:
         return self.needs[self.find(name)]
 
 
-def is_direct(node: Node, graph: Graph, planar: Collection[str]) -> bool:
-    """Whether a depthwise convolution reads its input's planes row by row, whatever its stride.
-
-    Narrow planes would fill vectors badly that way, and kernels with many holes are better skipped through; both go the
-    way of all other convolutions.
-    """
-    op = node.op
-    if not isinstance(op, Conv) or node.name not in planar or node.inputs[0] not in planar:
-        return False
-    weight, image = graph.params[op.weight], len(node.shape) < 5
-    depthwise = op.groups == len(weight) > 1 and weight.shape[1] == 1
-    small = max(weight.shape[2:]) <= 7 and set(op.dilation) == {1} and min(op.padding) >= 0 and op.stride[-1] <= 2
-    wide = node.shape[-1] >= 10 or is_strided(op)
-    return image and depthwise and small and wide and 2 * np.count_nonzero(weight) >= weight.size
-
-
 def _need_of_direct(node: Node, graph: Graph, shapes: Mapping[str, Shape], needs: _Class) -> None:
     """Pads for every tap of every output pixel, in the class of the input."""
     op = node.op
@@ -207,7 +126,7 @@ def choose_layouts(graph: Graph) -> Layouts:
                 _need_of_conv(node, graph, shapes, solver.of(node.name))
     grids = {name: solver.of(name).solve(shapes[name][0], three(shapes[name][2:], 1)[0]) for name in planar}
     values: dict[str, Layout] = {
-        name: planes_of(shape, grids[name]) if name in planar else Flat(shape) for name, shape in shapes.items()
+        name: _planes_of(shape, grids[name]) if name in planar else Flat(shape) for name, shape in shapes.items()
     }
     inputs = {
         node.name: _conv_input(node, graph, shapes, grids[node.name], values)
@@ -219,15 +138,10 @@ def choose_layouts(graph: Graph) -> Layouts:
     return Layouts(values, inputs, direct)
 
 
-def planes_of(shape: Shape, grid: Grid) -> Planes:
+def _planes_of(shape: Shape, grid: Grid) -> Planes:
     """A tensor of shape `[N, C, *spatial]` on a grid."""
     depth, height, width = three(shape[2:], 1)
     return Planes(shape[0], shape[1], height, width, grid, d=depth, rank=len(shape))
-
-
-def is_strided(op: Conv) -> bool:
-    """Whether a convolution reads phase planes."""
-    return three(op.stride, 1)[1:] != (1, 1)
 
 
 def _partners(node: Node, planar: set[str], shapes: Mapping[str, Shape]) -> list[str]:
@@ -279,7 +193,7 @@ def _conv_input(
     # The output's grid, but with the input's own depth.
     stride = odd_lines(node.shape[0] * taps.z.size * grid.slice)
     if not is_strided(op):
-        return planes_of(shapes[source], replace(grid, stride=stride, slices=taps.z.size))
+        return _planes_of(shapes[source], replace(grid, stride=stride, slices=taps.z.size))
     origin = (max(0, -taps.y.reach[0]), max(0, -taps.x.reach[0]))
     step = (taps.y.stride, taps.x.stride)
     rows, columns = (
@@ -287,5 +201,5 @@ def _conv_input(
         for axis, first in zip((taps.y, taps.x), origin, strict=True)
     )
     kept = tuple(sorted(product(rows, columns))) or ((0, 0),)
-    plain = planes_of(shapes[source], replace(grid, stride=stride, slices=taps.z.size, lead=0))
+    plain = _planes_of(shapes[source], replace(grid, stride=stride, slices=taps.z.size, lead=0))
     return replace(plain, step=step, origin=origin, kept=kept)

@@ -34,6 +34,11 @@ class Flat:
         """Floats in all."""
         return prod(self.shape)
 
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Floats between neighbours in each dimension."""
+        return tuple(prod(self.shape[i + 1 :]) for i in range(len(self.shape)))
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -94,6 +99,12 @@ class Planes:
     def shape(self) -> tuple[int, ...]:
         """The tensor's shape."""
         return self.n, self.c, *(self.d, self.h, self.w)[5 - self.rank :]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Floats between neighbours in each dimension of the tensor (unphased layouts)."""
+        g = self.grid
+        return (g.image, g.stride, *(g.slice, g.pitch, 1)[5 - self.rank :])
 
     def plane(self, channel: int) -> int:
         """Where a channel's first plane starts, in floats from plane 0."""

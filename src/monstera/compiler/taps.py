@@ -46,6 +46,11 @@ class Taps:
     def __iter__(self) -> Iterator[Axis]:
         return iter((self.z, self.y, self.x))
 
+    @property
+    def kernel(self) -> tuple[int, int, int]:
+        """How many taps there are in depth, height and width."""
+        return len(self.z.offsets), len(self.y.offsets), len(self.x.offsets)
+
 
 def taps_of(op: Conv, kernel: Shape, source: Shape, out: Shape) -> Taps:
     """The taps of a convolution over images of shape `source`, giving `out`."""

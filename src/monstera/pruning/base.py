@@ -24,6 +24,7 @@ from monstera.pruning.distributed import (
 )
 from monstera.pruning.divergence import DivergenceLog, resumed
 from monstera.pruning.holes import clear_state_, punch_
+from monstera.pruning.optimizer_step import closure_of, need_weights, skips_update
 from monstera.pruning.report import Divergence, Progress, PruneReport
 from monstera.pruning.tying import tie_, tie_grads_, tie_state_
 from monstera.sparsity import Plan, PlanError, Ties
@@ -76,7 +77,7 @@ class Pruner(ABC):
         self._skipped, self._compared = False, False
         self._kept: tuple[Mapping[str, Tensor], dict[str, int]] = ({}, {})
         self._divergence: DivergenceLog | None = None
-        _need_weights(optimizer, self.weights)
+        need_weights(optimizer, self.weights)
         self._sharded = any(map(is_sharded, self.weights.values()))
         if self._sharded and not self.works_on_parts:
             raise TypeError(f"{self.name}: needs whole weights, and these are sharded; train under DDP instead")
@@ -274,12 +275,12 @@ class Pruner(ABC):
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        if _closure(optimizer, args, kwargs) is not None:
+        if closure_of(optimizer, args, kwargs) is not None:
             raise RuntimeError(
                 f"{self.name}: optimizer.step(closure) computes gradients inside the step, where the method cannot "
                 "correct them; call the closure first and step() without it"
             )
-        self._skipped = _found_inf(optimizer)
+        self._skipped = skips_update(optimizer)
         if self._skipped:
             return
         if not self._compared and processes() > 1:
@@ -320,40 +321,8 @@ class Pruner(ABC):
             tie_state_(self._optimizer, self.weights, self.ties)
 
 
-def step_at(part: float, steps: int, name: str) -> int:
-    """The optimizer step, at least the first, after which a part of `steps` is done.
-
-    Raises:
-        ValueError: the part is not between 0 and 1.
-    """
-    if not 0 < part < 1:
-        raise ValueError(f"{name}: expected a fraction of the steps between 0 and 1, got {part}")
-    return max(1, round(part * steps))
-
-
-def _need_weights(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    if missing := [name for name, weight in weights.items() if id(weight) not in held]:
-        raise ValueError(
-            f"the optimizer does not hold the planned weights {', '.join(missing)}; "
-            "build it from model.parameters() of this very model, or leave them out of the plan"
-        )
-
-
 def _refuse_nan(weights: Mapping[str, Tensor]) -> None:
     counts = {name: int(whole(weight.detach().isnan().sum())) for name, weight in weights.items()}
     spoilt = [f"{name}: {count} of {weights[name].numel()} weights are NaN" for name, count in counts.items() if count]
     if spoilt:
         raise PlanError(f"{what}; has training diverged?" for what in spoilt)
-
-
-def _closure(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> Any:
-    # torch passes the optimizer itself along with the arguments of step().
-    given = [value for value in (*args, *kwargs.values()) if value is not optimizer]
-    return next((value for value in given if callable(value)), None)
-
-
-def _found_inf(optimizer: torch.optim.Optimizer) -> bool:
-    # Fused optimizers are stepped even when the gradient scaler found Inf, and skip the update by themselves.
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found.item())

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.base import Pruner
 from monstera.pruning.distributed import part_of, whole
+from monstera.pruning.timeline import step_at
 from monstera.sparsity import Pattern, PatternLike, Plan, magnitude, pattern
 
 # A group of norm 0 has no direction to be pulled in.

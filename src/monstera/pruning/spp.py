@@ -9,10 +9,11 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.base import Pruner
 from monstera.pruning.distributed import of_process_0, part_of, whole
 from monstera.pruning.pruning_probability import drawn, settled, updated
 from monstera.pruning.report import Progress, Sampling
+from monstera.pruning.timeline import step_at
 from monstera.sparsity import Layout, PatternError, Plan, PlanError, kept_groups
 from monstera.sparsity.competition import pools
 from monstera.sparsity.scores import widened

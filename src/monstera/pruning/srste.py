@@ -8,7 +8,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from monstera.pruning.base import Pruner, step_at
+from monstera.pruning.base import Pruner
+from monstera.pruning.timeline import step_at
 from monstera.sparsity import Plan
 
 DECAY = 2e-4

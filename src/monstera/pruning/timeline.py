@@ -1,11 +1,9 @@
-"""When a method of rounds and stages does what."""
+"""When a method does what: at a fraction of its steps, or in rounds and stages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-
-from monstera.pruning.base import step_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +71,14 @@ def timeline(steps: int, rounds: int, stages: int, update_every: int | None, har
         bounds.append(tuple(start + round(i * length / stages) for i in range(stages + 1)))
     shortest = min(b[-1] - b[0] for b in bounds)
     return Timeline(tuple(bounds), max(1, shortest // stages // 5) if update_every is None else update_every)
+
+
+def step_at(part: float, steps: int, name: str) -> int:
+    """The optimizer step, at least the first, after which a part of `steps` is done.
+
+    Raises:
+        ValueError: the part is not between 0 and 1.
+    """
+    if not 0 < part < 1:
+        raise ValueError(f"{name}: expected a fraction of the steps between 0 and 1, got {part}")
+    return max(1, round(part * steps))

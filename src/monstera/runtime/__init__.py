@@ -3,9 +3,10 @@
 from monstera.runtime.arguments import bound
 from monstera.runtime.arrays import LARGEST_WHOLE, as_array, random_array
 from monstera.runtime.artifact import Artifact, Opened, open_artifact, read_artifact
-from monstera.runtime.engine import Engine, assemble, load, open_here
+from monstera.runtime.engine import Engine
 from monstera.runtime.export import export_c
 from monstera.runtime.library import Seal
+from monstera.runtime.loading import assemble, load, open_here
 from monstera.runtime.machine import architecture, cpu_features, here
 from monstera.runtime.manifest import (
     DTYPES,

@@ -5,28 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
 from monstera.runtime.arguments import bound
 from monstera.runtime.arrays import as_array, numpy_of, random_array
-from monstera.runtime.artifact import WEIGHTS, Artifact, Opened, artifact_of, open_artifact, write_artifact
+from monstera.runtime.artifact import Artifact, write_artifact
 from monstera.runtime.export import export_c
-from monstera.runtime.library import Library, Seal
+from monstera.runtime.library import Library
 from monstera.runtime.machine import shortfall
 from monstera.runtime.manifest import ArtifactError, Manifest, ProgramSpec
-from monstera.runtime.memory import aligned_empty
 from monstera.runtime.packing import PackingPlan, packing_plan
-from monstera.runtime.profile import LayerProfile, Memory, Profile
+from monstera.runtime.profile import Memory, Profile, timed
 from monstera.runtime.session import Session
 from monstera.runtime.structure import build_output
-from monstera.runtime.tensors import TensorFileError, data_of
 
 CompileAnew: TypeAlias = "Callable[[Sequence[np.ndarray]], Engine]"
 """Gives the engine for arrays of any shapes, in the order of the inputs."""
@@ -166,20 +160,7 @@ class Engine:
             given = [random_array(spec, rng) for spec in program.inputs]
         arrays = _arrays(given, program)
         outputs = [np.empty(size, np.float32) for size in program.outputs]
-        seconds = np.zeros((rounds, max(1, len(program.layers))))
-        whole = np.zeros(rounds)
-        library.run(arrays, outputs, program=shape)
-        for i in range(rounds):
-            library.run(arrays, outputs, seconds[i], program=shape)
-            start = time.perf_counter()
-            library.run(arrays, outputs, program=shape)
-            whole[i] = time.perf_counter() - start
-        medians = 1e3 * np.median(seconds, 0)
-        rows = [
-            LayerProfile(s.layer, s.title, s.kernel, float(ms), s.dense_macs, s.macs, s.bytes)
-            for s, ms in zip(program.layers, medians, strict=False)
-        ]
-        return Profile(tuple(rows), float(1e3 * np.median(whole)))
+        return timed(lambda seconds: library.run(arrays, outputs, seconds, program=shape), program.layers, rounds)
 
     def plan(self, profile: Profile | None = None, *, peak_gflops: float | None = None, shape: int = 0) -> PackingPlan:
         """Say how the weights lie: blocks, padding zeros, predicted and, given a profile, measured time of each layer.
@@ -277,64 +258,3 @@ class Engine:
 
 def _arrays(given: Sequence[Any], program: ProgramSpec) -> list[np.ndarray]:
     return [as_array(value, spec) for value, spec in zip(given, program.inputs, strict=True)]
-
-
-def load(path: str | os.PathLike[str], *, sha256: str | None = None) -> Engine:
-    """Load an engine that `Engine.save` wrote, as it is: `monstera.load` without `rebuild`.
-
-    Raises:
-        FileNotFoundError, ArtifactError, ValueError: as for `open_here`.
-    """
-    opened = open_here(path, sha256)
-    artifact = artifact_of(opened)
-    # The file may go once it is mapped; a private folder keeps others from swapping it before.
-    with tempfile.TemporaryDirectory(prefix="monstera-") as folder:
-        library = Path(folder) / "net.so"
-        library.write_bytes(artifact.library)
-        return assemble(artifact, library, where=str(path))
-
-
-def open_here(path: str | os.PathLike[str], sha256: str | None = None) -> Opened:
-    """Open an artifact that was made for such a machine as this.
-
-    Raises:
-        ArtifactError: made for another machine, or as for `open_artifact`.
-        FileNotFoundError, ValueError: as for `open_artifact`.
-    """
-    opened = open_artifact(path, sha256)
-    manifest = opened.manifest
-    if lack := shortfall(manifest.platform, manifest.features):
-        raise ArtifactError(f"{path}: made for {manifest.target}: {lack}; compile the model for this machine")
-    return opened
-
-
-def assemble(artifact: Artifact, library: Path, where: str = "the engine") -> Engine:
-    """Put an engine together from its parts and a library on disk, which is not touched where it cannot run.
-
-    Raises:
-        ArtifactError: the parts do not belong together.
-    """
-    if shortfall(artifact.manifest.platform, artifact.manifest.features):
-        return Engine(artifact, None)
-    # Of an engine just compiled nothing is known but by construction.
-    sums = artifact.manifest.sha256
-    seal = Seal(artifact.manifest.description_sha256(), sums[WEIGHTS]) if sums else None
-    try:
-        artifact, weights = _in_memory(artifact)
-        return Engine(artifact, Library(library, artifact.manifest, weights, seal=seal))
-    except (TensorFileError, ArtifactError) as error:
-        raise ArtifactError(f"{where}: {error}") from error
-
-
-def _in_memory(artifact: Artifact) -> tuple[Artifact, np.ndarray]:
-    """The artifact and the data of its weights, with room behind for the tables that are made of them."""
-    size, room = artifact.weights.size, artifact.manifest.tap_bytes
-    begin = size - data_of(artifact.weights).size
-    if not room:
-        return artifact, artifact.weights[begin:]
-    try:
-        whole = aligned_empty(size + room)
-    except (MemoryError, OSError) as error:
-        raise ArtifactError(f"no memory for {room} bytes of tables that are made of others") from error
-    whole[:size] = artifact.weights
-    return replace(artifact, weights=whole[:size]), whole[begin:]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+
+from monstera.runtime.manifest import LayerSpec
 
 _COLUMNS = ("layer", "what", "kernel", "ms", "MMAC dense", "MMAC", "GFLOP/s", "MB")
 
@@ -71,3 +77,25 @@ class Profile:
         widths = [max(len(row[i]) for row in table) for i in range(len(_COLUMNS))]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in table]
         return "\n".join([*lines, f"one run: {self.ms:.3f} ms"])
+
+
+def timed(run: Callable[[np.ndarray | None], None], layers: Sequence[LayerSpec], rounds: int) -> Profile:
+    """Time every step and, without looking at the clock between them, the whole: medians over so many rounds.
+
+    Args:
+        run: runs the program once; takes float64 `[layers]` for the seconds of each step, or None.
+    """
+    seconds = np.zeros((rounds, max(1, len(layers))))
+    whole = np.zeros(rounds)
+    run(None)
+    for i in range(rounds):
+        run(seconds[i])
+        start = time.perf_counter()
+        run(None)
+        whole[i] = time.perf_counter() - start
+    medians = 1e3 * np.median(seconds, 0)
+    rows = [
+        LayerProfile(s.layer, s.title, s.kernel, float(ms), s.dense_macs, s.macs, s.bytes)
+        for s, ms in zip(layers, medians, strict=False)
+    ]
+    return Profile(tuple(rows), float(1e3 * np.median(whole)))

@@ -41,7 +41,8 @@ from monstera.compiler.ir import (
 from monstera.compiler.layout import Flat
 from monstera.compiler.lowering.choice import Case, Choice, Cut
 from monstera.compiler.lowering.context import Lowering
-from monstera.compiler.lowering.convolution import lower_conv, lower_linear
+from monstera.compiler.lowering.convolution import lower_conv
+from monstera.compiler.lowering.linear import lower_linear
 from monstera.compiler.lowering.pointwise import (
     lower_activate,
     lower_add,
@@ -66,6 +67,7 @@ from monstera.compiler.lowering.spatial import (
     lower_pool,
     lower_upsample,
 )
+from monstera.compiler.lowering.tuned import TunedLayers
 from monstera.compiler.lowering.windows import RankError
 from monstera.compiler.program import Program, Ref, Turn
 from monstera.compiler.stripes import in_stripes
@@ -146,7 +148,8 @@ def lower_with(
     Raises:
         UnsupportedError: a tensor has a form that no kernel takes (six dimensions where it must be copied).
     """
-    low = Lowering(graph, choose_layouts(graph), target, threads, choices, cuts or {}, dict(cuts or {}))
+    tuned = TunedLayers(target, threads, choices, cuts or {})
+    low = Lowering(graph, choose_layouts(graph), target, threads, tuned)
     for node in graph.nodes:
         try:
             _RULES[type(node.op)](low, node)
@@ -159,4 +162,4 @@ def lower_with(
         outputs.append((name, layout.shape))
     turns = tuple(Turn(i) for i in range(len(low.steps)))
     program = Program(graph.inputs, tuple(outputs), tuple(low.steps), low.buffers, low.tables, turns, low.places)
-    return Lowered(in_stripes(program, threads) if stripes else program, low.cases, low.chosen, low.cuts)
+    return Lowered(in_stripes(program, threads) if stripes else program, tuned.cases, tuned.steps, tuned.cuts)

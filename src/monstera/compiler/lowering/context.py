@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from monstera.compiler.grids import Layouts
-from monstera.compiler.ir import Concat, Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape, Slice
+from monstera.compiler.ir import Constant, Conv, Graph, Linear, Node, Recurrent, Reshape, Shape, Slice
 from monstera.compiler.layout import Flat, Layout, Planes, lane_masks
-from monstera.compiler.lowering.choice import Candidate, Case, Choice, Cut, cut_of
-from monstera.compiler.lowering.windows import as_five, grid_args, windows
-from monstera.compiler.program import Field, Gathered, GridArgs, Kernel, Read, Ref, Step, Sweep, Work, named
+from monstera.compiler.lowering.copies import copy_steps, paste_step, phase_planes, split_step
+from monstera.compiler.lowering.slots import Slots, concat_slots, root_of
+from monstera.compiler.lowering.tuned import TunedLayers
+from monstera.compiler.lowering.windows import as_five, grid_args
+from monstera.compiler.program import Field, Gathered, Kernel, Read, Ref, Step, Sweep, Work, named
+from monstera.compiler.taps import Taps, taps_of
 from monstera.compiler.targets import Target
-
-COPY = Kernel("copy", "copy.h")
-TRANSPOSE = Kernel("transpose", "copy.h")
-SPLIT = Kernel("split", "split.h")
 
 
 @dataclass(slots=True)
@@ -30,18 +27,14 @@ class Lowering:
     layouts: Layouts
     target: Target
     threads: int
-    choices: Mapping[str, Sequence[Choice]] = field(default_factory=dict)
-    given: Mapping[str, Cut] = field(default_factory=dict)
-    cuts: dict[str, Cut] = field(default_factory=dict)
-    cases: dict[str, Case] = field(default_factory=dict)
-    chosen: dict[str, dict[Choice, list[int]]] = field(default_factory=dict)
+    tuned: TunedLayers
     steps: list[Step] = field(default_factory=list)
     buffers: dict[str, int] = field(default_factory=dict)
     tables: dict[str, np.ndarray] = field(default_factory=dict)
     places: dict[str, Gathered] = field(default_factory=dict)
     _nodes: dict[str, Node] = field(default_factory=dict)
     _shapes: Mapping[str, Shape] = field(default_factory=dict)
-    _slots: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _slots: Slots = field(default_factory=dict)
     _copies: dict[tuple[str, Layout, Shape], Ref] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +55,7 @@ class Lowering:
     def result(self, node: Node) -> tuple[Ref, tuple[tuple[Ref, int], ...]]:
         """Where a node puts its value (its first element), and the pads it must clear first."""
         layout = self.layout(node.name)
-        root, plane = self._root(node.name)
+        root, plane = root_of(node.name, self._slots)
         ref = self.buffer(root, self.layout(root)) + plane
         if not isinstance(layout, Planes):
             return ref, ()
@@ -133,14 +126,6 @@ class Lowering:
         node = self._nodes.get(value)
         return value if node is None else node.layer or node.name
 
-    def _root(self, value: str) -> tuple[str, int]:
-        """The buffer a value is a part of (concatenations nest), and how many floats into it."""
-        floats = 0
-        while value in self._slots:
-            value, offset = self._slots[value]
-            floats += offset
-        return value, floats
-
     def in_place(self, value: str, concat: str) -> bool:
         """Whether a value is made in its slot of a concatenation, so that nothing is left to copy."""
         return self._slots.get(value, ("", 0))[0] == concat
@@ -164,34 +149,16 @@ class Lowering:
         rows = len(self.graph.params[op.weight])
         return self.graph.params[op.bias] if op.bias else np.zeros(rows, np.float32)
 
+    def taps(self, node: Node) -> Taps:
+        """What a convolution reads of its input."""
+        op = node.op
+        assert isinstance(op, Conv)
+        return taps_of(op, self.graph.params[op.weight].shape[2:], self.shape(node.inputs[0]), node.shape)
+
     def mask(self, pixels: np.ndarray) -> Ref:
         """Lane masks of a run (see `lane_masks`), padded so that a tile may read beyond the end."""
         masks = lane_masks(pixels, self.target.lanes)
         return self.table(np.concatenate([masks, np.zeros(16, np.uint16)]))
-
-    # Choices --------------------------------------------------------------------------------------------------------
-
-    def key(self, *parts: object, given: Cut | None = None) -> str:
-        """The key of a layer: all that its code depends on beside what `parts` say; a given cut is a part, too."""
-        parts = (*parts, given.order, *given.rows) if given else parts
-        digest = hashlib.sha256(f"{self.target.name} {self.threads}".encode())
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else repr(part).encode())
-        return digest.hexdigest()[:24]
-
-    def matrix(self, kernel: str, holes: np.ndarray, groups: int = 1) -> str:
-        """The name by which programs of one library know the rows of a layer: what its blocks depend on."""
-        return self.key(kernel, np.packbits(holes), (holes.shape, groups))
-
-    def each_choice(self, key: str, case: Case, matrix: str) -> Iterator[tuple[Choice, Candidate]]:
-        """What to run a layer by: normally one choice. Steps made before the next is asked for are put down to it."""
-        self.cases[key] = case
-        for choice in self.choices.get(key) or (case.default,):
-            first = len(self.steps)
-            candidate = choice.among(case.candidates)
-            yield choice, candidate
-            self.cuts.setdefault(matrix, cut_of(candidate))
-            self.chosen.setdefault(key, {}).setdefault(choice, []).extend(range(first, len(self.steps)))
 
     # Steps ----------------------------------------------------------------------------------------------------------
 
@@ -249,61 +216,21 @@ class Lowering:
             into, source, strides = Flat((into.size,)), self.own(value), (1,)
         elif dims:
             source = self.own(value) if seen_as is None else self.flat(value)
-            own = strides_of(seen_as or self.layout(value))
+            own = (seen_as or self.layout(value)).strides
             strides = tuple(own[d] for d in dims)
         else:
             source, strides = self.source(value, into.shape)
         source += sum(s * t for s, t in zip(start, strides, strict=bool(start)))
         strides = tuple(s * t for s, t in zip(step, strides, strict=True)) if step else strides
-        image, channel, depth, row, column = as_five(strides, 0)
-        n, c, d, _, _ = as_five(into.shape, 1)
-        for phase, window in enumerate(windows(into)):
-            (y0, x0), (sy, sx) = window.pixel, window.step
-            fields = _copy_fields((image, channel, depth, row * sy, column * sx), (n, c, d, *window.count), window.grid)
-            fields |= {"y_channel": window.channel, "whole": int(isinstance(into, Planes))}
-            plane = to + window.offset
-            operands = (source + (y0 * row + x0 * column), plane + window.first, window.first, plane)
-            work = Work(bytes=8 * n * c * d * window.count[0] * window.count[1])
-            pads = clears if phase == 0 else ()
-            # Rows of neighbouring channels, seen across: whole squares are turned at once.
-            across = channel == 1 < min(c, column * sx) and (d, window.count[0], window.first) == (1, 1, 0)
-            kernel = TRANSPOSE if across else COPY
-            self.steps.append(
-                Step(layer, title, kernel, "copy_args", fields, operands, writes=(to.name,), clears=pads, work=work)
-            )
+        self.steps.extend(copy_steps(layer, title, source, strides, into, to, clears))
 
     def _split(self, value: str, into: Planes, to: Ref) -> None:
         """Append the step that splits a value into phase planes."""
-        x, strides = self.source(value, into.shape)
-        image, channel, depth, row_stride, _ = as_five(strides, 0)
-        grid, (step_h, step_w) = into.grid, into.step
-        phase = np.full(step_h * step_w, -1, np.int32)
-        for plane, (row, column) in enumerate(into.kept):
-            phase[row * step_w + column] = plane
-        fields: dict[str, Field] = {
-            "x": x,
-            "y": to,
-            "x_row": row_stride,
-            "x_slice": depth,
-            "x_channel": channel,
-            "x_image": image,
-            "h": into.h,
-            "w": into.w,
-            "y_grid": replace(grid_args(into), h=grid.rows, w=grid.pitch),
-            "y_channel": into.plane(1),
-            "step_h": step_h,
-            "step_w": step_w,
-            "origin_h": into.origin[0],
-            "origin_w": into.origin[1],
-            "phase": self.table(phase),
-        }
-        read = self.reads_rows(value, step_h, -into.origin[0], step_h - into.origin[0])
-        sweep = None if read is None else Sweep(grid.rows, grid.pitch, into.c, to.name, read)
+        source, strides = self.source(value, into.shape)
+        phase = self.table(phase_planes(into))
+        reads = self.reads_rows(value, into.step[0], -into.origin[0], into.step[0] - into.origin[0])
         title = f"{value} to {len(into.kept)} phase planes"
-        work = Work(bytes=8 * prod(into.shape))
-        self.steps.append(
-            Step(self.layer(value), title, SPLIT, "split_args", fields, writes=(to.name,), work=work, sweep=sweep)
-        )
+        self.steps.append(split_step(self.layer(value), title, source, strides, into, to, phase, reads))
 
     def reads_rows(self, value: str, step: int, first: int, past: int) -> tuple[Read, ...] | None:
         """What a sweep over rows reads of a value: output row r needs rows from `r * step + first` to `+ past`.
@@ -328,49 +255,14 @@ class Lowering:
         source, strides = self.source(value, self.shape(value))
         source += sum(s * t for s, t in zip(start, strides, strict=True))
         into = self.layout(node.name)
-        grid = grid_args(into)
-        to = self.result(node)[0] + sum(s * t for s, t in zip(at, strides_of(into), strict=True))
-        fields = _copy_fields(as_five(strides, 0), as_five(count, 1), grid) | {"y_channel": grid.plane, "whole": 0}
-        title = f"{value} into {node.name}"
-        layer, work = node.layer or node.name, Work(bytes=8 * prod(count))
-        operands = (source, to, 0, to)
-        self.steps.append(Step(layer, title, COPY, "copy_args", fields, operands, writes=(node.name,), work=work))
+        to = self.result(node)[0] + sum(s * t for s, t in zip(at, into.strides, strict=True))
+        title, layer = f"{value} into {node.name}", node.layer or node.name
+        self.steps.append(paste_step(layer, title, source, strides, count, node.name, grid_args(into), to))
 
     def source(self, value: str, shape: Shape) -> tuple[Ref, tuple[int, ...]]:
         """Pointer to a value and its strides over the dimensions of `shape`, to which it is broadcast."""
         layout = self.layout(value)
         missing = len(shape) - len(layout.shape)
-        sizes, own = (1,) * missing + layout.shape, (0,) * missing + strides_of(layout)
+        sizes, own = (1,) * missing + layout.shape, (0,) * missing + layout.strides
         strides = tuple(0 if size == 1 and want > 1 else s for s, size, want in zip(own, sizes, shape, strict=True))
         return self.own(value), strides
-
-
-def strides_of(layout: Layout) -> tuple[int, ...]:
-    """Floats between neighbours in each dimension of the tensor."""
-    if isinstance(layout, Planes):
-        g = layout.grid
-        return (g.image, g.stride, *(g.slice, g.pitch, 1)[5 - layout.rank :])
-    return tuple(prod(layout.shape[i + 1 :]) for i in range(len(layout.shape)))
-
-
-def _copy_fields(strides: Sequence[int], extent: Sequence[int], grid: GridArgs) -> dict[str, Field]:
-    names = ("x_image", "x_channel", "x_slice", "x_row", "x_column")
-    return {**dict(zip(names, strides, strict=True)), **dict(zip("ncdhw", extent, strict=True)), "y": grid}
-
-
-def concat_slots(graph: Graph, layouts: Layouts) -> dict[str, tuple[str, int]]:
-    """For values that can be made right inside a concatenation's buffer: (concatenation, floats into it)."""
-    made = {n.name for n in graph.nodes if not isinstance(n.op, Constant | Reshape)}
-    slots: dict[str, tuple[str, int]] = {}
-    for node in graph.nodes:
-        whole = layouts.values[node.name]
-        if not isinstance(node.op, Concat) or not isinstance(whole, Planes):
-            continue
-        channel = 0
-        for value in node.inputs:
-            layout = layouts.values[value]
-            alone = node.inputs.count(value) == 1 and value not in slots and value in made
-            if alone and isinstance(layout, Planes) and layout.grid == whole.grid:
-                slots[value] = (node.name, whole.plane(channel))
-            channel += layout.shape[1]
-    return slots

@@ -6,22 +6,23 @@ from math import prod
 
 from monstera.compiler.ir import Conv, Node
 from monstera.compiler.kernels import depthwise_kernel
-from monstera.compiler.layout import Planes, three
+from monstera.compiler.layout import Planes
 from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.matrix import scaled
 from monstera.compiler.lowering.windows import grid_args
 from monstera.compiler.program import Field, Read, Sweep, Work
-from monstera.compiler.taps import Taps, taps_of
+from monstera.compiler.taps import Taps
 
 
 def lower_depthwise(low: Lowering, node: Node) -> None:
-    """A convolution with as many groups as channels, whose input has pads for its whole kernel (`grids.is_direct`)."""
+    """A convolution with as many groups as channels, whose input has pads for its whole kernel (`planar.is_direct`)."""
     op, layout = node.op, low.layout(node.name)
     inside = low.layouts.inputs[node.name]
     assert isinstance(op, Conv)
     assert isinstance(layout, Planes)
     weight = low.graph.params[op.weight]
-    _, height, width = three(weight.shape[2:], 1)
-    taps = taps_of(op, weight.shape[2:], low.shape(node.inputs[0]), node.shape)
+    taps = low.taps(node)
+    _, height, width = taps.kernel
     matrix = weight.reshape(len(weight), -1)
     x = low.planes(node.inputs[0], inside)
     residual = low.planes(node.inputs[1], layout) if len(node.inputs) > 1 else None
@@ -33,7 +34,7 @@ def lower_depthwise(low: Lowering, node: Node) -> None:
         "x_image": inside.grid.image,
         "x_plane": inside.grid.stride,
         "y_grid": grid_args(layout),
-        "weight": low.table(matrix * low.graph.params[op.scale][:, None] if op.scale else matrix),
+        "weight": low.table(scaled(low, op)),
         "bias": low.table(low.bias(op)),
     }
     pixels = prod(node.shape) // node.shape[1]

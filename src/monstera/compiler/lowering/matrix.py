@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
+from monstera.compiler.ir import Conv, Linear, Node
 from monstera.compiler.lowering.choice import Part
 from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.single_rows import OFFSET_BYTES, in_column_groups
@@ -31,6 +33,13 @@ class Matrix:
     groups: int = 1
     group_stride: int = 0
     deep: int = 0
+
+
+def scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
+    """The weight as `[rows, columns]`, each row times its scale."""
+    weight = low.graph.params[op.weight]
+    matrix = weight.reshape(len(weight), -1)
+    return matrix * low.graph.params[op.scale][:, None] if op.scale else matrix
 
 
 def column_tables(low: Lowering, matrix: Matrix, blocks: Blocks) -> dict[str, Field]:
@@ -99,3 +108,12 @@ def spmv_work(matrix: Matrix, part: Part, blocks: Blocks, images: int, steps: in
     """The work of one part of a matrix-vector product, whose single rows have short offsets."""
     work = work_of(matrix, part, blocks, images, steps)
     return work if blocks.rows > 1 else replace(work, bytes=(4 + OFFSET_BYTES) * blocks.stored)
+
+
+def title_of(low: Lowering, node: Node, blocks: Blocks) -> str:
+    """What the step is called that computes the rows of these blocks."""
+    assert isinstance(node.op, Conv | Linear)
+    shape = low.graph.params[node.op.weight].shape
+    kind = "linear" if isinstance(node.op, Linear) else f"conv {'x'.join(map(str, shape[2:]))}"
+    share = blocks.stored / max(1, blocks.row.size * prod(shape[1:]))
+    return f"{kind} {shape[1]} to {blocks.row.size} of {shape[0]}, blocks of {blocks.rows}, {share:.3f} stored"

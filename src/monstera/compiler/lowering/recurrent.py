@@ -28,12 +28,12 @@ def lower_recurrent(low: Lowering, node: Node) -> None:
     matrix = Matrix(weight, weight == 0, np.arange(weight.shape[1], dtype=np.int32), low.bias(op), state)
     sums = low.scratch(f"{node.name}:sums", Flat((batch, stacked)))
     fields = _fields(low, node, sums)
-    rows = low.matrix("spmv", matrix.holes)
-    given = low.given.get(rows)
+    rows = low.tuned.matrix("spmv", matrix.holes)
+    given = low.tuned.given.get(rows)
     case = Case(spmv_candidates(matrix.holes, 1, batch, low.target, given), 0)
     how = (low.shape(node.inputs[0]), op.kind, op.reverse)
-    key = low.key("recurrent", np.packbits(matrix.holes), how, given=given)
-    for _, candidate in low.each_choice(key, case, rows):
+    key = low.tuned.key("recurrent", np.packbits(matrix.holes), how, given=given)
+    for _, candidate in low.tuned.each_choice(key, case, rows, low.steps):
         _recurrence(low, node, matrix, candidate.parts, fields)
 
 

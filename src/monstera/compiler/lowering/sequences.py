@@ -10,7 +10,7 @@ from monstera.compiler.ir import Attention, CachedAttention, Embedding, MatMul, 
 from monstera.compiler.kernels import CACHED_ATTENTION, EMBEDDINGS, NORMS, attention_kernel, matmul_kernel
 from monstera.compiler.kernels.gemm import ROWS
 from monstera.compiler.layout import Flat, Layout, Planes, odd_lines
-from monstera.compiler.lowering.context import Lowering, strides_of
+from monstera.compiler.lowering.context import Lowering
 from monstera.compiler.lowering.windows import RankError, grid_args
 from monstera.compiler.program import Field, Ref, Work
 
@@ -79,7 +79,7 @@ def lower_attention(low: Lowering, node: Node) -> None:
     for name, value in zip("qkv", node.inputs, strict=False):
         # Keys and values are read float by float. Queries are loaded in whole vectors, at the end of a row as well.
         ref, layout = _readable(low, value) if name == "q" else (low.own(value), low.layout(value))
-        image, channel, _ = strides_of(layout)
+        image, channel, _ = layout.strides
         fields |= {name: ref, f"{name}_channel": channel, f"{name}_image": image}
     fields |= _mask(low, node, (node.shape[0], len(heads), keys, queries))
     fields |= {

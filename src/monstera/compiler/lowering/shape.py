@@ -10,7 +10,8 @@ import numpy as np
 from monstera.compiler.ir import Concat, Node, Pad, Permute, Slice, Softmax
 from monstera.compiler.kernels import SOFTMAX
 from monstera.compiler.layout import Flat, Planes
-from monstera.compiler.lowering.context import COPY, Lowering
+from monstera.compiler.lowering.context import Lowering
+from monstera.compiler.lowering.copies import COPY
 from monstera.compiler.lowering.windows import grid_args
 from monstera.compiler.program import Field, Step, Work
 
