@@ -12,6 +12,8 @@ from monstera.sparsity.files import write_atomically
 
 T = TypeVar("T")
 
+_MEND = "restore the file, or remove it and have it made again"
+
 
 def in_format(data: Any, form: str, make: Callable[[Mapping[str, Any]], T]) -> T:
     """Return what `make` makes of `data`, once that is known to be of the format `form`.
@@ -38,9 +40,9 @@ def read_json(path: str | os.PathLike[str], make: Callable[[Any], T]) -> T:
     try:
         return make(json.loads(Path(path).read_text(encoding="utf-8")))
     except json.JSONDecodeError as reason:
-        raise ValueError(f"{os.fspath(path)}: not JSON ({reason})") from reason
+        raise ValueError(f"{os.fspath(path)}: not JSON ({reason}); {_MEND}") from reason
     except ValueError as reason:
-        raise ValueError(f"{os.fspath(path)}: {reason}") from reason
+        raise ValueError(f"{os.fspath(path)}: {reason}; {_MEND}") from reason
 
 
 def write_json(data: Any, path: str | os.PathLike[str]) -> None:
