@@ -97,6 +97,19 @@ def test_everything_that_is_wrong_is_named_before_anything_is_read(tmp_path: Pat
         run_npas(path, overrides={"fast.epochs": 5})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"baselines.thin": {"of": "narow"}, "rivals.narrow.name": "lenet5"}, r"baselines\.thin\.of: 'narow'; did you"),
+        ({"baselines.thin": {"density": 0.5}}, "expected a pattern with its density, or neither"),
+        ({"baselines.thin": {}}, "expected holes, a rival or both"),
+    ],
+)
+def test_a_baseline_of_nothing_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        run_npas(FOLDER / "fashion_mnist.yaml", overrides=changes)
+
+
 def _found() -> Found:
     scheme = Scheme((LayerChoice("1x1", "4x1", 0.5), LayerChoice("skip")))
     outcome = Outcome(0.8, 0.1, 1000)
@@ -137,7 +150,14 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     data = PictureSet("lights", pictures(40), pictures(10), (0.5,), (0.25,), ("dark", "light"))
     given: list[Any] = []
     monkeypatch.setattr(module, "data_set", lambda *_: data)
-    monkeypatch.setattr(module, "npas", lambda *arguments, **_: given.append(arguments) or _found())
+    rivals: list[Any] = []
+
+    def found(*arguments: Any, **options: Any) -> Found:
+        given.append(arguments)
+        rivals.append(options["rivals"])
+        return _found()
+
+    monkeypatch.setattr(module, "npas", found)
     fields = read_fields(FOLDER / "fashion_mnist.yaml")
     fields |= {"output": str(tmp_path / "run"), "result": str(tmp_path / "result.json")}
     options = {"classes": 2, "width": 4, "blocks": [1]}
@@ -145,6 +165,9 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     fields |= {"pretraining": {"epochs": 1, "lr": 0.1, "batch_size": 8}}
     fields |= {"subset": 16, "fast": {"lr": 0.03, "batch_size": 8}}
     fields |= {name: fields[name] | {"batch_size": 8} for name in ("tune", "short", "full")}
+    fields |= {"rivals": {"narrow": {"name": "fused_mobilenet", "options": options | {"width": 2}}}}
+    half = {"pattern": "filter", "density": 0.5}
+    fields |= {"baselines": {"dense": None, "half": half, "narrow": {"of": "narrow"}, "less": {"of": "narrow"} | half}}
     path = tmp_path / "npas.yaml"
     path.write_text(yaml.safe_dump(fields))
 
@@ -175,6 +198,11 @@ def test_the_network_is_trained_once_and_pictures_are_kept_apart(tmp_path: Path,
     assert folder == str(tmp_path / "run")
     assert settings == checked(Npas, fields, str(path)).settings()
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert settings.baselines == {"dense": None, "half": ("filter", 0.5)}
+    assert {name: rival.holes for name, rival in rivals[0].items()} == {"narrow": None, "less": ("filter", 0.5)}
+    first, other = (one["narrow"].model.state_dict() for one in rivals)
+    assert any(name.endswith("num_batches_tracked") and value > 0 for name, value in first.items())
+    assert all(torch.equal(value, other[name]) for name, value in first.items())
     assert json.loads((tmp_path / "result.json").read_text())["against"]["dense"]["dominated"]
     front = read_pareto(tmp_path / "result.pareto.json")
     assert front.network == "fused_mobilenet"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import monstera as ms
 from monstera.measure import compare
@@ -27,7 +28,8 @@ from monstera.search.npas.latency import surviving_macs
 from monstera.search.npas.methods import ShortRun, best_method
 from monstera.search.npas.run import npas
 from monstera.search.npas.scheme import Scheme
-from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.settings import NpasSettings, Rival, Split
+from monstera.search.npas.unfriendly import with_stand_ins
 from monstera.search.pareto import read_pareto
 from monstera.sparsity import Plan
 from monstera.training import Examples, Training
@@ -68,9 +70,14 @@ def settings(**changes: Any) -> NpasSettings:
     return NpasSettings(**fields | changes)
 
 
-def network() -> torch.nn.Module:
+def network(width: int = 4) -> torch.nn.Module:
     torch.manual_seed(0)
-    return fused_mobilenet(classes=2, width=4, blocks=(1, 1)).eval()
+    return fused_mobilenet(classes=2, width=width, blocks=(1, 1)).eval()
+
+
+def rivals() -> dict[str, Rival]:
+    narrow = network(2)
+    return {"narrow": Rival(narrow), "narrow_half": Rival(narrow, ("filter", 0.5))}
 
 
 def _priced(model: torch.nn.Module, example: torch.Tensor, *, threads: int = 1) -> float:
@@ -90,7 +97,7 @@ def run(folder: str | Path, *, timed: bool = True, **changes: Any) -> Any:
             patch.setattr("monstera.search.npas.run._latency", lambda *_: {})
         for module in ("checks", "evaluation", "run"):
             patch.setattr(f"monstera.search.npas.{module}.measured_ms", _priced)
-        return npas(network(), split(), settings(**changes), folder)
+        return npas(network(), split(), settings(**changes), folder, rivals=rivals())
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +110,9 @@ def test_a_run_leaves_all_that_is_needed_to_make_it_again(whole: tuple[Path, Any
     folder, found = whole
     assert found.plan.verify(found.model).ok
     result = json.loads((folder / "result.json").read_text())
-    assert set(result["phase3"]) == {"npas", "dense"}
+    assert set(result["phase3"]) == {"npas", "dense", "narrow", "narrow_half"}
     assert [row["made"] for row in result["phase1"]["replacements"]] == [True]
-    assert {row["weights"] for row in result["latency"]["rows"]} == {"original", "npas", "dense"}
+    assert {row["weights"] for row in result["latency"]["rows"]} == {"original", *result["phase3"]}
     assert result["machine"]["packages"]["torch"]
     asked = json.loads((folder / "run.json").read_text())["settings"]
     assert asked["search"]["seed"] == 0
@@ -133,7 +140,28 @@ def test_a_run_that_is_there_is_read_and_not_done_again(whole: tuple[Path, Any],
 
 def test_a_folder_of_another_run_is_refused(whole: tuple[Path, Any]) -> None:
     with pytest.raises(ValueError, match=r"run\.json: of another run \(settings\.budget was 0\.5, now 0\.3\)"):
-        npas(network(), split(), settings(budget=0.3), whole[0])
+        npas(network(), split(), settings(budget=0.3), whole[0], rivals=rivals())
+    with pytest.raises(ValueError, match=r"run\.json: of another run \(rivals\.narrow_half was .*, now None"):
+        npas(network(), split(), settings(), whole[0], rivals={"narrow": Rival(network(2))})
+
+
+def test_a_rival_is_trained_without_what_phase_1_replaces_and_has_its_holes(whole: tuple[Path, Any]) -> None:
+    folder, _ = whole
+    plan = Plan.load(folder / "networks" / "narrow_half" / "plan.yaml")
+    assert plan == Plan.uniform(network(2), "filter", 0.5)
+    trained, kinds = with_stand_ins(network(2), split().train.images[:1], ["silu"])
+    assert kinds
+    trained.load_state_dict(load_file(folder / "networks" / "narrow_half" / "seed-0.safetensors"))
+    assert plan.verify(trained).ok
+    tried = json.loads((folder / "result.json").read_text())["phase3"]
+    assert [len(tried[name]["tried"]) for name in ("narrow", "narrow_half")] == [1, 2]
+
+
+def test_a_rival_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
+    wrong = {"dense": Rival(network(2)), "few": Rival(network(2), ("2:4", 0.3))}
+    with pytest.raises(ValueError, match=r"rivals\.dense: is the name of another(.|\n)*rivals\.few: "):
+        npas(network(), split(), settings(), tmp_path / "run", rivals=wrong)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_ablation_begins_with_the_base_and_the_costs_of_the_run_that_it_names(

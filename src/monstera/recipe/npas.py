@@ -18,14 +18,15 @@ from monstera.measure import write_json
 from monstera.measure.peers import torch_threads
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.ingredients import read_start, unwritable
-from monstera.recipe.npas_schema import Npas, TrainingSection
+from monstera.recipe.npas_schema import Npas
 from monstera.recipe.reading import checked, read_fields, replaced
 from monstera.recipe.running import own_command
+from monstera.recipe.schema import Network
 from monstera.search.differences import differences
 from monstera.search.npas.checks import check, check_reach
 from monstera.search.npas.records import read_record
 from monstera.search.npas.run import Found, npas
-from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.settings import NpasSettings, Rival, Split
 from monstera.search.pareto import plan_to_json, write_pareto
 from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
@@ -69,6 +70,7 @@ def run_npas(
         things.config.output,
         workers=workers,
         measure_again=measure_again,
+        rivals=things.rivals,
         console=console,
     )
     written = make_npas_result(found, things.config, command or own_command())
@@ -116,6 +118,7 @@ class Prepared:
     model: nn.Module
     split: Split
     settings: NpasSettings
+    rivals: Mapping[str, Rival]
 
 
 def prepared(
@@ -137,6 +140,8 @@ def prepared(
     problems = [f"methods: {name!r}: {suggestion(name, METHODS)}" for name in config.methods if name not in METHODS]
     if (config.network.checkpoint is None) == (config.pretraining is None):
         problems.append("pretraining: expected this or a network.checkpoint to start from, not both")
+    if config.rivals and config.pretraining is None:
+        problems.append("rivals: expected the pretraining by which they are trained, got none")
     problems += [f"output: {problem}" for problem in unwritable(Path(config.output) / "run.json")]
     problems += [f"result: {problem}" for problem in unwritable(Path(config.result))]
     start = None
@@ -156,16 +161,23 @@ def prepared(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = network(config.network.name, **config.network.options)
+        others = {name: network(one.name, **one.options).eval() for name, one in config.rivals.items()}
+    rivals = {n: Rival(others[one.of], one.holes) for n, one in config.baselines.items() if one and one.of}
     try:
-        check(model, split, settings)
+        check(model, split, settings, rivals)
         if start is not None:
             model.load_state_dict(start)
     except (ValueError, RuntimeError) as error:
         raise RecipeError(os.fspath(path), [str(error)]) from None
+    console = console or Console()
     if config.pretraining is not None:
+        if not (Path(config.output) / "pretrained.safetensors").is_file():
+            check_reach(model, split.train.images[:1], settings)
         with torch_threads(config.threads):
-            model = _pretrained(config, config.pretraining, model, split.train, settings, console or Console())
-    return Prepared(config, model.eval(), split, settings)
+            _pretrain(config, config.network, "pretrained", model, split.train, console)
+            for name, one in config.rivals.items():
+                _pretrain(config, one, f"pretrained-{name}", others[name], split.train, console)
+    return Prepared(config, model.eval(), split, settings, rivals)
 
 
 def _split(config: Npas, pictures: PictureSet) -> Split:
@@ -181,34 +193,25 @@ def _split(config: Npas, pictures: PictureSet) -> Split:
     return Split(examples(train_on), examples(judged), examples(pictures.test))
 
 
-def _pretrained(
-    config: Npas,
-    how: TrainingSection,
-    model: nn.Module,
-    examples: Examples,
-    settings: NpasSettings,
-    console: Console,
-) -> nn.Module:
-    """The network with the weights that the folder has, or trained now.
+def _pretrain(config: Npas, one: Network, title: str, model: nn.Module, examples: Examples, console: Console) -> None:
+    """Give a network of the file the weights that the folder has by this title, or train it now.
 
     Raises:
-        GoalError: the budget is out of reach.
         ValueError: the folder has weights that were trained otherwise.
     """
+    assert config.pretraining is not None
     folder = Path(config.output)
-    kept, record = folder / "pretrained.safetensors", folder / "pretraining.json"
+    kept, record = folder / f"{title}.safetensors", folder / f"{title}.json"
     asked = {
-        "network": config.network.model_dump(mode="json"),
+        "network": one.model_dump(mode="json"),
         "data": config.data.model_dump(mode="json"),
-        "pretraining": how.model_dump(mode="json"),
+        "pretraining": config.pretraining.model_dump(mode="json"),
     }
     if not kept.is_file():
-        check_reach(model, examples.images[:1], settings)
-        console.print(f"training {config.network.name} for {how.epochs} epochs", soft_wrap=True)
-        model = train(model, Plan(), examples, Training(**how.model_dump()))
+        console.print(f"{title}: training {one.name} for {config.pretraining.epochs} epochs", soft_wrap=True)
+        made = train(model, Plan(), examples, Training(**config.pretraining.model_dump()))
         write_json(asked, record)
-        write_tensors(model.state_dict(), kept)
+        write_tensors(made.state_dict(), kept)
     if told := differences(read_record(record, lambda: asked), asked):
         raise ValueError(f"{kept}: trained otherwise ({told}); give another output")
     model.load_state_dict(safetensors.torch.load_file(kept))
-    return model

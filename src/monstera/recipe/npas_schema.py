@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
 from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
 from monstera.search.npas.evaluation import FastTraining
@@ -10,6 +10,7 @@ from monstera.search.npas.outcome import Cost
 from monstera.search.npas.proposing import SearchSettings
 from monstera.search.npas.scheme import DENSITIES, FILTERS, PATTERNS
 from monstera.search.npas.settings import NpasSettings
+from monstera.sparsity.errors import suggestion
 from monstera.training import Training
 
 
@@ -55,17 +56,35 @@ class SearchSection(_Section):
 
 
 class Baseline(_Section):
-    """The base network with the same holes everywhere; null instead is the base network as it is."""
+    """The same holes everywhere in the base network, or in the rival `of` that name, which may also stay without.
 
-    pattern: PatternName
-    density: Unit
+    null instead is the base network as it is.
+    """
+
+    of: str | None = None
+    pattern: PatternName | None = None
+    density: Unit | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Baseline:
+        if (self.pattern is None) != (self.density is None):
+            raise ValueError("expected a pattern with its density, or neither")
+        if self.of is None and self.pattern is None:
+            raise ValueError("expected holes, a rival or both; the base network as it is, is null")
+        return self
+
+    @property
+    def holes(self) -> tuple[str, float] | None:
+        """The pattern and the density, if there are any."""
+        return None if self.pattern is None or self.density is None else (self.pattern, self.density)
 
 
 class Npas(_Section):
     """A whole run; `output` is its folder, `result` a file with what it found. See `monstera.search.npas.NpasSettings`.
 
     Without a `network.checkpoint` the network is first trained as `pretraining` says, and kept in the folder.
-    `data.held_out` training pictures judge candidates; finalists are tested on the test pictures.
+    `data.held_out` training pictures judge candidates; finalists are tested on the test pictures. `rivals` are other
+    networks, trained as `pretraining` says, that baselines may be made of.
     """
 
     network: Network
@@ -86,11 +105,19 @@ class Npas(_Section):
     least_saving: float = 0.02
     methods: tuple[str, ...] = Field(("asp", "gradual", "admm", "reweighted"), min_length=1)
     seeds: tuple[Seed, ...] = Field((0, 1, 2), min_length=1)
+    rivals: dict[str, Network] = {}
     baselines: dict[str, Baseline | None] = {}
     threads: Threads = 1
     base_from: str | None = None
     output: str
     result: str
+
+    @model_validator(mode="after")
+    def _knows_its_rivals(self) -> Npas:
+        for name, one in self.baselines.items():
+            if one is not None and one.of is not None and one.of not in self.rivals:
+                raise ValueError(f"baselines.{name}.of: {one.of!r}; {suggestion(one.of, self.rivals)}")
+        return self
 
     def settings(self) -> NpasSettings:
         """The same as the search room takes it.
@@ -108,5 +135,7 @@ class Npas(_Section):
                 name: getattr(self, name)
                 for name in (*same, "least_saving", "methods", "seeds", "threads", "base_from")
             },
-            baselines={name: one and (one.pattern, one.density) for name, one in self.baselines.items()},
+            baselines={
+                name: one and one.holes for name, one in self.baselines.items() if one is None or one.of is None
+            },
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import ceil
 
 import torch
@@ -14,19 +14,19 @@ from monstera.search.goal import GoalError
 from monstera.search.npas.base import base_network
 from monstera.search.npas.candidate import build
 from monstera.search.npas.latency import measured_ms, surviving_macs
-from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.settings import NpasSettings, Rival, Split
 from monstera.search.npas.space import smallest_schemes
 from monstera.search.npas.unfriendly import replace_unfriendly
 from monstera.sparsity import Plan, projected_copy
 
 
-def check(model: nn.Module, split: Split, settings: NpasSettings) -> None:
-    """Refuse batches that there are no examples for, and baselines that the network cannot have.
+def check(model: nn.Module, split: Split, settings: NpasSettings, rivals: Mapping[str, Rival]) -> None:
+    """Refuse batches that there are no examples for, and baselines that the network or a rival cannot have.
 
     Raises:
         ValueError: with everything that is wrong.
     """
-    if problems := [*_batches(split, settings), *_baselines(model, settings)]:
+    if problems := [*_batches(split, settings), *_baselines(model, settings, rivals)]:
         raise ValueError("this run would fail on its way:\n  - " + "\n  - ".join(problems))
 
 
@@ -76,11 +76,14 @@ def _batches(split: Split, settings: NpasSettings) -> Iterator[str]:
             yield f"{name}.batch_size: expected at most the {count} examples that there are, got {size}"
 
 
-def _baselines(model: nn.Module, settings: NpasSettings) -> Iterator[str]:
-    for name, holes in settings.baselines.items():
+def _baselines(model: nn.Module, settings: NpasSettings, rivals: Mapping[str, Rival]) -> Iterator[str]:
+    for name in rivals.keys() & {"npas", "original", *settings.baselines}:
+        yield f"rivals.{name}: is the name of another network of the run"
+    own = {f"baselines.{name}": (model, holes) for name, holes in settings.baselines.items()}
+    for name, (network, holes) in (own | {f"rivals.{n}": (r.model, r.holes) for n, r in rivals.items()}).items():
         if holes is None:
             continue
         try:
-            Plan.uniform(model, *holes)
+            Plan.uniform(network, *holes)
         except ValueError as error:
-            yield f"baselines.{name}: {error}"
+            yield f"{name}: {error}"

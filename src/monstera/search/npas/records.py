@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from monstera.measure import read_json, this_machine, write_json
 from monstera.runtime.strict_json import encoded
 from monstera.search.differences import differences
-from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.settings import NpasSettings, Rival, Split
 from monstera.sparsity.files import tensors_digest
 from monstera.training import Examples
 
@@ -32,7 +32,7 @@ def read_record(path: Path, make: Callable[[], Any]) -> Any:
     return value
 
 
-def claim(place: Path, model: nn.Module, split: Split, settings: NpasSettings) -> None:
+def claim(place: Path, model: nn.Module, split: Split, settings: NpasSettings, rivals: Mapping[str, Rival]) -> None:
     """Take the folder for this run.
 
     Raises:
@@ -43,6 +43,7 @@ def claim(place: Path, model: nn.Module, split: Split, settings: NpasSettings) -
         "settings": settings,
         "network": _digest(model.state_dict()),
         "data": {name: _digest({"x": part.images, "y": part.labels}) for name, part in _parts(split).items()},
+        "rivals": {name: [_digest(rival.model.state_dict()), rival.holes] for name, rival in rivals.items()},
     }
     path, asked = place / "run.json", encoded(asked)
     found = read_record(path, lambda: asked | circumstances())

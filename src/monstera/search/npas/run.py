@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors.torch
@@ -27,7 +28,7 @@ from monstera.search.npas.records import FORMAT, circumstances, claim, read_reco
 from monstera.search.npas.result import Evaluated, SchemeSearchResult
 from monstera.search.npas.scheme import Scheme
 from monstera.search.npas.search import search
-from monstera.search.npas.settings import NpasSettings, Split
+from monstera.search.npas.settings import NpasSettings, Rival, Split
 from monstera.search.npas.unfriendly import replace_unfriendly, with_stand_ins
 from monstera.search.objective import Objective
 from monstera.search.pareto import write_pareto
@@ -66,6 +67,7 @@ def npas(
     *,
     workers: int = 1,
     measure_again: bool = False,
+    rivals: Mapping[str, Rival] = MappingProxyType({}),
     console: Console | None = None,
 ) -> Found:
     """Replace unfriendly functions, search network and holes together, and prune what was found by the best method.
@@ -79,6 +81,7 @@ def npas(
         settings: how; with the seeds it decides everything but latencies.
         workers: processes that train candidates at once in phase 2; they measure one at a time, while none trains.
         measure_again: measure the finalists' latencies anew, for a machine that was not quiet before.
+        rivals: other networks that are trained and measured beside what is found, such as narrower ones, by name.
         console: where progress is shown.
 
     Raises:
@@ -89,10 +92,10 @@ def npas(
     Source: Z. Li et al., "NPAS" (CVPR 2021), arXiv 2012.00596; docs/search/npas.md says where we differ.
     """
     place = Path(folder)
-    check(model, split, settings)
+    check(model, split, settings, rivals)
     if not (place / "budget.json").is_file():
         check_reach(model, split.train.images[:1], settings)
-    claim(place, model, split, settings)
+    claim(place, model, split, settings, rivals)
     if settings.base_from is not None:
         borrow(Path(settings.base_from), place, settings)
     say = (console or Console(quiet=True)).print
@@ -108,7 +111,8 @@ def npas(
             say(f"no scheme keeps the budget of {budget:.4g} {unit}; {best}")
         write_json(_shown(chosen), place / "scheme.json")
         write_pareto(searched.pareto(type(model).__name__, base.space, settings.threads), place / "front.json")
-        contenders = _contenders(base, build(base, chosen.scheme, inherited), settings)
+        friendly = {name: replace(r, model=_like(r.model, report, split)) for name, r in rivals.items()}
+        contenders = _contenders(base, build(base, chosen.scheme, inherited), settings, friendly)
         finals = _finals(base, split, settings)
         records = {c.name: finals.run(c, place / "networks" / c.name) for c in contenders}
         for name, record in records.items():
@@ -130,7 +134,7 @@ def npas(
 def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Path) -> tuple[Base, dict[str, Any]]:
     example, path = split.train.images[:1], place / "base.safetensors"
 
-    def replace() -> dict[str, Any]:
+    def replaced() -> dict[str, Any]:
         changed, rows = replace_unfriendly(model, example, least_saving=settings.least_saving, threads=settings.threads)
         tuned = train(changed, Plan(), split.train, settings.tune) if any(row.made for row in rows) else changed.eval()
         write_tensors(tuned.state_dict(), path)
@@ -140,11 +144,16 @@ def _friendly(model: nn.Module, split: Split, settings: NpasSettings, place: Pat
             "accuracy": accuracy(tuned, split.held_out.batches()),
         }
 
-    report = read_record(place / "base.json", replace)
-    made = [row["kind"] for row in report["replacements"] if row["made"]]
-    base = with_stand_ins(model, example, made)[0].eval()
+    report = read_record(place / "base.json", replaced)
+    base = _like(model, report, split)
     base.load_state_dict(safetensors.torch.load_file(path))
     return base_network(base, example, **settings.space), report
+
+
+def _like(model: nn.Module, report: Mapping[str, Any], split: Split) -> nn.Module:
+    """The network with what phase 1 has replaced, its weights as they are, in evaluation mode."""
+    made = [row["kind"] for row in report["replacements"] if row["made"]]
+    return with_stand_ins(model, split.train.images[:1], made)[0].eval()
 
 
 # ---- phase 2 --------------------------------------------------------------------------------------------------------
@@ -187,12 +196,12 @@ def _search(
 # ---- phase 3 --------------------------------------------------------------------------------------------------------
 
 
-def _contenders(base: Base, found: tuple[nn.Module, Plan], settings: NpasSettings) -> list[Contender]:
-    uniform = {
-        name: Plan() if holes is None else Plan.uniform(base.model, *holes)
-        for name, holes in settings.baselines.items()
-    }
-    return [Contender("npas", *found), *(Contender(name, base.model, plan) for name, plan in uniform.items())]
+def _contenders(
+    base: Base, found: tuple[nn.Module, Plan], settings: NpasSettings, rivals: Mapping[str, Rival]
+) -> list[Contender]:
+    others = {**{name: Rival(base.model, holes) for name, holes in settings.baselines.items()}, **rivals}
+    plans = {name: Plan() if r.holes is None else Plan.uniform(r.model, *r.holes) for name, r in others.items()}
+    return [Contender("npas", *found), *(Contender(name, r.model, plans[name]) for name, r in others.items())]
 
 
 def _finals(base: Base, split: Split, settings: NpasSettings) -> Finals:

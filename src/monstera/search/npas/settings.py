@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from monstera.search.npas.base import EXPANSION
 from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.proposing import SearchSettings
@@ -69,6 +71,18 @@ class NpasSettings:
             raise ValueError(f"budget: expected a positive part of the base network's cost, got {self.budget}")
         if taken := {"npas", "original"} & self.baselines.keys():
             raise ValueError(f"baselines: {', '.join(sorted(taken))} is the name of another network of the run")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rival:
+    """A baseline that is another network, trained like the one that is searched: with holes alike everywhere, or none.
+
+    In the finals it is trained as the finalist is, with that one's teacher; functions that phase 1 has replaced are
+    replaced in it, too.
+    """
+
+    model: nn.Module
+    holes: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
