@@ -14,7 +14,7 @@ from monstera.search.npas import SchemeSpace, Stage
 from monstera.search.npas.gaussian_process import LEAST_POINTS, NOISE_RANGE, fit, fit_best
 from monstera.search.npas.screening import DEPTH, WEIGHTS, expected_improvement, screen
 from monstera.search.npas.weisfeiler_lehman import LabelledGraph, kernels, scheme_graph, subtree_counts
-from search.npas_landscape import OBJECTIVE, SPACE, evaluate
+from search.npas_landscape import SPACE, reward
 
 
 def _case(seed: int, seen: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -125,7 +125,7 @@ def test_counting_what_choices_have_in_common_makes_predictions_much_better() ->
     for seed in range(3):
         rng = np.random.default_rng(seed)
         schemes = [SPACE.sample(rng) for _ in range(130)]
-        rewards = np.array([OBJECTIVE.reward(evaluate(scheme)) for scheme in schemes])
+        rewards = np.array([reward(scheme) for scheme in schemes])
         graphs = [scheme_graph(SPACE, scheme) for scheme in schemes]
         bare = [LabelledGraph(graph.labels, graph.edges) for graph in graphs]
         for some, found in ((graphs, with_traits), (bare, without)):

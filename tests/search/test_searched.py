@@ -56,7 +56,7 @@ def test_without_a_trial_within_the_budget_the_fastest_is_named():
 
 def test_it_prints_what_was_asked_and_found():
     text = str(RESULT)
-    assert "6 trials by tpe (seed 3), 5 different plans, 9 s" in text
+    assert "6 trials by tpe (seed 3), 5 plans evaluated in 9 s" in text
     assert "best: trial 3, accuracy 80.00%, 1.5 ms" in text
     assert "a.weight  4x1 at density 0.125" in text
 

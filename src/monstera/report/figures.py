@@ -80,9 +80,9 @@ def _panels(study: Study) -> dict[str, list[Panel]]:
             return {"spmm": planes, "spmv": products, "patterns": patterns}
         case "ablation":
             return {"stages": [_milliseconds(study, name) for name in names]}
-        case "architectures":
+        case "architectures" | "planning":
             return {}
-    known = "scaling, kernels, ablation, architectures"
+    known = "scaling, kernels, ablation, architectures, planning"
     raise ValueError(f"nobody shows a study called {study.name!r}; there are {known}")
 
 
