@@ -36,8 +36,7 @@ PROMISING = 0.03
 
 def main(
     rules: Annotated[Path, typer.Option(help="The plan whose time the others get.")] = FOLDER / "rules.yaml",
-    searched: Annotated[Path, typer.Option(help="What `monstera search` wrote.")] = FOLDER
-    / "search_resnet20.pareto.json",
+    searched: Annotated[Path, typer.Option(help="What `monstera search` wrote.")] = FOLDER / "equal.pareto.json",
     output: Annotated[Path, typer.Option(help="The result file.")] = FOLDER / "latencies.json",
 ) -> None:
     """Find the plans that take as long as one, and time them all."""
