@@ -84,7 +84,7 @@ class Kept:
 
     def queue(self, params: Sequence[Mapping[str, str]]) -> None:
         """Let these parameters be tried before any others, each once however often it is asked for."""
-        with self._alone():
+        with self._alone(), _quiet():
             study = self._study()
             for wanted in params:
                 study.enqueue_trial(dict(wanted), skip_if_exists=True)

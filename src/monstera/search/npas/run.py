@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from typing import Any
 
 import safetensors.torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from monstera.measure import MONSTERA, Entry, compare, to_json, write_json
 from monstera.measure.peers import torch_threads
@@ -104,25 +104,18 @@ def npas(
         say(f"base network: {report['accuracy']:.2%} held out (before phase 1 {report['accuracy_before']:.2%})")
         inherited = inherit(base, split.train.images[: settings.inherited_from], place / "inherited.safetensors")
         searched = _search(base, inherited, split, settings, place, workers, console)
-        chosen = searched.chosen
-        if searched.best is None:
-            unit, budget = searched.cost, searched.objective.budget
-            best = f"the one of best reward takes {chosen.outcome.cost(unit):.4g}"
-            say(f"no scheme keeps the budget of {budget:.4g} {unit}; {best}")
-        write_json(_shown(chosen), place / "scheme.json")
+        say(f"found: {_told(searched)}")
+        write_json(_shown(chosen := searched.chosen), place / "scheme.json")
         write_pareto(searched.pareto(type(model).__name__, base.space, settings.threads), place / "front.json")
         friendly = {name: replace(r, model=_like(r.model, report, split)) for name, r in rivals.items()}
         contenders = _contenders(base, build(base, chosen.scheme, inherited), settings, friendly)
-        finals = _finals(base, split, settings)
-        records = {c.name: finals.run(c, place / "networks" / c.name) for c in contenders}
+        records, networks = _trained(_finals(base, split, settings), contenders, place / "networks")
         for name, record in records.items():
             say(f"{name}: {record['accuracy_mean']:.2%} by {record['method']}")
-        networks = {c.name: finals.trained(c, settings.seeds[0], place / "networks" / c.name) for c in contenders}
         if measure_again:
             (place / "latency.json").unlink(missing_ok=True)
-        example = split.train.images[:1]
-        original = {"original": copy.deepcopy(model).eval(), **networks}
-        latency = read_record(place / "latency.json", lambda: _latency(original, example, settings.threads))
+        raced = {"original": copy.deepcopy(model).eval(), **networks}
+        latency = read_record(place / "latency.json", lambda: _latency(raced, split, settings.threads))
     result = _result(report, chosen, searched, records, latency)
     write_json(result, place / "result.json")
     return Found(networks["npas"], contenders[0].plan, chosen.scheme, base, inherited, searched, result)
@@ -193,6 +186,15 @@ def _search(
     )
 
 
+def _told(searched: SchemeSearchResult) -> str:
+    """What was chosen, in words."""
+    unit, chosen = searched.cost, searched.chosen
+    told = f"{chosen.outcome.accuracy:.2%} held out, {chosen.outcome.cost(unit):.4g} {unit}"
+    if searched.best is not None:
+        return told
+    return f"{told}; no scheme keeps the budget of {searched.objective.budget:.4g}, this has the best reward"
+
+
 # ---- phase 3 --------------------------------------------------------------------------------------------------------
 
 
@@ -218,9 +220,17 @@ def _finals(base: Base, split: Split, settings: NpasSettings) -> Finals:
     )
 
 
-def _latency(networks: Mapping[str, nn.Module], example: Tensor, threads: int) -> dict[str, Any]:
+def _trained(
+    finals: Finals, contenders: Sequence[Contender], folder: Path
+) -> tuple[dict[str, Any], dict[str, nn.Module]]:
+    """What became of all contenders by name, and their networks of the first seed."""
+    records = {one.name: finals.run(one, folder / one.name) for one in contenders}
+    return records, {one.name: finals.trained(one, finals.seeds[0], folder / one.name) for one in contenders}
+
+
+def _latency(networks: Mapping[str, nn.Module], split: Split, threads: int) -> dict[str, Any]:
     entries = [Entry(MONSTERA, network, name) for name, network in networks.items()]
-    return to_json(compare("npas", entries, example, threads=threads))
+    return to_json(compare("npas", entries, split.train.images[:1], threads=threads))
 
 
 # ---- records --------------------------------------------------------------------------------------------------------
