@@ -154,7 +154,8 @@ def plan(
     )
     console = Console()
     if weights is None:
-        console.print("Random weights: the plan says how fast, not what matters.", style="dim")
+        told = "how fast a network gets, not" if density is None else "nothing of"
+        console.print(f"Random weights: the plan says {told} what matters.", style="dim")
     if out is not None:
         found.save(out)
         console.print(f"written to {out}", style="dim", markup=False)

@@ -20,6 +20,7 @@ import pytest
 optuna = pytest.importorskip("optuna")
 
 from monstera.search.controller import Reinforce  # noqa: E402
+from monstera.search.goal import GoalError  # noqa: E402
 from monstera.search.mapping import search_plan  # noqa: E402
 from monstera.search.objective import Objective  # noqa: E402
 from monstera.search.samplers import SAMPLERS  # noqa: E402
@@ -255,8 +256,9 @@ def test_what_cannot_be_sent_to_other_processes_is_told(tmp_path):
 
 def test_a_budget_that_no_plan_keeps_is_refused_with_the_least_there_is(tmp_path):
     least = min(COSTS.network_ms(SPACE.plan(point)) for point in itertools.product(range(5), repeat=2))
-    with pytest.raises(ValueError, match=f"the fastest plan of the space takes {least:.4g}"):
+    with pytest.raises(GoalError, match=f"the fastest plan of the space takes {least:.4g}") as refused:
         search(tmp_path, objective=Objective(0.99 * least))
+    assert least <= refused.value.best <= 1.01 * least
     assert search(tmp_path, objective=Objective(least), trials=1).trials
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from monstera.search.controller import Reinforce
 from monstera.search.cost import Costs
+from monstera.search.goal import Goal, GoalError
 from monstera.search.objective import Objective
 from monstera.search.searched import SearchResult, Tried
 from monstera.search.space import Space
@@ -64,8 +65,9 @@ def search_plan(
 
     Raises:
         ImportError: optuna is not installed, or Ray, if it is asked for.
-        ValueError: the study was made with other settings or costs, no plan of the space is within the budget, `first`
-            is not in the space, or a number is out of bounds.
+        GoalError: no plan of the space is within the budget.
+        ValueError: the study was made with other settings or costs, `first` is not in the space, or a number is out of
+            bounds.
         Exception: what `evaluate` raised; its trial has failed, all others are kept.
     """
     if trials < 1 or (workers != "ray" and workers < 1) or threads < 1:
@@ -171,8 +173,11 @@ def _crew(work: Work, workers: int | Literal["ray"]) -> Crew:
 def _refuse_out_of_reach(space: Space, costs: Costs, objective: Objective) -> None:
     least_ms = costs.network_ms(space.plan(space.fastest(costs)))
     if not objective.feasible(least_ms):
-        raise ValueError(
+        best = Goal(latency_ms=objective.budget).within_reach(least_ms)
+        raise GoalError(
             f"budget: {objective.budget:.4g} ms were asked for, but the fastest plan of the space takes {least_ms:.4g}"
+            f"; ask for {best:g} or more, or allow lower densities",
+            best,
         )
 
 
