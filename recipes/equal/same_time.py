@@ -1,8 +1,8 @@
-"""Plans that take equally long: `python recipes/search/equal_latency.py`, after the two commands in equal/study.yaml.
+"""Plans that take equally long: `python recipes/equal/same_time.py`, after the two commands in study.yaml.
 
 For every pattern, the density at which a uniform plan takes as long as the plan by rules, by regula falsi on measured
-times; and of what a search found, the most accurate plan that takes no longer. All these are written to equal/ where
-they are not there yet, and timed against each other in one run: one picture, one thread, an idle machine.
+times; and of what a search found, the most accurate plan that takes no longer. Plans are written where they are not
+there yet, and timed against each other in one run: one picture, one thread, an idle machine.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.console import Console
 from torch import Tensor, nn
 
@@ -25,27 +24,24 @@ from monstera.recipe.reading import read_recipe
 from monstera.search.pareto import read_pareto
 from monstera.sparsity import Plan, projected_copy
 
-RECIPE = Path(__file__).with_name("cifar10_resnet20.yaml")
-FOLDER = RECIPE.parent / "equal"
+FOLDER = Path(__file__).parent
+RECIPE = FOLDER.parent / "search" / "cifar10_resnet20.yaml"
 PATTERNS = ("4x1", "8x1", "16x1")
 # How many plans are tried, and how near a time has to be: as measured, and before that as predicted.
 TRIES = 8
 NEAR = 0.01
 PROMISING = 0.03
+RULES, FOUND = FOLDER / "rules.yaml", FOLDER / "found"
 
 
-def main(
-    rules: Annotated[Path, typer.Option(help="The plan whose time the others get.")] = FOLDER / "rules.yaml",
-    searched: Annotated[Path, typer.Option(help="What `monstera search` wrote.")] = FOLDER / "equal.pareto.json",
-    output: Annotated[Path, typer.Option(help="The result file.")] = FOLDER / "latencies.json",
-) -> None:
-    """Find the plans that take as long as one, and time them all."""
+def main() -> None:
+    """Find the plans that take as long as the one by rules, and time them all."""
     things = gather(recipe := read_recipe(RECIPE), str(RECIPE))
     model = make_network(recipe, things.start, seed=0).eval()
     example = things.normalised(things.train.images[:1])
-    wanted = Plan.load(rules)
+    wanted = Plan.load(RULES)
     makers = {f"uniform_{pattern}": partial(uniform, model, example, pattern, wanted) for pattern in PATTERNS}
-    makers["searched"] = partial(within, model, example, searched, wanted)
+    makers["searched"] = partial(within, model, example, FOUND / "equal.pareto.json", wanted)
     plans = {"dense": Plan(), "rules": wanted}
     for name, make in makers.items():
         if not (file := FOLDER / f"{name}.yaml").is_file():
@@ -53,7 +49,7 @@ def main(
         plans[name] = Plan.load(file)
     points = raced(model, example, plans, rounds=15)
     facts = {"machine": asdict(this_machine()), "date": f"{datetime.now(timezone.utc):%Y-%m-%d}"}
-    write_json({**facts, "plans": {point.line: row(point) for point in points}}, output)
+    write_json({**facts, "plans": {point.line: row(point) for point in points}}, FOUND / "latencies.json")
     for point in points:
         Console().print(point.line, row(point))
 
@@ -118,4 +114,4 @@ def row(point: Point) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
