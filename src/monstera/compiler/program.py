@@ -44,13 +44,28 @@ class GridArgs:
 
 
 @dataclass(frozen=True, slots=True)
+class Loop:
+    """How an SpMM kernel's loop over columns is written.
+
+    Attributes:
+        unroll: columns done in one turn.
+        by_rows: take a column's weights one by one, not its vectors.
+        ahead: ask for the inputs of the column that comes `kernels.spmm.AHEAD` later.
+    """
+
+    unroll: int = 1
+    by_rows: bool = False
+    ahead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """A C function, named dtype_operator_format_tile_isa_activation as far as it has them.
 
     `header` is its file and `macro` what instantiates it there; `needs` are kernels that it calls. The others are
-    written out: SpMM kernels for `rows` rows and tiles of these `widths` in half vectors (kernels of one name once,
-    with all their widths), depthwise kernels for a `window` of (height, width) that moves by (rows, columns), dense
-    products for `strips` of so many vectors.
+    written out: SpMM kernels for `rows` rows, tiles of these `widths` in half vectors (kernels of one name once, with
+    all their widths) and a `loop` over columns, depthwise kernels for a `window` of (height, width) that moves by
+    (rows, columns), dense products for `strips` of so many vectors.
     """
 
     name: str
@@ -58,7 +73,7 @@ class Kernel:
     macro: str = ""
     rows: int = 0
     widths: tuple[int, ...] = ()
-    unroll: int = 1
+    loop: Loop = Loop()
     window: tuple[tuple[int, int], tuple[int, int]] | None = None
     strips: tuple[int, ...] = ()
     activation: Activation | None = None

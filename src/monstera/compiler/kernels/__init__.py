@@ -21,7 +21,7 @@ from monstera.compiler.ir.ops import RecurrentKind
 from monstera.compiler.kernels.depthwise import depthwise_source
 from monstera.compiler.kernels.gemm import gemm_source
 from monstera.compiler.kernels.spmm import Run, spmm_source
-from monstera.compiler.program import Field, Kernel
+from monstera.compiler.program import Field, Kernel, Loop
 from monstera.compiler.targets import Target
 
 POOLS = {
@@ -71,12 +71,22 @@ def activation_name(activation: Activation | None) -> str:
 
 
 def spmm_kernel(
-    rows: int, widths: Iterable[int], activation: Activation | None, target: Target, unroll: int = 1
+    rows: int,
+    widths: Iterable[int],
+    activation: Activation | None,
+    target: Target,
+    unroll: int = 1,
+    ahead: bool = False,
 ) -> Kernel:
-    """The offset-SpMM kernel with `rows` rows a block and tiles of these widths, in half vectors."""
+    """The offset-SpMM kernel with `rows` rows a block and tiles of these widths, in half vectors.
+
+    With `ahead` it reads `spmm.AHEAD` offsets beyond the last column's.
+    """
     name = f"f32_spmm_planes_{rows}x{target.tiles[rows]}_{target.name}{_suffix(activation)}"
     name += f"_unrolled_{unroll}" if unroll > 1 else ""
-    return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), unroll=unroll, activation=activation)
+    name += "_ahead" if ahead else ""
+    loop = Loop(unroll, not target.broadcasts, ahead)
+    return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), loop=loop, activation=activation)
 
 
 def run_of(fields: Mapping[str, Field]) -> Run:
@@ -149,8 +159,7 @@ def source(kernels: Iterable[Kernel], target: Target) -> str:
     for kernel in used:
         if kernel.rows:
             activation = activation_name(kernel.activation)
-            by_rows = not target.broadcasts
-            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, activation, kernel.unroll, by_rows))
+            parts.append(spmm_source(kernel.name, kernel.rows, kernel.widths, activation, kernel.loop))
         elif kernel.window:
             parts.append(depthwise_source(kernel.name, *kernel.window, activation_name(kernel.activation)))
         elif kernel.macro:

@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from monstera.compiler.program import Loop
+
 _TILE = """\
 TILE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
     const int *row, const float *bias, const float *start, int last, long at) {{
@@ -19,7 +21,7 @@ TILE void {name}_{width}(const float *x, const int *offset, const float *w, long
     }}
 {unroll}    for (long i = 0; i < k; i++, w += {R}) {{
         const float *xi = x + offset[i];
-{multiply}
+{fetch}{multiply}
     }}
     const uint16_t *mask = a->mask + at / VL;
     (void)mask;
@@ -65,6 +67,10 @@ static void {name}(const spmm_args *a, part p) {{
         }}
 }}
 """
+
+
+# Columns from where one is multiplied to where its inputs are asked for; the table of offsets goes on so far.
+AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ class _Part:
         return "load" if self.kind == "v" else "load_half"
 
 
-def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, unroll: int, by_rows: bool) -> str:
+def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, loop: Loop) -> str:
     """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every width.
 
     Args:
@@ -122,17 +128,16 @@ def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, un
         rows: rows of a block.
         widths: tile widths that occur, in half vectors.
         activation: the C function applied at the last store.
-        unroll: columns done in one turn of the loop over columns.
-        by_rows: take a column's weights one by one, not its vectors.
+        loop: how columns are done.
     """
     ordered = sorted(widths)
-    parts = [_tile(name, rows, _parts(width), width, activation, (unroll, by_rows)) for width in ordered]
+    parts = [_tile(name, rows, _parts(width), width, activation, loop) for width in ordered]
     call = "{name}_{w}(x + at, offset, w, block[2], a, row, bias, start, last, at); break;"
     cases = "\n".join(f"                        case {w}: " + call.format(name=name, w=w) for w in ordered)
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
 
 
-def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str, loop: tuple[int, bool]) -> str:
+def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str, loop: Loop) -> str:
     names = [[f"a{r}_{p}" for p in range(len(parts))] for r in range(rows)]
     begin, finish = [], []
     for r, accumulators in enumerate(names):
@@ -147,8 +152,9 @@ def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str,
         R=rows,
         declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
         begin="\n".join(begin),
-        unroll=f"#pragma GCC unroll {loop[0]}\n" if loop[0] > 1 else "",
-        multiply="\n".join((_multiply_by_rows if loop[1] else _multiply)(names, parts, rows)),
+        unroll=f"#pragma GCC unroll {loop.unroll}\n" if loop.unroll > 1 else "",
+        fetch=_fetch(parts) if loop.ahead else "",
+        multiply="\n".join((_multiply_by_rows if loop.by_rows else _multiply)(names, parts, rows)),
         finish="\n".join(finish),
     )
 
@@ -161,6 +167,11 @@ def _parts(width: int) -> list[_Part]:
 def _declare(accumulators: list[str], parts: list[_Part], row: int) -> list[str]:
     splat = {"v": f"splat(bias[{row}])", "h": f"splat_half(bias[{row}])"}
     return [f"    {p.kind}f {a} = {splat[p.kind]};" for a, p in zip(accumulators, parts, strict=True)]
+
+
+def _fetch(parts: list[_Part]) -> str:
+    asked = " ".join(f"__builtin_prefetch(later + {part.place});" for part in parts)
+    return f"        const float *later = x + offset[i + {AHEAD}]; {asked}\n"
 
 
 def _multiply(names: list[list[str]], parts: list[_Part], rows: int) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from monstera.compiler.ir import Conv, Node
 from monstera.compiler.kernels import run_of, spmm_kernel
-from monstera.compiler.kernels.spmm import Run
+from monstera.compiler.kernels.spmm import AHEAD, Run
 from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates
 from monstera.compiler.lowering.context import Lowering
@@ -27,7 +27,7 @@ from monstera.compiler.lowering.matrix import (
     work_of,
 )
 from monstera.compiler.lowering.stretches import Stretch, stretch_table, stretches_of, tap_ranges
-from monstera.compiler.lowering.tiling import in_groups, shared_groups, slices_abreast, tiling_of
+from monstera.compiler.lowering.tiling import in_groups, looks_ahead, shared_groups, slices_abreast, tiling_of
 from monstera.compiler.packing import Blocks, pack
 from monstera.compiler.program import Field, Read, Ref, Sweep
 from monstera.compiler.stripes import LAST_LEVEL_BYTES
@@ -124,14 +124,16 @@ def _spmm(
         choice = in_groups(low, node, part.size, choice)
     tiling = tiling_of(low, channels, _count(common["vectors"]), part.size, choice)
     groups = choice.groups or shared_groups(low, channels, tiling["chunk"], blocks)
-    fields = common | column_tables(low, matrix, blocks) | _cut_tables(low, matrix, blocks, groups, stretches)
+    ahead = looks_ahead(low, part.size, blocks, matrix.holes.shape[1])
+    fields = common | column_tables(low, matrix, blocks, AHEAD if ahead else 0)
+    fields |= _cut_tables(low, matrix, blocks, groups, stretches)
     fields |= {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count} | tiling
     fields["row"] = low.table(blocks.row)
     work = work_of(matrix, part, blocks, prod(node.shape) // node.shape[1])
     work = replace(work, bytes=work.bytes + 8 * work.dense_macs // max(1, matrix.holes.shape[1]))
     run = run_of(fields)
     widths = {width for stretch in stretches for width in _widths(low, run, stretch)}
-    kernel = spmm_kernel(part.size, widths, op.activation, low.target, choice.unroll)
+    kernel = spmm_kernel(part.size, widths, op.activation, low.target, choice.unroll, ahead)
     sweep = _sweep(low, node, matrix.x, common["res"], run, blocks.count) if len(stretches) == 1 else None
     low.add(node, title_of(low, node, blocks), kernel, "spmm_args", fields, work=work, over=over, sweep=sweep)
 

@@ -42,9 +42,10 @@ def scaled(low: Lowering, op: Conv | Linear) -> np.ndarray:
     return matrix * low.graph.params[op.scale][:, None] if op.scale else matrix
 
 
-def column_tables(low: Lowering, matrix: Matrix, blocks: Blocks) -> dict[str, Field]:
-    """What the columns of blocks read and by what they multiply, for either kernel."""
-    return {"offset": low.gathered(blocks.columns, matrix.offsets), "weight": low.table(blocks.values)}
+def column_tables(low: Lowering, matrix: Matrix, blocks: Blocks, ahead: int = 0) -> dict[str, Field]:
+    """What the columns of blocks read and by what they multiply, for either kernel; `ahead` offsets are read beyond."""
+    columns = np.concatenate([blocks.columns, blocks.columns[-1:].repeat(ahead)])
+    return {"offset": low.gathered(columns, matrix.offsets), "weight": low.table(blocks.values)}
 
 
 def block_table(low: Lowering, matrix: Matrix, blocks: Blocks) -> Ref:

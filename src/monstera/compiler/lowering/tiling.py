@@ -18,6 +18,9 @@ GROUP_LINES = 600
 GROUPED_FLOATS = 640
 # Columns that a block should have in each group on average.
 GROUP_COLUMNS = 64
+# Blocks of so many rows have time to ask for what they read later, and gain where so many columns at most are left.
+AHEAD_ROWS = 4
+AHEAD_DENSITY = 0.6
 
 
 def slices_abreast(depth: Axis, inside: Planes, layout: Planes) -> bool:
@@ -68,6 +71,15 @@ def shared_groups(low: Lowering, channels: int, chunk: int, blocks: Blocks) -> i
     """
     wanted = -(-_chunk_bytes(low, channels) * chunk // CHUNK_BYTES)
     return max(1, min(wanted, blocks.columns.size // (GROUP_COLUMNS * blocks.count)))
+
+
+def looks_ahead(low: Lowering, size: int, blocks: Blocks, columns: int) -> bool:
+    """Whether the kernel asks for the inputs of later columns: where they lie apart and a vector is a cache line.
+
+    Columns next to each other read the lines that the one before has brought in; smaller blocks are busy with loads.
+    """
+    apart = blocks.length.sum() < AHEAD_DENSITY * blocks.count * columns
+    return bool(apart) and low.target.lanes == LINE and size >= AHEAD_ROWS
 
 
 def _chunk_bytes(low: Lowering, channels: int) -> int:
