@@ -1,5 +1,6 @@
 """What `from_torch` reads off a model, and what it refuses."""
 
+import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 
 from compiler.functions import Function
 from compiler.graphs import case, pools
-from monstera.compiler.frontends import Imported, Input, UnsupportedError, from_torch
+from monstera.compiler.frontends import Imported, Input, UnsupportedError, from_torch, trace_torch
 from monstera.compiler.frontends.imported import describe_output
 from monstera.compiler.ir import Affine, Constant, Conv, Mean, error_bound, interpret
 
@@ -198,6 +199,41 @@ def test_a_shared_weight_is_held_once_and_a_module_called_twice_keeps_its_name()
     graph = assert_agrees(Function(lambda self, x: self.c(self.c(x)), c=conv(6, 6, 1)).eval(), X).graph
     assert sorted(graph.params) == ["c.bias", "c.weight"]
     assert [n.layer for n in graph.nodes] == ["c", "c"]
+
+
+class Tied(nn.Module):
+    """One weight under two names, a buffer that is saved and one that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.norm = nn.BatchNorm1d(6)
+        self.register_buffer("unsaved", torch.arange(6.0), persistent=False)
+
+    def forward(self, x):
+        return self.norm(self.second(self.first(x))) + self.unsaved
+
+
+def test_a_traced_module_is_imported_with_the_weights_of_its_copies():
+    torch.manual_seed(0)
+    model = Tied().eval()
+    traced, x = trace_torch(model, (torch.randn(2, 6),)), torch.randn(2, 6)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.first.weight[:, ::2] = 0
+        other.norm.running_mean += 1
+    for each in (other, model):
+        compare(traced.imported(each), {"x": x}, each(x).detach())
+    again, known = traced.imported(other).graph, from_torch(other, (x,)).graph
+    assert again.nodes == known.nodes
+    assert {name: value.tolist() for name, value in again.params.items()} == {
+        name: value.tolist() for name, value in known.params.items()
+    }
+    with torch.no_grad():
+        other.norm.running_mean[0] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN or infinite values in norm\.running_mean"):
+        traced.imported(other)
 
 
 def test_masks_and_parametrized_weights_are_computed_at_compile_time():

@@ -45,13 +45,15 @@ Values = dict[fx.Node, Any]
 """What torch's nodes have become: a Value, or a tuple of them."""
 
 
-def translate(program: ExportedProgram, inputs: tuple[Input, ...]) -> Imported:
+def translate(program: ExportedProgram, inputs: tuple[Input, ...], weights: Mapping[str, torch.Tensor]) -> Imported:
     """Build the graph of an exported program whose user inputs are `inputs`, in order.
+
+    `weights` stand in the place of the program's own of the same names, and have their shapes.
 
     Raises:
         UnsupportedError: lists every operator that the IR cannot say, with its layer.
     """
-    survey = survey_of(program, inputs)
+    survey = survey_of(program, inputs, weights)
     if survey.refused:
         lines = [f"  {op_name(n)} in {layer_of(n) or 'the model itself'}: {why}" for n, why in survey.refused.items()]
         raise UnsupportedError(
@@ -70,9 +72,9 @@ class Survey:
     refused: Mapping[fx.Node, str]
 
 
-def survey_of(program: ExportedProgram, inputs: tuple[Input, ...]) -> Survey:
+def survey_of(program: ExportedProgram, inputs: tuple[Input, ...], weights: Mapping[str, torch.Tensor]) -> Survey:
     """Translate what can be translated of an exported program, and say why the rest cannot."""
-    tensors = {**program.constants, **program.state_dict}
+    tensors = {**program.constants, **{name: weights.get(name, own) for name, own in program.state_dict.items()}}
     return _walk(program.graph, inputs, _placeholders(program, inputs, tensors), tensors)
 
 

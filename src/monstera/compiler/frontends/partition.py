@@ -72,7 +72,7 @@ def split(program: ExportedProgram, inputs: tuple[Input, ...]) -> Split:
     A part has at least one layer with weights: all else has nothing that holes or kernels could speed up, and would
     carry its tensors in and out for it. Parts take what engines take, and give fp32 tensors on the CPU.
     """
-    survey = survey_of(program, inputs)
+    survey = survey_of(program, inputs, program.state_dict)
     refused = {**_not_finite(program, survey.values), **survey.refused}
     imported = None if refused else _whole(program, inputs, survey)
     module = program.graph_module

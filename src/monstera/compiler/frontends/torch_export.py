@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,12 +45,38 @@ def from_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mappi
         ValueError: the model is in training mode, or a weight is not finite fp32, or an input is something else.
         UnsupportedError: the model computes something that the IR has no operator for; all of it is listed.
     """
+    return trace_torch(model, args, kwargs).imported(model)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traced:
+    """What a module computes, whatever its weights are: tracing takes much longer than making the graph of it."""
+
+    program: torch.export.ExportedProgram
+    inputs: tuple[Input, ...]
+
+    def imported(self, model: torch.nn.Module) -> Imported:
+        """The graph with the weights of `model`, which is the module that was traced or a copy of it.
+
+        Raises:
+            ValueError: a weight is not finite fp32.
+            UnsupportedError: as for `from_torch`.
+        """
+        _check_weights(model)
+        return translate(self.program, self.inputs, _weights(model))
+
+
+def trace_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Traced:
+    """Trace a module in eval mode, as `from_torch` does.
+
+    Raises:
+        ValueError, UnsupportedError: as for `from_torch`.
+    """
     _check_mode(model)
     _check_weights(model)
     inputs, args, kwargs = _bind(model, args, dict(kwargs or {}))
     _check_inputs(inputs)
-    program = _export(model, args, kwargs)
-    return translate(program, inputs)
+    return Traced(_export(model, args, kwargs), inputs)
 
 
 def split_torch(model: torch.nn.Module, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None) -> Split:
@@ -72,8 +99,14 @@ def _check_mode(model: torch.nn.Module) -> None:
         raise ValueError(f"these modules are in training mode: {_listed(training)}; call model.eval() first")
 
 
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers under all names that they have."""
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {**dict(model.named_parameters(remove_duplicate=False)), **dict(buffers)}
+
+
 def _check_weights(model: torch.nn.Module) -> None:
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = _weights(model)
     floats = {name: t for name, t in tensors.items() if t.is_floating_point() or t.is_complex()}
     if wrong := [f"{name} is {str(t.dtype)[6:]}" for name, t in floats.items() if t.dtype != torch.float32]:
         raise ValueError(f"expected weights in float32, got {_listed(wrong)}; call model.float() first")

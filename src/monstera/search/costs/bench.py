@@ -25,7 +25,7 @@ from monstera.search.costs.table import CostTable, Point, Rest
 from monstera.sparsity import Entry, Pattern, Plan, WeightView
 
 # No round begins after this; what is missing then is measured by the next call, and predicted meanwhile.
-LIMIT_S = 150.0
+LIMIT_S = 120.0
 # How long the runs of one turn take together, about, how many there are at least and at most, and how many turns.
 _TURN_S, _FEWEST, _MOST = 0.15, 3, 60
 _TURNS = 5

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from monstera.compiler.assembly import compile_graphs, lower_by
-from monstera.compiler.frontends import Imported, from_torch
+from monstera.compiler.frontends import Imported, Traced, trace_torch
 from monstera.compiler.ir import Graph, Node
 from monstera.compiler.passes import PASSES, drop_dead_channels
 from monstera.compiler.program import Program
@@ -32,12 +32,14 @@ class Subject:
 
     Attributes:
         model: a copy of the caller's model; where that has zeros, it has small numbers.
+        traced: the model, once for all holes.
         views: the weights that plans can name and that a call uses, in the order in which their layers run.
         graph: optimised; the layer of every product is the name of its weight.
         signatures: what decides the time of each weight's layers.
     """
 
     model: nn.Module
+    traced: Traced
     example: Inputs
     threads: int
     views: Mapping[str, WeightView]
@@ -58,7 +60,7 @@ class Subject:
         Raises:
             PlanError: the plan does not fit the model.
         """
-        imported = _labelled(projected_copy(self.model, plan), self.example)
+        imported = _labelled(self.traced, projected_copy(self.model, plan))
         return replace(imported, graph=_optimized(imported.graph, own=own))
 
     def engine(self, imported: Imported, target: Target) -> Engine:
@@ -86,13 +88,15 @@ def subject_of(model: nn.Module, example: Inputs, threads: int = 1) -> Subject:
     """
     dense = without_zeros(model)
     views = weight_views(dense)
-    graph = _optimized(_labelled(dense, example).graph, own=True)
+    args, kwargs = arguments(example)
+    traced = trace_torch(dense, args, kwargs)
+    graph = _optimized(_labelled(traced, dense).graph, own=True)
     uses: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if node.layer in views and isinstance(getattr(node.op, "weight", None), str):
             uses.setdefault(node.layer, []).append(node)
     signatures = {name: _signature(views[name], nodes, graph, threads) for name, nodes in uses.items()}
-    return Subject(dense, example, threads, {name: views[name] for name in uses}, graph, signatures)
+    return Subject(dense, traced, example, threads, {name: views[name] for name in uses}, graph, signatures)
 
 
 def without_zeros(model: nn.Module) -> nn.Module:
@@ -119,12 +123,12 @@ def _signature(view: WeightView, nodes: Sequence[Node], graph: Graph, threads: i
     return Signature(tuple(view.weight.shape), layout.parts, layout.groups, layout.transposed, uses, threads)
 
 
-def _labelled(model: nn.Module, example: Inputs) -> Imported:
-    """The network as the compiler imports it, with the layers of products named as their weights are.
+def _labelled(traced: Traced, model: nn.Module) -> Imported:
+    """The network with the weights of a copy, as the compiler imports it, its products named as their weights.
 
     A weight that the frontend had to turn or cut is found by the module that it lies in, if that has no other.
     """
-    imported = from_torch(model, *arguments(example))
+    imported = traced.imported(model)
     views = weight_views(model)
     lone: dict[str, list[str]] = {}
     for name in views:
