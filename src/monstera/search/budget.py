@@ -22,8 +22,8 @@ from monstera.search.rules import Rules, dense_by_role, listed_weights
 from monstera.search.sensitivity import Curvature
 from monstera.sparsity import Plan
 
-# A plan is chosen anew so often at most, when what is measured is not what was predicted.
-TRIES = 4
+# So many plans are chosen and measured at most, when what is measured is not what was predicted.
+TRIES = 6
 TOLERANCE = 0.05
 # How much slower than the goal a plan may be and still be one for it.
 _TOO_SLOW = 0.5
@@ -74,7 +74,7 @@ def plan_for(
         found.append(Planned(plan, goal, decisions, costs.dense_ms, cost, measured))
         if measured is None or abs(found[-1].off) <= tolerance:
             break
-        budget = max(_least(costs, options), cost / (1 + found[-1].off))
+        budget = max(_least(costs, options), _corrected(found))
     return _nearest(found, tolerance)
 
 
@@ -123,6 +123,20 @@ def _check_reachable(
 def _refuse_reached(goal: Goal, dense_ms: float) -> None:
     if goal.budget(dense_ms) >= dense_ms:
         raise GoalError(f"the dense network takes {dense_ms:.4g} ms, so {goal} needs no holes", dense_ms)
+
+
+def _corrected(found: Sequence[Planned]) -> float:
+    """The budget of the next plan: as far from the last one as that was from the goal, but between known plans.
+
+    Time may fall all at once as budgets shrink, where a layer keeps so little that channels around it die. Steps as
+    large as the miss would jump to and fro over that; in between there may be a plan that hits.
+    """
+    step = found[-1].cost / (1 + found[-1].off)
+    fast = max((one.cost for one in found if one.off < 0), default=0.0)
+    slow = min((one.cost for one in found if one.off > 0 and one.cost > fast), default=float("inf"))
+    if fast < step < slow or not 0 < fast < slow < float("inf"):
+        return step
+    return (fast * slow) ** 0.5
 
 
 def _decisions(model: nn.Module, chosen: Mapping[str, Option], options: Options, costs: Costs) -> tuple[Decision, ...]:
