@@ -126,17 +126,18 @@ def _refuse_reached(goal: Goal, dense_ms: float) -> None:
 
 
 def _corrected(found: Sequence[Planned]) -> float:
-    """The budget of the next plan: as far from the last one as that was from the goal, but between known plans.
+    """The budget of the next plan: as far from the last one as that was from the goal, or halfway between two.
 
     Time may fall all at once as budgets shrink, where a layer keeps so little that channels around it die. Steps as
-    large as the miss would jump to and fro over that; in between there may be a plan that hits.
+    large as the miss would jump to and fro over that, so that what is known on both sides of the goal is halved.
     """
     step = found[-1].cost / (1 + found[-1].off)
     fast = max((one.cost for one in found if one.off < 0), default=0.0)
-    slow = min((one.cost for one in found if one.off > 0 and one.cost > fast), default=float("inf"))
-    if fast < step < slow or not 0 < fast < slow < float("inf"):
-        return step
-    return (fast * slow) ** 0.5
+    slow = min((one.cost for one in found if one.off > 0 and one.cost > fast), default=None)
+    if slow is None and step >= found[-1].dense_cost:
+        # No holes at all are too slow, which nobody had to measure.
+        slow = found[-1].dense_cost
+    return step if slow is None or not fast else (fast * slow) ** 0.5
 
 
 def _decisions(model: nn.Module, chosen: Mapping[str, Option], options: Options, costs: Costs) -> tuple[Decision, ...]:
