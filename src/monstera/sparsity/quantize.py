@@ -138,7 +138,7 @@ class Quantize(Pattern):
             levels = self._levels(rows, best)
             fitted = (levels * rows).sum(1, keepdim=True) / levels.square().sum(1, keepdim=True).clamp_min(1)
             best, least = self._better(rows, self._snapped(fitted, dtype), best, least)
-        there = _divisors(rows, self.most)
+        there = _divisors(rows, self.most, dtype)
         return torch.where(there > 0, rows.amax(1, keepdim=True) / there.clamp_min(1), best)
 
     def _better(self, rows: Tensor, scales: Tensor, best: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,35 +160,40 @@ class Quantize(Pattern):
     # ---- checking ---------------------------------------------------------------------------------------------------
 
     def holds(self, weight: Tensor | WeightView, density: float | None = None, layout: Layout = PLAIN) -> bool:
-        """Whether the weights of each channel, or of all, are whole multiples of one number, to the bit."""
+        """Whether the weights of each channel, or of all, are whole multiples of one scale, to the bit.
+
+        As what `project` gives, this scale has few enough digits that all multiples up to the largest are exact.
+        """
         self.density(density)
         weight, layout = opened(weight, layout)
         canonical = layout.to_canonical(widened(weight).abs())
         rows = canonical.flatten(0, 1).flatten(1) if self.scope == "channel" else canonical.reshape(1, -1)
-        return bool((_divisors(rows, self.most) > 0).all())
+        return bool((_divisors(rows, self.most, weight.dtype) > 0).all())
 
     def nests_in(self, holes: Pattern) -> str:  # noqa: ARG002
         """The empty string: zero is a level, so any holes will do."""
         return ""
 
 
-def _divisors(rows: Tensor, most: int) -> Tensor:
+def _divisors(rows: Tensor, most: int, dtype: torch.dtype) -> Tensor:
     """Which part of the largest divides each row of `[rows, n]` absolute values: the least whole number up to `most`.
 
-    `[rows, 1]`; 0 where there is none.
+    `[rows, 1]`; 0 where there is none, or none of which `Ties` could have all multiples in the dtype of the weight.
     """
-    found = _divisors_of_all(rows[:, :_SAMPLE], rows.amax(1, keepdim=True), most)
+    found = _divisors_of_all(rows[:, :_SAMPLE], rows.amax(1, keepdim=True), most, dtype)
     promising = (found > 0).squeeze(1)
-    found[promising] = _divisors_of_all(rows[promising], rows[promising].amax(1, keepdim=True), most)
+    found[promising] = _divisors_of_all(rows[promising], rows[promising].amax(1, keepdim=True), most, dtype)
     return found
 
 
-def _divisors_of_all(rows: Tensor, largest: Tensor, most: int) -> Tensor:
+def _divisors_of_all(rows: Tensor, largest: Tensor, most: int, dtype: torch.dtype) -> Tensor:
     found = torch.zeros_like(largest)
     for count in range(1, most + 1):
         if (found > 0).all():
             break
         step = largest / count
         fits = ((torch.where(step > 0, rows / step, 0.0).round() * step) == rows).all(1, keepdim=True)
+        if fits.any():
+            fits &= snapped(step, torch.full_like(step, count), dtype) == step
         found = torch.where((found == 0) & fits, float(count), found)
     return found
