@@ -108,12 +108,13 @@ def study(
     only: Annotated[list[str], typer.Option(help="Run this variant alone; repeatable.")] = [],  # noqa: B006
     data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of checkpoints and locks.")] = Path("runs"),
+    jobs: Annotated[int, typer.Option(min=1, help="Seeds to train at once, in processes of their own.")] = 1,
     settings: Annotated[list[str], typer.Option("--set", help="Replace a field: recipe.epochs=1; repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Run a STAGE of a STUDY: what has a result is left alone. Several processes may share the work."""
     from monstera import recipe as recipes
 
-    recipes.run_study(study, stage, overrides=_overrides(settings), only=only, data=data, runs=runs)
+    recipes.run_study(study, stage, overrides=_overrides(settings), only=only, data=data, runs=runs, jobs=jobs)
 
 
 @app.command()

@@ -37,10 +37,11 @@ def unlock(file: IO[Any]) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the file at `path` alone, which is made where it is missing; give whether this process has it.
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Hold the file at `path`, which is made where it is missing; give whether this process has it.
 
     Args:
+        shared: beside others that share it, instead of alone.
         wait: for others; with False the answer is False where they have it.
 
     Raises:
@@ -49,7 +50,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        yield lock(file, wait=wait)
+        yield lock(file, shared=shared, wait=wait)
 
 
 def _fcntl(file: IO[Any]) -> Any:

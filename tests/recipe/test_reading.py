@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from devices import WITHOUT_GPU
 from monstera.recipe import RecipeError, read_recipe, run
 from monstera.recipe.ingredients import gather
 from monstera.recipe.reading import fingerprint
@@ -222,6 +223,20 @@ def test_fields_younger_than_results_are_not_written_while_they_say_nothing(tmp_
     silent, loud = (read_recipe(_write(tmp_path, **more)) for more in ({}, {"clip_norm": 1.0, "accumulate": 2}))
     assert not {"clip_norm", "accumulate"} & silent.model_dump().keys()
     assert fingerprint(silent) != fingerprint(loud)
+
+
+def test_the_device_is_no_part_of_what_a_result_or_checkpoint_is_of(tmp_path: Path) -> None:
+    here, there = (read_recipe(_write(tmp_path, **more)) for more in ({}, {"device": "cuda"}))
+    assert fingerprint(here) == fingerprint(there)
+    assert "device" not in here.model_dump(mode="json")
+    assert there.model_dump(mode="json")["device"] == "cuda"
+
+
+@WITHOUT_GPU
+def test_a_gpu_that_is_not_there_is_refused_by_the_field(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="device: torch sees no CUDA GPU here"):
+        run(_write(tmp_path, device="cuda"), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:

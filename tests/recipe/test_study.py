@@ -18,6 +18,7 @@ from monstera.recipe import RecipeError, ingredients, read_study, run_study
 from monstera.recipe.choosing import read_chosen
 from monstera.recipe.study import finals, trials
 from monstera.sparsity import Pivoting, pivot
+from monstera.training import DivergedError
 
 RECIPE: dict[str, Any] = {
     "network": {"name": "digits_cnn", "options": {"width": 8}},
@@ -39,6 +40,9 @@ STUDY: dict[str, Any] = {
         "plain": {"set": {"method": {"name": "srste"}, "seeds": [0]}, "densities": [0.5]},
     },
 }
+
+
+CHOSEN = '{"format": "monstera.chosen.1", "values": {"gradual-0.5": {"value": 0.3}}}'
 
 
 @pytest.fixture(autouse=True)
@@ -266,6 +270,46 @@ def test_a_cell_that_another_process_holds_is_left_to_it() -> None:
         assert _results("results") == []
     assert "other processes" not in _run("finals", changes={"dense": None}, only=["plain"])
     assert _results("results") == ["tiny-plain-0.5"]
+
+
+def test_seeds_trained_at_once_give_the_results_of_one_after_the_other() -> None:
+    changes: dict[str, Any] = {"densities": [0.5]}
+    _write(**changes).with_name("chosen.json").write_text(CHOSEN)
+    text = _run("finals", changes=changes, jobs=2)
+    assert "3 of 3 seeds are trained" in text
+    together = {path.name: json.loads(path.read_text()) for path in Path("tiny/results").glob("*.json")}
+    assert together.keys() == {"tiny-dense.json", "tiny-gradual-0.5.json", "tiny-plain-0.5.json"}
+    assert len({result["command"] for result in together.values()}) == 1
+    for path in Path("tiny/results").iterdir():
+        path.unlink()
+    _run("finals", changes=changes, runs="others")
+    for name, result in together.items():
+        alone = json.loads((Path("tiny/results") / name).read_text())
+        assert alone["weights"]["sha256"] == result["weights"]["sha256"]
+        assert alone["accuracy"] == result["accuracy"]
+
+
+def test_seeds_at_once_leave_what_others_hold_and_report_values_that_diverge(capfd: pytest.CaptureFixture[str]) -> None:
+    variants = {
+        "admm": {"set": {"method": {"name": "admm"}}, "tries": {"optimizer.lr": [1e30, 0.05]}},
+        "plain": {"set": {"method": {"name": "srste"}}, "tries": {"method.decay": [0.1, 0.2]}},
+    }
+    changes: dict[str, Any] = {"dense": None, "densities": [0.5], "variants": variants}
+    Path("runs").mkdir()
+    with Path("runs/tiny-plain-0.5-trial1.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert "1 are being run by other processes" in _run("trials", changes=changes, jobs=2)
+    assert "tiny-admm-0.5-trial0, seed 9: the loss is " in capfd.readouterr().out
+    assert _results("trials") == ["tiny-admm-0.5-trial0", "tiny-admm-0.5-trial1", "tiny-plain-0.5-trial0"]
+    with Path("runs/tiny-plain-0.5-trial1.lock").open("w") as file:
+        # A seed of it is being trained.
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert "1 are being run by other processes" in _run("trials", changes=changes)
+    bad = {"admm": {"set": {"method": {"name": "admm"}, "optimizer.lr": 1e30}}}
+    with pytest.raises(DivergedError, match=r"tiny-admm-0\.5, seed \d: the loss is "):
+        _run("finals", changes={**changes, "variants": bad}, jobs=2)
+    with pytest.raises(ValueError, match="jobs: expected at least 1 process, got 0"):
+        _run("trials", changes=changes, jobs=0)
 
 
 def test_where_there_are_no_locks_the_stage_that_needs_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

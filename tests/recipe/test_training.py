@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from devices import ON_GPU
 from monstera.pruning import SPP
 from monstera.pruning.streams import stream
 from monstera.recipe import CheckpointError, read_recipe, run
@@ -120,6 +121,33 @@ def test_a_run_that_learns_features_by_chance_masks_goes_on_with_the_same_weight
         train_seed_of(stopped, stop_at=13)
     again = train_seed_of(stopped)
     assert all(torch.equal(a, b) for a, b in zip(whole.values(), again.values(), strict=True))
+
+
+@ON_GPU
+@pytest.mark.parametrize("name", ["gradual", "admm", "asp", "srste", "group_lasso", "reweighted", "spp"])
+def test_a_run_on_the_gpu_is_tested_goes_on_and_ends_like_one_on_the_cpu(tmp_path: Path, name: str) -> None:
+    torch.save({"state_dict": network("digits_cnn", width=8).state_dict()}, tmp_path / "dense.th")
+    changes: dict[str, Any] = {
+        "network": {"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        "method": {"name": name},
+        "distillation": {"weight": 0.1},
+        "augmentation": {"crop_padding": 1, "flip": True},
+        "channels_last": True,
+    }
+    here = _run(_recipe(tmp_path / "here", **changes))
+    stopped = _recipe(tmp_path / "there", **changes, device="cuda")
+    with pytest.raises(KeyboardInterrupt):
+        train_seed_of(stopped, stop_at=13)
+    weights = train_seed_of(stopped)
+    assert {str(value.device) for value in weights.values()} == {"cpu"}
+    there = _run(stopped)
+    assert there["gpu"]
+    assert there["recipe"]["device"] == "cuda"
+    assert there["density"] == here["density"]
+    accuracies = [result["accuracy"]["sparse_mean"] for result in (here, there)]
+    print(f"{name}: {accuracies}")
+    assert min(accuracies) > 0.5
+    assert abs(accuracies[0] - accuracies[1]) < 0.1
 
 
 def test_masks_by_chance_are_drawn_by_the_seed_of_the_run(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     """Crop each picture at random from its black-padded self, and mirror half of them.
 
     Args:
-        images: uint8 `[N, channels, height, width]`, not changed.
-        generator: of the CPU; its state decides everything.
+        images: uint8 `[N, channels, height, width]` on any device, not changed.
+        generator: of the CPU, wherever the pictures are; its state decides everything.
 
     Returns:
         The same shape and dtype; rows and columns are gathered in one go, so memory is laid out channels last.
@@ -28,7 +28,9 @@ def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Te
     if how.flip:
         columns = torch.where(_draw(2, n, generator) == 1, columns.flip(1), columns)
     padded = F.pad(images, (pad, pad, pad, pad))
-    crops = padded[torch.arange(n)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    places = torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]
+    picture, row, column = (place.to(images.device) for place in places)
+    crops = padded[picture, :, row, column]
     return crops.permute(0, 3, 1, 2)
 
 

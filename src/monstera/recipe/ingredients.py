@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +43,11 @@ class Ingredients:
     start: dict[str, Tensor] | None
     plan: Plan
     pivoting: Pivoting | None = None
+
+    def on(self, device: torch.device | str) -> Ingredients:
+        """The same with its pictures on a device; `start` stays where it is, as networks are made on the CPU."""
+        train, test = self.train.to(device), self.test.to(device)
+        return replace(self, train=train, test=test, mean=self.mean.to(device), std=self.std.to(device))
 
     def normalised(self, images: Tensor) -> Tensor:
         """uint8 pictures as float32 around 0, memory layout kept."""
@@ -87,6 +92,8 @@ def gather(
         _try(problems, "method", lambda: make_pruner(recipe, model, optimizer, plan, steps, seed=0))
         _try(problems, "distillation", lambda: make_distill(recipe, model, start, seed=0))
     problems += [f"output: {problem}" for problem in unwritable(Path(recipe.output))]
+    if recipe.device == "cuda" and not torch.cuda.is_available():
+        problems.append("device: torch sees no CUDA GPU here; leave it out, or give --set device=cpu")
     if problems or data is None or plan is None:
         raise RecipeError(where, problems)
     train, test = data.train, data.test
@@ -140,7 +147,8 @@ def make_distill(recipe: Recipe, model: nn.Module, start: dict[str, Tensor] | No
     """Let the model learn from the dense network that it starts as, if the recipe says so."""
     if recipe.distillation is None:
         return None
-    return Distill(model, make_network(recipe, start, seed).eval(), **recipe.distillation.model_dump())
+    teacher = make_network(recipe, start, seed).eval().to(next(model.parameters()).device)
+    return Distill(model, teacher, **recipe.distillation.model_dump())
 
 
 def steps_per_epoch(recipe: Recipe, pictures: int) -> int:

@@ -154,8 +154,8 @@ def own_command() -> str:
 def _dense_accuracy(recipe: Recipe, things: Ingredients) -> float | None:
     if things.start is None:
         return None
-    model = make_network(recipe, things.start, seed=0)
-    return accuracy(model, things.batches(things.test))
+    model, there = make_network(recipe, things.start, seed=0).to(recipe.device), things.on(recipe.device)
+    return accuracy(model, there.batches(there.test))
 
 
 def _save_weights(recipe: Recipe, model: nn.Module) -> dict[str, Any]:

@@ -265,9 +265,10 @@ class Recipe(_Section):
     With `pivot`, channels are reordered first so that the plan keeps more (see `monstera.sparsity.pivot`).
     A step takes `batch_size` pictures, in `accumulate` equal parts one after the other, whose gradients add up; their
     norm over the whole network is held at or below `clip_norm`.
+    `device` is where training and tests run; order and augmentation are the same on both, roundings are not.
     """
 
-    young = frozenset({"accumulate", "clip_norm", "pivot"})
+    young = frozenset({"accumulate", "clip_norm", "device", "pivot"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
@@ -286,6 +287,7 @@ class Recipe(_Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    device: Literal["cpu", "cuda"] = "cpu"
     threads: Threads = 1
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     checkpoint_every: PositiveInt | None = None

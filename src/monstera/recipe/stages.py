@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from monstera.locks import locked
-from monstera.recipe.choosing import choose, chosen_path, read_chosen
-from monstera.recipe.ingredients import Ingredients, gather
-from monstera.recipe.result import done, make_diverged, write_result
-from monstera.recipe.running import measure_again, train_all
-from monstera.recipe.study import DENSE, Cell, Study, finals, read_study, trials
-from monstera.training import DivergedError
-from monstera.zoo.data import data_set
+from monstera.recipe.cells import Stage, train_cell
+from monstera.recipe.choosing import choose, chosen_path
+from monstera.recipe.jobs import train_at_once
+from monstera.recipe.result import done
+from monstera.recipe.running import measure_again, own_command
+from monstera.recipe.study import DENSE, Study
 
 STAGES = ("trials", "choose", "finals", "measure")
 
@@ -30,6 +27,7 @@ def run_study(
     only: Sequence[str] = (),
     data: str | os.PathLike[str] | None = None,
     runs: str | os.PathLike[str] = "runs",
+    jobs: int = 1,
     console: Console | None = None,
 ) -> None:
     """Run a stage of the study at `path`: what has a result is left alone, what was interrupted goes on.
@@ -41,91 +39,49 @@ def run_study(
         only: the variants to run; default all.
         data: the data folder, see `monstera.zoo.data.data_root`.
         runs: the folder for checkpoints and locks, which processes that share the work must share.
+        jobs: how many seeds to train at once, in processes of their own: many small networks fill a GPU.
 
     Raises:
         RecipeError: the study, or a recipe in it, cannot be run; every field that is wrong is named.
-        ValueError: an unknown stage or variant, nothing was chosen yet, or a result of another recipe is in the way.
+        ValueError: an unknown stage or variant, no job, nothing was chosen yet, or a result of another recipe is in
+            the way.
     """
     if stage not in STAGES:
         raise ValueError(f"no stage is called {stage!r}; known: {', '.join(STAGES)}")
-    study, console = read_study(path, overrides), console or Console()
+    if jobs < 1:
+        raise ValueError(f"jobs: expected at least 1 process, got {jobs}")
+    root = None if data is None else os.fspath(data)
+    asked = Stage(os.fspath(path), stage, dict(overrides or {}), tuple(only), root, Path(runs), own_command())
+    study, console = asked.study(), console or Console()
     if stage == "choose":
         _choose(study, path, console)
-        return
-    cells = trials(study, path, only) if stage == "trials" else finals(study, path, read_chosen(path), only)
-    # Many recipes of one data set: it is read once.
-    read = functools.lru_cache(maxsize=1)(data_set)
-    # An order of channels that was searched for when a cell was checked serves when it is trained. What else a cell
-    # needs is soon made again, and all of it at once might not fit in memory.
-    pivoted: dict[str, Ingredients] = {}
-
-    def things(cell: Cell) -> Ingredients:
-        name = cell.recipe.name
-        if name in pivoted:
-            return pivoted.pop(name)
-        made = gather(cell.recipe, f"{os.fspath(path)}, {name}", data, read)
-        if made.pivoting is not None:
-            pivoted[name] = made
-        return made
-
-    if stage == "measure":
-        for cell in cells:
+    elif stage == "measure":
+        things = asked.gathering()
+        for cell in asked.cells(study):
             measure_again(cell.recipe, things(cell), console)
-        return
-    _train(study, cells, things, Path(runs), console, tried=stage == "trials")
+    else:
+        _train(asked, study, jobs, console)
 
 
-def _train(
-    study: Study,
-    cells: Sequence[Cell],
-    things: Callable[[Cell], Ingredients],
-    runs: Path,
-    console: Console,
-    *,
-    tried: bool,
-) -> None:
+def _train(stage: Stage, study: Study, jobs: int, console: Console) -> None:
+    cells, things = stage.cells(study), stage.gathering()
     pending = [cell for cell in cells if not done(cell.recipe)]
     console.print(f"{study.name}: {len(cells) - len(pending)} of {len(cells)} are done", soft_wrap=True)
     for cell in [cell for cell in pending if cell.variant == DENSE]:
-        _train_cell(study, cell, things, runs, console, wait=True, tried=False)
+        train_cell(stage, study, cell, things, console, wait=True)
     rest = [cell for cell in pending if cell.variant != DENSE]
     # A pattern that does not fit is told now, not hours later.
     for cell in rest:
         things(cell)
     elsewhere = 0
-    for index, cell in enumerate(rest):
-        console.print(f"{study.name}: {index + 1} of {len(rest)}, {cell.recipe.name}", soft_wrap=True)
-        elsewhere += not _train_cell(study, cell, things, runs, console, wait=False, tried=tried)
+    if jobs > 1 and rest:
+        elsewhere = train_at_once(stage, rest, jobs, console)
+    else:
+        for index, cell in enumerate(rest):
+            console.print(f"{study.name}: {index + 1} of {len(rest)}, {cell.recipe.name}", soft_wrap=True)
+            elsewhere += not train_cell(stage, study, cell, things, console)
     if elsewhere:
         console.print(f"{study.name}: {elsewhere} are being run by other processes", soft_wrap=True)
-
-
-def _train_cell(
-    study: Study,
-    cell: Cell,
-    things: Callable[[Cell], Ingredients],
-    runs: Path,
-    console: Console,
-    *,
-    wait: bool,
-    tried: bool,
-) -> bool:
-    """Run a cell, unless another process has done so meanwhile, or does so now: then return False.
-
-    That a value which is only `tried` makes training diverge is a result as well.
-    """
-    recipe = cell.recipe
-    with locked(runs / f"{recipe.name}.lock", wait=wait) as mine:
-        if not mine or done(recipe):
-            return mine
-        try:
-            train_all(recipe, things(cell), runs / recipe.name, console, cell=cell.facts(study))
-        except DivergedError as error:
-            if not tried:
-                raise
-            write_result(make_diverged(recipe, str(error)) | {"cell": cell.facts(study)}, Path(recipe.output))
-            console.print(str(error), soft_wrap=True)
-        return True
 
 
 def _choose(study: Study, path: str | os.PathLike[str], console: Console) -> None:

@@ -38,7 +38,7 @@ BATCH_NORM_PICTURES = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """A finished seed: the sparse network in evaluation mode, and what the result file says about it."""
+    """A finished seed: the sparse network in evaluation mode, on the CPU, and what the result file says about it."""
 
     model: nn.Module
     record: dict[str, Any]
@@ -54,8 +54,8 @@ def train_seed(
 ) -> Trained:
     """Train one seed to its end, from its checkpoint at `path` if there is one; logs go beside it.
 
-    The result depends on the recipe, the seed and the number of threads alone: order and augmentation of step t come
-    from (seed, t), so an interrupted run ends with the same weights as one that was not.
+    The result depends on the recipe and the seed, and by roundings on the device and the number of threads: order and
+    augmentation of step t come from (seed, t), so an interrupted run ends with the same weights as one that was not.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another recipe.
@@ -83,10 +83,10 @@ class _Run:
     """The moving parts of one seed; `step` optimizer steps of `steps` are done."""
 
     def __init__(self, recipe: Recipe, seed: int, things: Ingredients) -> None:
-        self.recipe, self.seed, self.things = recipe, seed, things
+        self.recipe, self.seed, self.things = recipe, seed, things.on(recipe.device)
         self.per_epoch = steps_per_epoch(recipe, len(things.train))
         self.steps, self.step = recipe.epochs * self.per_epoch, 0
-        self.model = make_network(recipe, things.start, seed).train()
+        self.model = make_network(recipe, things.start, seed).to(recipe.device).train()
         self.distill = make_distill(recipe, self.model, things.start, seed)
         self.optimizer = make_optimizer(recipe, self.model)
         self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps, seed)
@@ -164,14 +164,14 @@ class _Run:
             "training_threads": self.threads,
             "epochs": self.epochs,
         }
-        return Trained(model, record)
+        return Trained(model.cpu(), record)
 
     def _batch(self) -> tuple[Tensor, Tensor]:
         epoch, place = divmod(self.step, self.per_epoch)
         if place == 0 or not len(self._order):
             self._order = torch.randperm(len(self.things.train), generator=stream(self.seed, "order", epoch))
         index = self._order[place * self.recipe.batch_size :][: self.recipe.batch_size]
-        batch = self.things.train.take(index)
+        batch = self.things.train.take(index.to(self.recipe.device))
         images = augment(batch.images, self.recipe.augmentation, stream(self.seed, "augmentation", self.step))
         return self._laid_out(images), batch.labels
 
@@ -193,7 +193,7 @@ class _Run:
             )
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+        with torch.autocast(self.recipe.device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             logits = self.model(images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
             return loss if self.distill is None else self.distill(loss, logits, images)

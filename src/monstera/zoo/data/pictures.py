@@ -30,6 +30,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device | str) -> Pictures:
+        """The same on a device; no copy where they are there."""
+        return Pictures(self.images.to(device), self.labels.to(device))
+
     def take(self, index: Tensor) -> Pictures:
         """The pictures at `index`, int64 `[M]`, as a copy."""
         return Pictures(self.images[index], self.labels[index])
