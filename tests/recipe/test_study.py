@@ -276,7 +276,7 @@ def test_seeds_trained_at_once_give_the_results_of_one_after_the_other() -> None
     changes: dict[str, Any] = {"densities": [0.5]}
     _write(**changes).with_name("chosen.json").write_text(CHOSEN)
     text = _run("finals", changes=changes, jobs=2)
-    assert "3 of 3 seeds are trained" in text
+    assert "3 of 3 seeds: one of tiny-" in text
     together = {path.name: json.loads(path.read_text()) for path in Path("tiny/results").glob("*.json")}
     assert together.keys() == {"tiny-dense.json", "tiny-gradual-0.5.json", "tiny-plain-0.5.json"}
     assert len({result["command"] for result in together.values()}) == 1
@@ -305,9 +305,10 @@ def test_seeds_at_once_leave_what_others_hold_and_report_values_that_diverge(cap
         # A seed of it is being trained.
         fcntl.flock(file, fcntl.LOCK_SH)
         assert "1 are being run by other processes" in _run("trials", changes=changes)
-    bad = {"admm": {"set": {"method": {"name": "admm"}, "optimizer.lr": 1e30}}}
+    bad = {"admm": {"set": {"method": {"name": "admm"}, "optimizer.lr": 1e30}}, "plain": STUDY["variants"]["plain"]}
     with pytest.raises(DivergedError, match=r"tiny-admm-0\.5, seed \d: the loss is "):
         _run("finals", changes={**changes, "variants": bad}, jobs=2)
+    assert _results("results") == ["tiny-plain-0.5"]
     with pytest.raises(ValueError, match="jobs: expected at least 1 process, got 0"):
         _run("trials", changes=changes, jobs=0)
 

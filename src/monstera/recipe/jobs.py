@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -24,35 +25,32 @@ from monstera.training import DivergedError
 def train_at_once(stage: Stage, cells: Sequence[Cell], jobs: int, console: Console) -> int:
     """Train cells, a seed in a process, `jobs` at once; long ones first, so that the last to end are short.
 
-    A cell's result is made when all of its seeds are trained, from their checkpoints. What one process fails at ends
-    the stage; what is trained stays trained.
+    A cell's result is made when all of its seeds are trained, from their checkpoints. Where one fails the others go on,
+    and the first of the errors is raised at the end.
 
     Returns:
         How many cells other processes have taken.
     """
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _open, (stage,))
     try:
-        seeds: dict[Future[Any], Cell] = {}
-        for cell in sorted(cells, key=lambda cell: -cell.recipe.epochs):
-            seeds |= {pool.submit(_train_seed, cell.recipe.name, seed): cell for seed in cell.recipe.seeds}
-        results = _results(pool, seeds, console)
-        return sum(not future.result() for future in as_completed(results))
+        seeds: dict[Future[Any], str] = {}
+        for recipe in sorted((cell.recipe for cell in cells), key=lambda recipe: -recipe.epochs):
+            seeds |= {pool.submit(_train_seed, recipe.name, seed): recipe.name for seed in recipe.seeds}
+        left, errors, results = Counter(seeds.values()), [], []
+        for count, future in enumerate(as_completed(seeds), 1):
+            name, error = seeds[future], future.exception()
+            errors += [error] if error else []
+            left[name] -= not error
+            said = f"failed: {error}" if error else "is trained"
+            console.print(f"{count} of {len(seeds)} seeds: one of {name} {said}", highlight=False, soft_wrap=True)
+            if not left[name]:
+                results.append(pool.submit(_train_cell, name))
+        errors += [error for result in results if (error := result.exception())]
+        if errors:
+            raise errors[0]
+        return sum(not result.result() for result in results)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _results(pool: ProcessPoolExecutor, seeds: Mapping[Future[Any], Cell], console: Console) -> list[Future[bool]]:
-    """Wait for all seeds; as soon as those of a cell are trained, let its result be made."""
-    left = {cell.recipe.name: len(cell.recipe.seeds) for cell in seeds.values()}
-    results: list[Future[bool]] = []
-    for count, future in enumerate(as_completed(seeds), 1):
-        future.result()
-        name = seeds[future].recipe.name
-        left[name] -= 1
-        console.print(f"{count} of {len(seeds)} seeds are trained, the last of {name}", soft_wrap=True)
-        if not left[name]:
-            results.append(pool.submit(_train_cell, name))
-    return results
 
 
 @dataclass(frozen=True, slots=True)
