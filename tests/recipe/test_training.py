@@ -150,6 +150,28 @@ def test_a_run_on_the_gpu_is_tested_goes_on_and_ends_like_one_on_the_cpu(tmp_pat
     assert abs(accuracies[0] - accuracies[1]) < 0.1
 
 
+@ON_GPU
+def test_a_recorded_step_has_the_loss_gradients_and_statistics_of_the_step_itself(tmp_path: Path) -> None:
+    path = _recipe(tmp_path / "a", device="cuda", accumulate=2, channels_last=True)
+    things = gather(read_recipe(path), str(path))
+    recorded, plain = (_Run(read_recipe(path), 0, things) for _ in range(2))
+    for _ in range(3):
+        recorded.model.load_state_dict(plain.model.state_dict())
+        batch = plain._batch()
+        plain.optimizer.zero_grad()
+        losses = float(recorded._passes(*batch)), float(plain._backward(*batch))
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+        parameters = zip(recorded.model.parameters(), plain.model.parameters(), strict=True)
+        for one, other in parameters:
+            assert one.grad is not None
+            assert float((one.grad - other.grad).norm()) <= 1e-2 * float(other.grad.norm())
+        for one, other in zip(recorded.model.buffers(), plain.model.buffers(), strict=True):
+            assert torch.allclose(one.double(), other.double(), rtol=1e-3, atol=1e-4)
+        assert plain.things.train.images.is_cuda
+        plain.optimizer.step()
+        recorded.step = plain.step = plain.step + 1
+
+
 def test_masks_by_chance_are_drawn_by_the_seed_of_the_run(tmp_path: Path) -> None:
     recipe = read_recipe(_recipe(tmp_path / "a", method={"name": "spp", "increment": 0.1}))
     model = make_network(recipe, None, seed=0)

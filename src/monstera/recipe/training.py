@@ -17,6 +17,7 @@ from monstera.pruning import Pruner
 from monstera.pruning.streams import stream
 from monstera.recipe.augment import augment
 from monstera.recipe.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from monstera.recipe.graphed import GraphedBackward
 from monstera.recipe.ingredients import (
     TEST_BATCH,
     Ingredients,
@@ -95,6 +96,7 @@ class _Run:
         self.epochs: list[dict[str, Any]] = []
         self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
         self._order = torch.empty(0, dtype=torch.int64)
+        self._graphed: GraphedBackward | None = None
 
     def load(self, state: dict[str, Any] | None, path: Path) -> None:
         if state is None:
@@ -128,13 +130,14 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._backward(*self._batch())
+        total = self._passes(*self._batch())
+        self._refuse_infinite("the loss", total)
         # A norm below infinity leaves every gradient as it is.
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm or math.inf)
         self._refuse_infinite("the norm of the gradient", norm)
         self.optimizer.step()
         self.step += 1
-        self.loss_sum += loss
+        self.loss_sum += float(total)
         if self.step % self.per_epoch == 0:
             mean = self.loss_sum / self.per_epoch
             self.epochs.append(
@@ -175,15 +178,22 @@ class _Run:
         images = augment(batch.images, self.recipe.augmentation, stream(self.seed, "augmentation", self.step))
         return self._laid_out(images), batch.labels
 
-    def _backward(self, images: Tensor, labels: Tensor) -> float:
+    def _passes(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Run both passes, and return the loss."""
+        if self.recipe.device == "cpu":
+            return self._backward(images, labels)
+        if self._graphed is None:
+            self._graphed = GraphedBackward(self._backward, self.model, images, labels)
+        return self._graphed(images, labels)
+
+    def _backward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add up the gradients of the batch's parts, and return the mean loss."""
-        parts, total = self.recipe.accumulate, 0.0
+        parts, losses = self.recipe.accumulate, []
         for some, answers in zip(images.chunk(parts), labels.chunk(parts), strict=True):
             loss = self._loss(some, answers) / parts
-            self._refuse_infinite("the loss", loss)
             loss.backward()
-            total += float(loss.detach())
-        return total
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
     def _refuse_infinite(self, what: str, value: Tensor) -> None:
         if not value.isfinite():
