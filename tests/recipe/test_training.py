@@ -141,7 +141,9 @@ def test_a_run_on_the_gpu_is_tested_goes_on_and_ends_like_one_on_the_cpu(tmp_pat
     weights = train_seed_of(stopped)
     assert {str(value.device) for value in weights.values()} == {"cpu"}
     there = _run(stopped)
-    assert there["gpu"]
+    (begun_on_gpu,) = there["seeds"]
+    assert begun_on_gpu["training_gpu"] == torch.cuda.get_device_name()
+    assert _run(_recipe(tmp_path / "there", **changes))["seeds"][0]["training_gpu"] == begun_on_gpu["training_gpu"]
     assert there["recipe"]["device"] == "cuda"
     assert there["density"] == here["density"]
     accuracies = [result["accuracy"]["sparse_mean"] for result in (here, there)]

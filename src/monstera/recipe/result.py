@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from monstera.measure import in_format, read_json, this_machine, write_json
@@ -45,7 +44,6 @@ def make_result(
         "plan": {name: str(entry) for name, entry in things.plan.items()},
         "recipe": recipe.model_dump(mode="json"),
         "machine": asdict(this_machine()),
-        **({"gpu": torch.cuda.get_device_name()} if recipe.device == "cuda" else {}),
         "latency": None,
     }
 

@@ -96,6 +96,7 @@ class _Run:
         self.epochs: list[dict[str, Any]] = []
         self.seconds, self.loss_sum, self.threads = 0.0, 0.0, torch.get_num_threads()
         self._order = torch.empty(0, dtype=torch.int64)
+        self.gpu = torch.cuda.get_device_name() if recipe.device == "cuda" else None
         self._graphed: GraphedBackward | None = None
 
     def load(self, state: dict[str, Any] | None, path: Path) -> None:
@@ -109,6 +110,8 @@ class _Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.epochs = state["step"], state["epochs"]
         self.seconds, self.loss_sum, self.threads = state["seconds"], state["loss_sum"], state["threads"]
+        # What was begun on a GPU may end elsewhere. Checkpoints from before there were GPUs name none.
+        self.gpu = self.gpu or state.get("gpu")
 
     def state(self) -> dict[str, Any]:
         return {
@@ -120,6 +123,7 @@ class _Run:
             "epochs": self.epochs,
             "seconds": self.seconds,
             "threads": self.threads,
+            "gpu": self.gpu,
             "loss_sum": self.loss_sum,
         }
 
@@ -165,6 +169,7 @@ class _Run:
             "density": {"planned_weights": pruned.plan.density, "all_parameters": pruned.plan.parameter_density},
             "training_seconds": round(self.seconds, 1),
             "training_threads": self.threads,
+            **({"training_gpu": self.gpu} if self.gpu else {}),
             "epochs": self.epochs,
         }
         return Trained(model.cpu(), record)
