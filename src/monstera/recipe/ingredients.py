@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from monstera.modes import evaluating
 from monstera.pruning import Distill, Pruner
 from monstera.recipe.errors import RecipeError
+from monstera.recipe.method_schema import GradualMethod, SppMethod
 from monstera.recipe.plans import make_plan
-from monstera.recipe.schema import GradualMethod, Recipe, Sgd, SppMethod
+from monstera.recipe.schema import Recipe, Sgd
 from monstera.sparsity import Pivoting, Plan, PlanError, pivot, schedule
 from monstera.training import METHODS, decay_groups
 from monstera.zoo import load_cifar_resnet_state, network

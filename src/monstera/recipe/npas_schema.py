@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, model_validator
 
-from monstera.recipe.schema import Data, Fraction, Network, PatternName, Recipe, Seed, Threads, Unit
+from monstera.recipe.schema import Data, Network, PatternName, Recipe
+from monstera.recipe.section import Fraction, Seed, Threads, Unit
 from monstera.search.npas.evaluation import FastTraining
 from monstera.search.npas.outcome import Cost
 from monstera.search.npas.proposing import SearchSettings

@@ -2,63 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     Tag,
-    model_serializer,
     model_validator,
 )
 
-Fraction: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-# More than any machine has end the process without a word.
-Threads: TypeAlias = Annotated[int, Field(ge=1, le=1024)]
-Unit: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-# What torch.manual_seed takes, from 0.
-Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**63)]
-Stages: TypeAlias = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
-# Forms of a field are told apart first, so that one problem is told once; their tags in <> are left out there.
-# One value a stage for all weights, or globs of them.
-Rho: TypeAlias = Annotated[
-    Annotated[Stages, Tag("<stages>")] | Annotated[dict[str, Stages], Tag("<globs>")],
-    Discriminator(lambda value: "<globs>" if isinstance(value, dict) else "<stages>"),
-]
+from monstera.recipe.method_schema import Method
+from monstera.recipe.section import Fraction, Section, Seed, Threads, Unit
 
 
-class _Section(BaseModel):
-    """Unknown fields are refused, as a misspelt one would else be a silent default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    # Fields younger than committed results and checkpoints: not written while they have their default, so that those
-    # stay results and checkpoints of their recipes.
-    young: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_young_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        silent = {name for name in self.young if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in dump(self).items() if name not in silent}
-
-
-class Network(_Section):
+class Network(Section):
     """A network of the zoo; `checkpoint` is a path, or one below the data folder. Without it training starts afresh.
 
     It is a `.safetensors` file such as a recipe leaves, or holds a `state_dict` as those of the CIFAR ResNets do.
     """
 
     name: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     checkpoint: str | None = None
 
 
-class Data(_Section):
+class Data(Section):
     """A data set of the zoo; `mean` and `std` replace its own.
 
     With `held_out`, so many training pictures take the place of the test pictures: for choosing hyper-parameters.
@@ -80,7 +51,7 @@ def _text(value: Any) -> Any:
 PatternName: TypeAlias = Annotated[str, BeforeValidator(_text)]
 
 
-class PlanRule(_Section):
+class PlanRule(Section):
     """One pattern and density for all weights but those in `skip` (see `Plan.uniform`)."""
 
     pattern: PatternName
@@ -88,7 +59,7 @@ class PlanRule(_Section):
     skip: tuple[str, ...] = ("first_conv", "depthwise", "last_linear")
 
 
-class GlobRule(_Section):
+class GlobRule(Section):
     """The weights that a glob of parameter or module names means; a pattern of null leaves them dense."""
 
     weights: str
@@ -96,13 +67,13 @@ class GlobRule(_Section):
     density: Unit | None = None
 
 
-class PlanRules(_Section):
+class PlanRules(Section):
     """Rules, of which later ones win (see `Plan.of`); weights that none names stay dense."""
 
     rules: tuple[GlobRule, ...] = Field(min_length=1)
 
 
-class PlanFile(_Section):
+class PlanFile(Section):
     """A plan that was saved (see `Plan.save`); a path that is not absolute begins at the recipe's folder."""
 
     file: str
@@ -119,86 +90,7 @@ PlanSection: TypeAlias = Annotated[
 ]
 
 
-class GradualMethod(_Section):
-    """Gradual magnitude pruning: the density falls over the first `ramp` of all steps."""
-
-    name: Literal["gradual"]
-    schedule: str = "cubic"
-    ramp: Unit = 0.7
-    update_every: PositiveInt = 10
-
-
-class AdmmMethod(_Section):
-    """ADMM; see `monstera.pruning.ADMM`."""
-
-    name: Literal["admm"]
-    rho: Rho = (1e-4, 1e-3, 1e-2, 1e-1)
-    update_every: PositiveInt | None = None
-    harden_at: float = Field(0.5, gt=0, lt=1)
-    zero_only: bool = False
-    tolerance: PositiveFloat | None = None
-    rounds: PositiveInt = 1
-
-
-class AspMethod(_Section):
-    """One shot at the start, then training under fixed masks; see `monstera.pruning.ASP`."""
-
-    name: Literal["asp"]
-
-
-class SrsteMethod(_Section):
-    """SR-STE, and STE with a decay of 0; see `monstera.pruning.SRSTE`."""
-
-    name: Literal["srste"]
-    decay: float = Field(2e-4, ge=0)
-    harden_at: float = Field(1.0, gt=0, le=1)
-
-
-class GroupLassoMethod(_Section):
-    """Group lasso over the plan's own groups, or over those of other patterns; see `monstera.pruning.GroupLasso`."""
-
-    name: Literal["group_lasso"]
-    strength: float = Field(1e-3, ge=0)
-    harden_at: float = Field(0.5, gt=0, lt=1)
-    groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    l1: float = Field(0.0, ge=0)
-    proximal: bool = False
-    threshold: float = Field(1e-4, ge=0)
-
-
-class ReweightedMethod(_Section):
-    """Reweighted group regularisation; see `monstera.pruning.Reweighted`."""
-
-    young = frozenset({"prune_below"})
-
-    name: Literal["reweighted"]
-    strength: float = Field(1e-4, ge=0)
-    alpha: Literal["norm", "square"] = "norm"
-    penalty: Literal["norm", "square"] = "norm"
-    eps: PositiveFloat = 1e-3
-    reweight_at: tuple[Unit, ...] = (0.25, 0.5, 0.75)
-    harden_at: float = Field(0.5, gt=0, lt=1)
-    groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    prune_below: float = Field(0.0, ge=0)
-
-
-class SppMethod(_Section):
-    """Structured probabilistic pruning, its masks drawn by the seed of the run; see `monstera.pruning.SPP`."""
-
-    name: Literal["spp"]
-    increment: Unit = 0.05
-    centre: float = Field(0.25, gt=0, lt=1)
-    update_every: PositiveInt | None = None
-    harden_at: float = Field(0.5, gt=0, lt=1)
-
-
-Method: TypeAlias = Annotated[
-    GradualMethod | AdmmMethod | AspMethod | SrsteMethod | GroupLassoMethod | ReweightedMethod | SppMethod,
-    Field(discriminator="name"),
-]
-
-
-class Sgd(_Section):
+class Sgd(Section):
     """Stochastic gradient descent; weight decay spares vectors (biases and norms)."""
 
     name: Literal["sgd"] = "sgd"
@@ -214,7 +106,7 @@ class Sgd(_Section):
         return self
 
 
-class Adam(_Section):
+class Adam(Section):
     """AdamW; weight decay spares vectors (biases and norms)."""
 
     name: Literal["adam"]
@@ -223,21 +115,21 @@ class Adam(_Section):
     weight_decay: float = Field(0.01, ge=0)
 
 
-class LearningRate(_Section):
+class LearningRate(Section):
     """The factor on the learning rate: a rising line over the first `warmup` of all steps, then constant or to 0."""
 
     decay: Literal["constant", "linear", "cosine"] = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """Random crops of the picture padded with black, and mirror images."""
 
     crop_padding: Annotated[int, Field(ge=0, le=32)] = 0
     flip: bool = False
 
 
-class Distillation(_Section):
+class Distillation(Section):
     """Learn from the dense network; see `monstera.pruning.Distill`.
 
     loss = (1 - weight) cross entropy + weight T^2 KL(teacher || student) at T + the mean squared error of what each
@@ -248,17 +140,17 @@ class Distillation(_Section):
 
     temperature: PositiveFloat = 4.0
     weight: Fraction = 0.9
-    features: dict[str, PositiveFloat] = {}
+    features: dict[str, PositiveFloat] = Field({})
 
 
-class Latency(_Section):
+class Latency(Section):
     """Measure torch, ONNX Runtime and Monstera, dense and sparse, on `batch` pictures."""
 
     batch: PositiveInt = 1
     threads: Threads = 1
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole experiment. `output` is the result file; the weights of the first seed go beside it.
 
     With `divergence_every`, how many weights changed sides in so many steps is shown, and noted at the end of epochs.

@@ -12,7 +12,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag, model_validator
 
 from monstera.recipe.errors import RecipeError
 from monstera.recipe.reading import checked, read_fields, replaced
-from monstera.recipe.schema import Recipe, Seed, Unit
+from monstera.recipe.schema import Recipe
+from monstera.recipe.section import Seed, Unit
 
 DENSE = "dense"
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
