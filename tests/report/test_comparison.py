@@ -64,6 +64,22 @@ def test_a_plan_by_rules_is_named_by_its_patterns(tmp_path: Path) -> None:
     assert "| mixed | 4x1/2:4 |" in page(tmp_path)
 
 
+def test_plans_of_files_stand_under_no_density(tmp_path: Path) -> None:
+    filed = result("rules", 0.25, 0.9, plan={"a": "4x1 at density 0.25"})
+    filed["recipe"]["plan"] = {"file": "rules.yaml"}
+    write(tmp_path, filed, result("admm", 0.25, 0.8))
+    text = page(tmp_path)
+    places = [text.index(part) for part in ("**Density 0.25**", "| admm |", "**Plans of files**", "| rules |")]
+    assert places == sorted(places)
+
+
+def test_what_was_trained_on_a_gpu_names_it_in_the_place_of_the_processor(tmp_path: Path) -> None:
+    write(tmp_path, result("admm", 0.25, 0.9, seeds=[{"training_gpu": "Some GPU"}]))
+    assert "pictures; Some GPU; torch" in page(tmp_path)
+    write(tmp_path, result("gradual", 0.25, 0.9))
+    assert "pictures; Some CPU or Some GPU; torch" in page(tmp_path)
+
+
 def test_without_a_study_there_is_no_page(tmp_path: Path) -> None:
     assert comparison_page(read_results(tmp_path)) is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +53,24 @@ def _study(root: Path, folder: Path) -> str:
     found = [_read(path, RECIPE) for path in sorted((folder / "results").glob("*.json"))]
     name = folder.relative_to(root).as_posix()
     parts = [f"## {folder.name}\n", _circumstances(found, name)]
-    for density in sorted({result["cell"]["density"] for result in found}, reverse=True):
-        rows = [result for result in found if result["cell"]["density"] == density]
+    for title, rows in _groups(found):
         rows.sort(key=lambda result: -result["accuracy"]["sparse_mean"])
         table = Table("", _COLUMNS, tuple(_line(result) for result in rows))
-        parts.append(f"**Density {density:g}**\n\n{markdown(table)}")
+        parts.append(f"**{title}**\n\n{markdown(table)}")
     chosen = folder / "chosen.json"
     if chosen.is_file():
         parts.append(_tries(_read(chosen, CHOSEN)))
     return "\n".join(parts)
+
+
+def _groups(found: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Results of a density under its name; plans of files have densities of their own, whatever their cell's is."""
+    filed = [result for result in found if "file" in result["recipe"]["plan"]]
+    plain = [result for result in found if result not in filed]
+    for density in sorted({result["cell"]["density"] for result in plain}, reverse=True):
+        yield f"Density {density:g}", [result for result in plain if result["cell"]["density"] == density]
+    if filed:
+        yield "Plans of files", filed
 
 
 def _read(path: Path, form: str) -> dict[str, Any]:
@@ -71,13 +80,13 @@ def _read(path: Path, form: str) -> dict[str, Any]:
     return content
 
 
-def _circumstances(found: Iterable[Mapping[str, Any]], name: str) -> str:
+def _circumstances(found: Sequence[Mapping[str, Any]], name: str) -> str:
     recipes = [result["recipe"] for result in found]
     told = [
         {f"{recipe['network']['name']} on {recipe['data']['name']}" for recipe in recipes},
         {f"{recipe['epochs']} epochs" for recipe in recipes},
         {result["accuracy"]["tested_on"] for result in found},
-        {result["machine"]["cpu"] for result in found},
+        {seed.get("training_gpu", result["machine"]["cpu"]) for result in found for seed in result["seeds"]},
         {f"torch {result['machine']['packages']['torch']}" for result in found},
     ]
     return "; ".join(" or ".join(sorted(values)) for values in told) + f". Source: [`{name}`](../../{name})\n"
