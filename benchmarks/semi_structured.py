@@ -26,7 +26,7 @@ from monstera.measure.result import write_json
 RESULT = Path(__file__).parent / "results" / "gpu" / "semi_structured.json"
 FORMAT = "monstera.semi_structured.1"
 TOKENS = 128
-ROUNDS, CALLS = 15, 10
+ROUNDS, CALLS = 7, 5
 TOLERANCE = 2e-2
 
 
