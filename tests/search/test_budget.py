@@ -136,6 +136,27 @@ def test_a_plan_is_found_beside_a_cliff(model: nn.Module, edge: float, depth: fl
     assert found.tries == len(seen) > 2
 
 
+@pytest.mark.parametrize("loss", [0.22, 0.4])
+def test_where_channels_die_the_time_that_it_saves_goes_to_other_layers(model: nn.Module, loss: float) -> None:
+    """A layer's step to a lower density takes much of the network's time with it, so that no budget hits the goal."""
+    costs, seen = Affine.of(model, rest_ms=0.01), []
+    steep = "layer3.0.conv1.weight"
+    goal = Goal(latency_ms=0.11)
+    edge = planned(model, goal, costs).plan[steep].density
+
+    def measure(plan: Plan) -> Measured:
+        seen.append(costs.network_ms(plan))
+        dead = steep in plan and plan[steep].density < edge
+        return Measured(costs.dense_ms, seen[-1] * (1.02 - loss if dead else 1.2))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = planned(model, goal, costs, measure=measure)
+    assert abs(found.off) <= 0.05
+    assert found.plan[steep].density < edge
+    assert found.tries == len(seen)
+
+
 def test_a_speedup_is_against_the_dense_network_as_measured(model: nn.Module) -> None:
     costs = Affine.of(model)
     found = planned(model, Goal(speedup=3), costs, measure=machine(costs, dense_factor=1.4, factor=1.4))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from traceback import walk_stack
 from typing import TypeAlias
@@ -27,6 +27,8 @@ TRIES = 6
 TOLERANCE = 0.05
 # How much slower than the goal a plan may be and still be one for it.
 _TOO_SLOW = 0.5
+# Budgets closer than this are not halved any more where time falls between them: no budget lies there.
+_NEAR = 1.05
 # What floating point may be off by when the best is asked for.
 _SLACK = 1e-9
 
@@ -62,8 +64,10 @@ def plan_for(
     _check_reachable(model, goal, costs, rules, curvature, options)
     budget = max(goal.budget(costs.dense_ms), _least(costs, options))
     found: list[Planned] = []
+    settled: dict[str, Option] = {}
+    tries: list[_Try] = []  # those that have what is settled
     for _ in range(1 if measure is None else TRIES):
-        chosen = _pick(costs, options, budget)
+        chosen = _pick(costs, options, budget, settled)
         plan = Plan({name: option.entry for name, option in chosen.items() if option.entry is not None})
         if not plan or any(plan == before.plan for before in found):
             break
@@ -74,7 +78,12 @@ def plan_for(
         found.append(Planned(plan, goal, decisions, costs.dense_ms, cost, measured))
         if measured is None or abs(found[-1].off) <= tolerance:
             break
-        budget = max(_least(costs, options), _corrected(found))
+        tries.append(_Try(found[-1], chosen))
+        fast, slow = _sides(tries)
+        if fast and slow and _cliff(fast.planned, slow.planned):
+            settled |= {name: option for name, option in fast.chosen.items() if option != slow.chosen[name]}
+            tries = [fast]
+        budget = max(_least(costs, options), _corrected(tries))
     return _nearest(found, tolerance)
 
 
@@ -87,14 +96,15 @@ def _least(costs: Costs, options: Options) -> float:
     return _fixed(costs, options) + sum(min(option.cost for option in layer) for layer in options.values())
 
 
-def _pick(costs: Costs, options: Options, budget: float) -> dict[str, Option]:
-    layers = options.values()
+def _pick(costs: Costs, options: Options, budget: float, settled: Mapping[str, Option]) -> dict[str, Option]:
+    offered = {name: (settled[name],) if name in settled else layer for name, layer in options.items()}
+    layers = offered.values()
     picked = allocate(
         [[option.cost for option in layer] for layer in layers],
         [[option.loss for option in layer] for layer in layers],
         budget - _fixed(costs, options),
     )
-    return {name: options[name][i] for name, i in zip(options, picked, strict=True)}
+    return {name: offered[name][i] for name, i in zip(offered, picked, strict=True)}
 
 
 def _check_reachable(
@@ -125,19 +135,47 @@ def _refuse_reached(goal: Goal, dense_ms: float) -> None:
         raise GoalError(f"the dense network takes {dense_ms:.4g} ms, so {goal} needs no holes", dense_ms)
 
 
-def _corrected(found: Sequence[Planned]) -> float:
+@dataclass(frozen=True, slots=True)
+class _Try:
+    planned: Planned
+    chosen: Mapping[str, Option]
+
+
+def _corrected(tries: Sequence[_Try]) -> float:
     """The budget of the next plan: as far from the last one as that was from the goal, or halfway between two.
 
     Time may fall all at once as budgets shrink, where a layer keeps so little that channels around it die. Steps as
     large as the miss would jump to and fro over that, so that what is known on both sides of the goal is halved.
     """
-    step = found[-1].cost / (1 + found[-1].off)
-    fast = max((one.cost for one in found if one.off < 0), default=0.0)
-    slow = min((one.cost for one in found if one.off > 0 and one.cost > fast), default=None)
-    if slow is None and step >= found[-1].dense_cost:
+    last = tries[-1].planned
+    step = last.cost / (1 + last.off)
+    fast, slow = _sides(tries)
+    above = slow.planned.cost if slow else None
+    if above is None and step >= last.dense_cost:
         # No holes at all are too slow, which nobody had to measure.
-        slow = found[-1].dense_cost
-    return step if slow is None or not fast else (fast * slow) ** 0.5
+        above = last.dense_cost
+    return step if above is None or fast is None else (fast.planned.cost * above) ** 0.5
+
+
+def _sides(tries: Sequence[_Try]) -> tuple[_Try | None, _Try | None]:
+    """The costliest plan that was too fast, and the cheapest beyond it that was too slow."""
+    fast = max((one for one in tries if one.planned.off < 0), key=_cost, default=None)
+    least = 0.0 if fast is None else fast.planned.cost
+    slow = (one for one in tries if one.planned.off > 0 and one.planned.cost > least)
+    return fast, min(slow, key=_cost, default=None)
+
+
+def _cost(one: _Try) -> float:
+    return one.planned.cost
+
+
+def _cliff(fast: Planned, slow: Planned) -> bool:
+    """Whether two plans that should be near each other lie on both sides of a fall of the time.
+
+    Then no budget is left between them: where they differ the fast one is kept, and what it saves goes elsewhere.
+    """
+    predicted, measured = slow.cost / fast.cost, (1 + slow.off) / (1 + fast.off)
+    return predicted < _NEAR and measured > predicted**2
 
 
 def _decisions(model: nn.Module, chosen: Mapping[str, Option], options: Options, costs: Costs) -> tuple[Decision, ...]:
