@@ -276,7 +276,7 @@ def test_seeds_trained_at_once_give_the_results_of_one_after_the_other() -> None
     changes: dict[str, Any] = {"densities": [0.5]}
     _write(**changes).with_name("chosen.json").write_text(CHOSEN)
     text = _run("finals", changes=changes, jobs=2)
-    assert "3 of 3 seeds: one of tiny-" in text
+    assert "3 of 3 seeds are done" in text
     together = {path.name: json.loads(path.read_text()) for path in Path("tiny/results").glob("*.json")}
     assert together.keys() == {"tiny-dense.json", "tiny-gradual-0.5.json", "tiny-plain-0.5.json"}
     assert len({result["command"] for result in together.values()}) == 1

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 
@@ -32,23 +31,35 @@ def train_at_once(stage: Stage, cells: Sequence[Cell], jobs: int, console: Conso
         How many cells other processes have taken.
     """
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _open, (stage,))
+    recipes = sorted((cell.recipe for cell in cells), key=lambda recipe: -recipe.epochs)
+    # A name without a seed stands for the cell's result.
+    waiting: deque[tuple[str, int | None]] = deque((recipe.name, seed) for recipe in recipes for seed in recipe.seeds)
+    left, total, elsewhere = Counter(name for name, _ in waiting), len(waiting), 0
+    running: dict[Future[bool], tuple[str, int | None]] = {}
+    errors: list[BaseException] = []
     try:
-        seeds: dict[Future[Any], str] = {}
-        for recipe in sorted((cell.recipe for cell in cells), key=lambda recipe: -recipe.epochs):
-            seeds |= {pool.submit(_train_seed, recipe.name, seed): recipe.name for seed in recipe.seeds}
-        left, errors, results = Counter(seeds.values()), [], []
-        for count, future in enumerate(as_completed(seeds), 1):
-            name, error = seeds[future], future.exception()
-            errors += [error] if error else []
-            left[name] -= not error
-            said = f"failed: {error}" if error else "is trained"
-            console.print(f"{count} of {len(seeds)} seeds: one of {name} {said}", highlight=False, soft_wrap=True)
-            if not left[name]:
-                results.append(pool.submit(_train_cell, name))
-        errors += [error for result in results if (error := result.exception())]
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name, seed = waiting.popleft()
+                future = pool.submit(_train_cell, name) if seed is None else pool.submit(_train_seed, name, seed)
+                running[future] = name, seed
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name, seed = running.pop(future)
+                error = future.exception()
+                if error:
+                    errors.append(error)
+                    console.print(f"{name} failed: {error}", highlight=False, markup=False, soft_wrap=True)
+                elif seed is None:
+                    elsewhere += not future.result()
+                else:
+                    left[name] -= 1
+                    console.print(f"{total - left.total()} of {total} seeds are done", soft_wrap=True)
+                    if not left[name]:
+                        # Before all that waits, so that what is trained is soon there to be seen.
+                        waiting.appendleft((name, None))
         if errors:
             raise errors[0]
-        return sum(not result.result() for result in results)
+        return elsewhere
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -74,14 +85,14 @@ def _open(stage: Stage) -> None:
     _opened[:] = [_Opened(stage, study, cells, stage.gathering(), Console(force_terminal=False))]
 
 
-def _train_seed(name: str, seed: int) -> None:
+def _train_seed(name: str, seed: int) -> bool:
     here = _opened[0]
     cell, stage, recipe = here.cells[name], here.stage, here.cells[name].recipe
     # Others may train other seeds of the cell meanwhile, and none may take the cell as a whole.
     whole, own = locked(stage.lock(cell), shared=True, wait=False), locked(stage.lock(cell, seed), wait=False)
     with whole as free, own as mine:
         if not (free and mine) or done(recipe):
-            return
+            return False
         checkpoint = stage.runs / recipe.name / f"seed-{seed}.pt"
         with torch_threads(recipe.threads), shown(here.console, f"{name}, seed {seed}") as show:
             try:
@@ -90,6 +101,7 @@ def _train_seed(name: str, seed: int) -> None:
                 # Where values are tried it is a result, which is made with that of the cell.
                 if not stage.tries:
                     raise
+        return True
 
 
 def _train_cell(name: str) -> bool:
