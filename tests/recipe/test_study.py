@@ -340,6 +340,10 @@ def test_a_result_of_another_recipe_is_in_the_way_and_more_seeds_are_added() -> 
     assert len(json.loads(Path("tiny/results/tiny-plain-0.5.json").read_text())["seeds"]) == 2
 
 
+def test_what_has_no_result_is_not_measured_but_named() -> None:
+    assert "tiny-plain-0.5 has no result yet" in _run("measure", changes={"dense": None}, only=["plain"])
+
+
 def test_nothing_is_chosen_where_trials_are_missing() -> None:
     assert "nothing was chosen for gradual-0.5, gradual-0.25" in _run("choose")
     assert read_chosen("tiny/study.yaml") == {}

@@ -34,7 +34,8 @@ def run_study(
 
     Args:
         stage: "trials" trains with each value that is to be tried, on all but the held-out pictures; "choose" writes
-            the best of them into `chosen.json`; "finals" trains with these; "measure" adds latencies to the results.
+            the best of them into `chosen.json`; "finals" trains with these; "measure" adds latencies to the results
+            that are there.
         overrides: fields of the study to replace, nested ones by dotted names: `{"recipe.epochs": 1}`.
         only: the variants to run; default all.
         data: the data folder, see `monstera.zoo.data.data_root`.
@@ -58,7 +59,10 @@ def run_study(
     elif stage == "measure":
         things = asked.gathering()
         for cell in asked.cells(study):
-            measure_again(cell.recipe, things(cell), console)
+            if Path(cell.recipe.output).is_file():
+                measure_again(cell.recipe, things(cell), console)
+            else:
+                console.print(f"{cell.recipe.name} has no result yet", soft_wrap=True)
     else:
         _train(asked, study, jobs, console)
 
