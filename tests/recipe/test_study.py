@@ -5,7 +5,12 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -311,6 +316,25 @@ def test_seeds_at_once_leave_what_others_hold_and_report_values_that_diverge(cap
     assert _results("results") == ["tiny-plain-0.5"]
     with pytest.raises(ValueError, match="jobs: expected at least 1 process, got 0"):
         _run("trials", changes=changes, jobs=0)
+
+
+def test_a_process_that_dies_is_replaced_and_its_seed_trained() -> None:
+    killed: list[int] = []
+
+    def kill() -> None:
+        # Its lock is there as soon as a seed is being trained.
+        while not list(Path("runs").glob("*-seed-*.lock")):
+            time.sleep(0.01)
+        killed.extend(child.pid for child in multiprocessing.active_children()[:1] if child.pid)
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    text = _run("finals", changes={"dense": None}, only=["plain"], jobs=2)
+    thread.join()
+    assert killed
+    assert "1 of 1 seeds are done" in text
+    assert _results("results") == ["tiny-plain-0.5"]
 
 
 def test_where_there_are_no_locks_the_stage_that_needs_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

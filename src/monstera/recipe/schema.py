@@ -157,7 +157,8 @@ class Recipe(Section):
     With `pivot`, channels are reordered first so that the plan keeps more (see `monstera.sparsity.pivot`).
     A step takes `batch_size` pictures, in `accumulate` equal parts one after the other, whose gradients add up; their
     norm over the whole network is held at or below `clip_norm`.
-    `device` is where training and tests run; order and augmentation are the same on both, roundings are not.
+    `device` is where training and tests run; order and augmentation are the same on both, roundings are not. Searches
+    and latencies stay on the CPU.
     """
 
     young = frozenset({"accumulate", "clip_norm", "device", "pivot"})

@@ -40,7 +40,7 @@ def run_study(
         only: the variants to run; default all.
         data: the data folder, see `monstera.zoo.data.data_root`.
         runs: the folder for checkpoints and locks, which processes that share the work must share.
-        jobs: how many seeds to train at once, in processes of their own: many small networks fill a GPU.
+        jobs: how many seeds to train at once, in processes of their own.
 
     Raises:
         RecipeError: the study, or a recipe in it, cannot be run; every field that is wrong is named.
