@@ -103,7 +103,9 @@ def test_one_seed_has_no_spread_and_the_dense_network_no_difference_to_itself(tm
 
 def test_what_was_timed_has_the_time_of_the_compiled_sparse_network(tmp_path: Path) -> None:
     write(tmp_path, result("admm", 0.25, 0.9, latency=to_json(COMPARISON)))
-    assert "| 0.350 | 0.250 |" in page(tmp_path)
+    text = page(tmp_path)
+    assert "| 0.350 | 0.250 |" in text
+    assert f"torch 2.13.0; ms on {COMPARISON.machine.cpu}. Source" in text
 
 
 def test_what_was_tried_is_shown_with_what_was_chosen(tmp_path: Path) -> None:

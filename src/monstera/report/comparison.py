@@ -88,8 +88,10 @@ def _circumstances(found: Sequence[Mapping[str, Any]], name: str) -> str:
         {result["accuracy"]["tested_on"] for result in found},
         {seed.get("training_gpu", result["machine"]["cpu"]) for result in found for seed in result["seeds"]},
         {f"torch {result['machine']['packages']['torch']}" for result in found},
+        # What was trained elsewhere may have been timed here.
+        {f"ms on {result['latency']['machine']['cpu']}" for result in found if result["latency"]},
     ]
-    return "; ".join(" or ".join(sorted(values)) for values in told) + f". Source: [`{name}`](../../{name})\n"
+    return "; ".join(" or ".join(sorted(values)) for values in told if values) + f". Source: [`{name}`](../../{name})\n"
 
 
 def _line(result: Mapping[str, Any]) -> tuple[str, ...]:
