@@ -19,7 +19,7 @@ MUTANTS  := 10000
 SEED     := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-cross test-published fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-prediction bench-planning bench-models results lock clean
+.PHONY: help setup demo test test-full test-cross test-published fuzz test-sanitize check format bench bench-networks bench-kernels bench-scaling bench-ablation bench-prediction bench-planning bench-gpu bench-models results lock clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: *.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
@@ -99,6 +99,9 @@ bench-prediction: setup  ## predicted against measured time of random plans
 
 bench-planning: setup  ## what monstera.plan asks for, and what its plans come to
 	set -e; for name in resnet50 mobilenet_v2 resnet20 bert_base; do $(RUN) benchmarks/planning.py $$name; done
+
+bench-gpu: setup       ## 2:4 holes on a CUDA GPU
+	$(RUN) benchmarks/semi_structured.py
 
 bench-models: setup    ## architectures of the transformers library: do they compile, are they right, how fast
 	$(RUN) benchmarks/architectures.py

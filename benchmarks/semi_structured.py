@@ -31,7 +31,7 @@ TOLERANCE = 2e-2
 
 
 def main(out: Annotated[Path, typer.Option(help="Where the result goes.")] = RESULT) -> None:
-    """Measure the whole encoder and its four shapes of linear layers, in both types and several batches."""
+    """Measure the whole encoder and its three shapes of linear layers, in both types and several batches."""
     console, rows = Console(), []
     for dtype in (torch.float16, torch.bfloat16):
         model = _pruned().to("cuda", dtype)
