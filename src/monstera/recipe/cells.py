@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ class Stage:
 
     path: str
     name: str
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    only: tuple[str, ...] = ()
-    data: str | None = None
-    runs: Path = Path("runs")
-    # What the result files give as the command; default that of the process that writes them.
-    command: str | None = None
+    overrides: Mapping[str, Any]
+    only: tuple[str, ...]
+    data: str | None
+    runs: Path
+    # What the result files give as the command, whichever process writes them.
+    command: str
 
     @property
     def tries(self) -> bool:
