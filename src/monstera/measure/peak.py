@@ -14,8 +14,9 @@ from monstera.measure.probe import best_rate, probe
 T = TypeVar("T")
 
 _SOURCE = Path(__file__).with_name("peak.c")
-# Trials are short, so that some of them meet no other program even on a machine that is not idle.
-_STEPS = 200_000
+# Some milliseconds a trial: starting its threads takes no part of the time, and on a machine that is not idle some
+# trials meet no other program.
+_STEPS = 2_000_000
 _TRIALS = 5
 # Which part of the peak is full pace.
 _FULL = 0.93
