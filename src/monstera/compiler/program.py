@@ -49,13 +49,17 @@ class Loop:
 
     Attributes:
         unroll: columns done in one turn.
-        by_rows: take a column's weights one by one, not its vectors.
-        ahead: ask for the inputs of the column that comes `kernels.spmm.AHEAD` later.
+        by_rows: take a column's weights one by one, not its vectors, unless it has more of those.
+        ahead: ask for the inputs of the column that comes so much later; 0 for none.
+        rows: rows summed up at once; blocks of more pass over their columns again.
+        line: vectors of a cache line.
     """
 
     unroll: int = 1
     by_rows: bool = False
-    ahead: bool = False
+    ahead: int = 0
+    rows: int = 16
+    line: int = 1
 
 
 @dataclass(frozen=True, slots=True)

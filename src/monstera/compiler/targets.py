@@ -17,8 +17,10 @@ class Target:
     """An instruction set.
 
     `features` is all that `flags` let the compiler use, so a processor that has them runs the code; `tiles[R]` is the
-    widest tile, in vectors, that keeps R rows of accumulators in registers; `halves` says that half a vector costs half
-    as much, `broadcasts` that a multiply-add takes a float from memory for all lanes.
+    widest tile, in vectors, for blocks of R rows, so that `rows` of them at most fit the registers at once: blocks of
+    more rows pass over their columns several times. `halves` says that half a vector costs half as much, `broadcasts`
+    that a multiply-add takes a float from memory for all lanes. A loop over columns is unrolled `unroll` times, and
+    asks for the inputs of the column that comes `ahead` later (0: for none).
     """
 
     name: str
@@ -27,8 +29,11 @@ class Target:
     flags: tuple[str, ...]
     features: tuple[str, ...]
     tiles: dict[int, int]
+    rows: int = 8
     halves: bool = False
     broadcasts: bool = False
+    unroll: int = 1
+    ahead: int = 0
 
 
 TARGETS = {
@@ -43,6 +48,7 @@ TARGETS = {
             tiles={8: 3, 4: 7, 2: 8, 1: 8},
             halves=True,
             broadcasts=True,
+            ahead=2,
         ),
         Target(
             name="avx2",
@@ -50,7 +56,10 @@ TARGETS = {
             lanes=8,
             flags=("-march=haswell",),
             features=_HASWELL,
-            tiles={8: 1, 4: 3, 2: 6, 1: 8},
+            tiles={8: 3, 4: 3, 2: 6, 1: 8},
+            rows=4,
+            unroll=4,
+            ahead=8,
         ),
         Target(
             name="neon",

@@ -21,6 +21,7 @@ from monstera.compiler.ir.ops import RecurrentKind
 from monstera.compiler.kernels.depthwise import depthwise_source
 from monstera.compiler.kernels.gemm import gemm_source
 from monstera.compiler.kernels.spmm import Run, spmm_source
+from monstera.compiler.layout import LINE
 from monstera.compiler.program import Field, Kernel, Loop
 from monstera.compiler.targets import Target
 
@@ -75,17 +76,19 @@ def spmm_kernel(
     widths: Iterable[int],
     activation: Activation | None,
     target: Target,
-    unroll: int = 1,
+    unroll: int = 0,
     ahead: bool = False,
 ) -> Kernel:
     """The offset-SpMM kernel with `rows` rows a block and tiles of these widths, in half vectors.
 
-    With `ahead` it reads `spmm.AHEAD` offsets beyond the last column's.
+    Its loop is unrolled as the target has it (0) or so many times. With `ahead` it reads `target.ahead` offsets beyond
+    the last column's.
     """
     name = f"f32_spmm_planes_{rows}x{target.tiles[rows]}_{target.name}{_suffix(activation)}"
-    name += f"_unrolled_{unroll}" if unroll > 1 else ""
+    name += f"_unrolled_{unroll}" if unroll else ""
     name += "_ahead" if ahead else ""
-    loop = Loop(unroll, not target.broadcasts, ahead)
+    line = max(1, LINE // target.lanes)
+    loop = Loop(unroll or target.unroll, not target.broadcasts, target.ahead * ahead, target.rows, line)
     return Kernel(name, "spmm.h", rows=rows, widths=tuple(sorted(widths)), loop=loop, activation=activation)
 
 

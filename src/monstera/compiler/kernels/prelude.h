@@ -90,10 +90,31 @@ typedef __mmask16 lanes;
 INLINE lanes lanes_between(long begin, long end) { return (lanes)(first_lanes(end) & ~first_lanes(begin)); }
 INLINE vf load_lanes(const float *p, lanes m) { return (vf)_mm512_maskz_loadu_ps(m, p); }
 #else
+typedef float v2 __attribute__((vector_size(8), aligned(4), may_alias));
 INLINE void store_some(float *p, vf v, long count) {
-    if (count >= VL) store(p, v);
-    else if (count > 0) memcpy(p, &v, 4 * (size_t)count);
+    if (count >= VL) return store(p, v);
+    if (count <= 0) return;
+#if VL == 8
+    v4 rest = __builtin_shufflevector(v, v, 0, 1, 2, 3);
+    if (count & 4) *(v4 *)p = rest, p += 4, rest = __builtin_shufflevector(v, v, 4, 5, 6, 7);
+#else
+    v4 rest = v;
+#endif
+    if (count & 2) *(v2 *)p = __builtin_shufflevector(rest, rest, 0, 1), p += 2, rest = __builtin_shufflevector(rest, rest, 2, 3, 2, 3);
+    if (count & 1) *p = rest[0];
 }
+#if defined(__AVX2__) && VL == 8
+typedef vi lanes;
+INLINE lanes lanes_between(long begin, long end) {
+    const vi lane = {0, 1, 2, 3, 4, 5, 6, 7};
+    const int from = begin < 0 ? 0 : begin > VL ? VL : (int)begin, to = end < 0 ? 0 : end > VL ? VL : (int)end;
+    return (lane >= from) & (lane < to);
+}
+INLINE vf load_lanes(const float *p, lanes m) { return (vf)_mm256_maskload_ps(p, (__m256i)m); }
+INLINE vf load_some(const float *p, long count) {
+    return count >= VL ? load(p) : load_lanes(p, lanes_between(0, count));
+}
+#else
 INLINE vf load_some(const float *p, long count) {
     vf v = {0};
     if (count >= VL) return load(p);
@@ -108,6 +129,7 @@ INLINE vf load_lanes(const float *p, lanes m) {
     for (long i = m.begin; i < VL && i < m.end; i++) v[i] = p[i];
     return v;
 }
+#endif
 #endif
 
 /* Every other float of two vectors. */
@@ -140,7 +162,10 @@ INLINE vf high_pairs(vf a, vf b) { return __builtin_shufflevector(a, b, HIGH_PAI
 
 /* Zero the lanes whose bit is clear. A select, not a product: pad columns may hold NaN or Inf before. */
 #if defined(__AVX512F__) && VL == 16
-INLINE vf keep(vf v, unsigned bits) { return (vf)_mm512_maskz_mov_ps((__mmask16)bits, (__m512)v); }
+typedef __mmask16 valid;
+INLINE valid valid_lanes(unsigned bits) { return (valid)bits; }
+INLINE vf keep_lanes(vf v, valid m) { return (vf)_mm512_maskz_mov_ps(m, (__m512)v); }
+INLINE vf keep(vf v, unsigned bits) { return keep_lanes(v, valid_lanes(bits)); }
 INLINE vf keep_first(vf v, long count) { return keep(v, first_lanes(count)); }
 #else
 #if VL == 16
@@ -150,11 +175,14 @@ INLINE vf keep_first(vf v, long count) { return keep(v, first_lanes(count)); }
 #else
 #define LANE_BITS {1, 2, 4, 8}
 #endif
-INLINE vf keep(vf v, unsigned bits) {
+typedef vi valid;
+INLINE valid valid_lanes(unsigned bits) {
     vi lanes = LANE_BITS;
     HERE(lanes);
-    return (vf)((vi)v & ((((int)bits - (vi){0}) & lanes) == lanes));
+    return (((int)bits - (vi){0}) & lanes) == lanes;
 }
+INLINE vf keep_lanes(vf v, valid m) { return (vf)((vi)v & m); }
+INLINE vf keep(vf v, unsigned bits) { return keep_lanes(v, valid_lanes(bits)); }
 INLINE vf keep_first(vf v, long count) {
     return count >= VL ? v : keep(v, count > 0 ? (1u << count) - 1 : 0);
 }

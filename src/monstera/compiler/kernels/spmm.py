@@ -15,7 +15,7 @@ _TILE = """\
 TILE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
     const int *row, const float *bias, const float *start, int last, long at) {{
 {declare}
-    if (a->far) spmm_fetch(a, row, {R}, at, {vectors});
+    if (a->far) spmm_fetch(a, row, {rows}, at, {vectors});
     if (start) {{
 {begin}
     }}
@@ -23,9 +23,13 @@ TILE void {name}_{width}(const float *x, const int *offset, const float *w, long
         const float *xi = x + offset[i];
 {fetch}{multiply}
     }}
-    const uint16_t *mask = a->mask + at / VL;
-    (void)mask;
+{outputs}
+    if (last) {{
+        const uint16_t *mask = a->mask + at / VL;
 {finish}
+    }} else {{
+{leave}
+    }}
 }}
 """
 
@@ -37,6 +41,7 @@ static void {name}_run(const spmm_args *a, part p) {{
         for (int group = 0; group < a->groups; group++) {{
             const long to = from + a->chunk < run.end ? from + a->chunk : run.end;
             const long tiles = (to - from + a->tile - 1) / a->tile;
+            const long each = (to - from) / tiles, more = (to - from) % tiles;
             const float *start = group ? a->y : a->res;
             const int last = group == a->groups - 1;
             for (long b = blocks.begin; b < blocks.end; b++) {{
@@ -44,9 +49,10 @@ static void {name}_run(const spmm_args *a, part p) {{
                 const int *offset = a->offset + block[0];
                 const float *x = a->x + block[3];
                 const float *w = a->weight + (long)block[1] * {R}, *bias = group ? no_bias : a->bias + {R} * b;
-                for (long t = 0; t < tiles; t++) {{
-                    const long v = from + (to - from) * t / tiles, next = from + (to - from) * (t + 1) / tiles;
+                for (long v = from, next, over = 0; v < to; v = next) {{
                     const long at = v * VL;
+                    next = v + each, over += more;
+                    if (over >= tiles) next++, over -= tiles;
                     switch (2 * (next - v) - (a->half && next == a->vectors)) {{
 {cases}
                         default: __builtin_trap(); /* no such tile was built */
@@ -67,10 +73,6 @@ static void {name}(const spmm_args *a, part p) {{
         }}
 }}
 """
-
-
-# Columns from where one is multiplied to where its inputs are asked for; the table of offsets goes on so far.
-AHEAD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,10 @@ class _Part:
     def load(self) -> str:
         return "load" if self.kind == "v" else "load_half"
 
+    @property
+    def store(self) -> str:
+        return "store" if self.kind == "v" else "store_half"
+
 
 def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, loop: Loop) -> str:
     """Return the C text of one kernel: a driver `name(args, part)` and a tile function for every width.
@@ -128,34 +134,41 @@ def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, lo
         rows: rows of a block.
         widths: tile widths that occur, in half vectors.
         activation: the C function applied at the last store.
-        loop: how columns are done.
+        loop: how columns are done, and how many rows at once.
     """
     ordered = sorted(widths)
     parts = [_tile(name, rows, _parts(width), width, activation, loop) for width in ordered]
-    call = "{name}_{w}(x + at, offset, w, block[2], a, row, bias, start, last, at); break;"
-    cases = "\n".join(f"                        case {w}: " + call.format(name=name, w=w) for w in ordered)
+    call = "{name}_{w}(x + at, offset, w + r, block[2], a, row + r, bias + r, start, last, at);"
+    passes = f"for (int r = 0; r < {rows}; r += {min(rows, loop.rows)}) "
+    cases = "\n".join(
+        f"                        case {w}: {passes}{call.format(name=name, w=w)} break;" for w in ordered
+    )
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
 
 
-def _tile(name: str, rows: int, parts: list[_Part], width: int, activation: str, loop: Loop) -> str:
+def _tile(name: str, block: int, parts: list[_Part], width: int, activation: str, loop: Loop) -> str:
+    """The rows of a block that are summed up at once, the next ones of which the caller asks for again."""
+    rows = min(block, loop.rows)
     names = [[f"a{r}_{p}" for p in range(len(parts))] for r in range(rows)]
-    begin, finish = [], []
+    begin = []
     for r, accumulators in enumerate(names):
         sums = " ".join(f"{a} += {p.load}(s + {p.place});" for a, p in zip(accumulators, parts, strict=True))
         begin.append(f"        {{ const float *s = start + row[{r}] * a->y_plane + at; {sums} }}")
-        finish.append(f"    {{ float *y = a->y + row[{r}] * a->y_plane + at;")
-        finish += _stores(accumulators, parts, activation)
+    by_rows = loop.by_rows and len(parts) <= rows
     return _TILE.format(
         name=name,
         width=width,
         vectors=len(parts),
-        R=rows,
+        R=block,
+        rows=rows,
         declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
         begin="\n".join(begin),
         unroll=f"#pragma GCC unroll {loop.unroll}\n" if loop.unroll > 1 else "",
-        fetch=_fetch(parts) if loop.ahead else "",
-        multiply="\n".join((_multiply_by_rows if loop.by_rows else _multiply)(names, parts, rows)),
-        finish="\n".join(finish),
+        fetch=_fetch(parts, loop) if loop.ahead else "",
+        multiply="\n".join((_multiply_by_rows if by_rows else _multiply)(names, parts, rows)),
+        outputs="\n".join(f"    float *y{r} = a->y + row[{r}] * a->y_plane + at;" for r in range(rows)),
+        finish="\n".join(_finish(names, parts, activation)),
+        leave="\n".join(_leave(names, parts)),
     )
 
 
@@ -169,9 +182,11 @@ def _declare(accumulators: list[str], parts: list[_Part], row: int) -> list[str]
     return [f"    {p.kind}f {a} = {splat[p.kind]};" for a, p in zip(accumulators, parts, strict=True)]
 
 
-def _fetch(parts: list[_Part]) -> str:
-    asked = " ".join(f"__builtin_prefetch(later + {part.place});" for part in parts)
-    return f"        const float *later = x + offset[i + {AHEAD}]; {asked}\n"
+def _fetch(parts: list[_Part], loop: Loop) -> str:
+    """Ask for every line of a tile of a later column: the first vector of each, and the end."""
+    wanted = dict.fromkeys([*parts[:: loop.line], parts[-1]])
+    asked = " ".join(f"__builtin_prefetch(later + {part.place});" for part in wanted)
+    return f"        const float *later = x + offset[i + {loop.ahead}]; {asked}\n"
 
 
 def _multiply(names: list[list[str]], parts: list[_Part], rows: int) -> list[str]:
@@ -192,15 +207,23 @@ def _multiply_by_rows(names: list[list[str]], parts: list[_Part], rows: int) -> 
     return lines
 
 
-def _stores(accumulators: list[str], parts: list[_Part], activation: str) -> list[str]:
-    """The sums, as they are while columns are still to come, then activated and without their pads."""
-    raw, done = [], []
-    for a, p in zip(accumulators, parts, strict=True):
-        index = p.place.split()[0]
-        if p.kind == "v":
-            raw.append(f"store(y + {p.place}, {a});")
-            done.append(f"store(y + {p.place}, keep({activation}({a}), mask[{index}]));")
-            continue
-        raw.append(f"store_half(y + {p.place}, {a});")
-        done.append(f"store_half(y + {p.place}, narrow(keep({activation}(widen({a})), mask[{index}])));")
-    return [f"      if (last) {{ {' '.join(done)} }}", f"      else {{ {' '.join(raw)} }} }}"]
+def _finish(names: list[list[str]], parts: list[_Part], activation: str) -> list[str]:
+    """The sums activated and without their pads, vector by vector, as all rows have the same pads."""
+    lines = []
+    for i, part in enumerate(parts):
+        lines.append(f"        {{ const valid m = valid_lanes(mask[{part.place.split()[0]}]);")
+        for r, accumulators in enumerate(names):
+            sums = accumulators[i] if part.kind == "v" else f"widen({accumulators[i]})"
+            done = f"keep_lanes({activation}({sums}), m)"
+            done = done if part.kind == "v" else f"narrow({done})"
+            lines.append(f"          {part.store}(y{r} + {part.place}, {done});")
+        lines[-1] += " }"
+    return lines
+
+
+def _leave(names: list[list[str]], parts: list[_Part]) -> list[str]:
+    """The sums as they are while columns are still to come."""
+    return [
+        "        " + " ".join(f"{p.store}(y{r} + {p.place}, {a});" for a, p in zip(accumulators, parts, strict=True))
+        for r, accumulators in enumerate(names)
+    ]

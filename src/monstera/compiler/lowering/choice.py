@@ -64,15 +64,15 @@ class Choice:
     """How a layer runs: which candidate (its order and block sizes), and how the SpMM kernel walks through it.
 
     `tile` vectors at most are summed up at once and `chunk` vectors are done for all blocks before the next ones (0: as
-    the model of the cost has it); the loop over columns is unrolled `unroll` times; columns are taken in so many
-    `groups`, so that the inputs of one stay in the first-level cache (0: as the model has it).
+    the model of the cost has it); the loop over columns is unrolled `unroll` times (0: as the target has it); columns
+    are taken in so many `groups`, so that the inputs of one stay in the first-level cache (0: as the model has it).
     """
 
     order: Order
     sizes: tuple[int, ...]
     tile: int = 0
     chunk: int = 0
-    unroll: int = 1
+    unroll: int = 0
     groups: int = 0
 
     def among(self, candidates: Sequence[Candidate]) -> Candidate:

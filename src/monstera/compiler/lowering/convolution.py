@@ -11,7 +11,7 @@ import numpy as np
 
 from monstera.compiler.ir import Conv, Node
 from monstera.compiler.kernels import run_of, spmm_kernel
-from monstera.compiler.kernels.spmm import AHEAD, Run
+from monstera.compiler.kernels.spmm import Run
 from monstera.compiler.layout import Flat, Planes
 from monstera.compiler.lowering.choice import Case, Choice, Part, spmm_candidates
 from monstera.compiler.lowering.context import Lowering
@@ -125,7 +125,7 @@ def _spmm(
     tiling = tiling_of(low, channels, _count(common["vectors"]), part.size, choice)
     groups = choice.groups or shared_groups(low, channels, tiling["chunk"], blocks)
     ahead = looks_ahead(low, part.size, blocks, matrix.holes.shape[1])
-    fields = common | column_tables(low, matrix, blocks, AHEAD if ahead else 0)
+    fields = common | column_tables(low, matrix, blocks, low.target.ahead if ahead else 0)
     fields |= _cut_tables(low, matrix, blocks, groups, stretches)
     fields |= {"bias": low.table(matrix.bias[blocks.row]), "blocks": blocks.count} | tiling
     fields["row"] = low.table(blocks.row)

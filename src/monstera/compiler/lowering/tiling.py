@@ -74,12 +74,12 @@ def shared_groups(low: Lowering, channels: int, chunk: int, blocks: Blocks) -> i
 
 
 def looks_ahead(low: Lowering, size: int, blocks: Blocks, columns: int) -> bool:
-    """Whether the kernel asks for the inputs of later columns: where they lie apart and a vector is a cache line.
+    """Whether the kernel asks for the inputs of later columns: where they lie apart, and the target has it.
 
     Columns next to each other read the lines that the one before has brought in; smaller blocks are busy with loads.
     """
     apart = blocks.length.sum() < AHEAD_DENSITY * blocks.count * columns
-    return bool(apart) and low.target.lanes == LINE and size >= AHEAD_ROWS
+    return bool(apart) and bool(low.target.ahead) and size >= AHEAD_ROWS
 
 
 def _chunk_bytes(low: Lowering, channels: int) -> int:
