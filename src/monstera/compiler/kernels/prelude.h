@@ -143,8 +143,14 @@ INLINE vf load_lanes(const float *p, lanes m) {
 #define EVEN 0, 2, 4, 6
 #define ODD 1, 3, 5, 7
 #endif
+#if defined(__AVX2__) && VL == 8 /* gcc takes two shuffles across the halves and a blend */
+INLINE vf in_order(__m256 pairs) { return (vf)_mm256_permute4x64_pd((__m256d)pairs, 0xd8); }
+INLINE vf even(vf low, vf high) { return in_order(_mm256_shuffle_ps((__m256)low, (__m256)high, 0x88)); }
+INLINE vf odd(vf low, vf high) { return in_order(_mm256_shuffle_ps((__m256)low, (__m256)high, 0xdd)); }
+#else
 INLINE vf even(vf low, vf high) { return __builtin_shufflevector(low, high, EVEN); }
 INLINE vf odd(vf low, vf high) { return __builtin_shufflevector(low, high, ODD); }
+#endif
 
 /* The floats of two vectors in turn: the first halves, and the second. */
 #if VL == 16

@@ -10,27 +10,22 @@ typedef struct {
     const int *phase;                /* [step_h, step_w]: which plane of the channel, -1 if nobody reads it */
 } split_args;
 
-/* Both phases of rows split in two, a column of vectors at a time: its lanes are the same in every row. */
-INLINE void split_rows_in_two(const split_args *a, const float *x, long x_step, float *const *to, long rows) {
+/* Both phases of rows split in two, row by row: what is read and written lies in order, as it may come from memory. */
+static void split_in_two(const split_args *a, const float *x, long x_step, float *const *to, long rows) {
     const long width = a->y_grid.row;
-    for (long i = 0; i < width; i += VL) {
-        const long begin = a->origin_w - 2 * i, end = begin + a->w;
-        const lanes low = lanes_between(begin, end), high = lanes_between(begin - VL, end - VL);
-        for (long r = 0; r < rows; r++) {
-            const float *from = x + r * x_step - begin;
-            const vf u = load_lanes(from, low), v = load_lanes(from + VL, high);
+    for (long r = 0; r < rows; r++, x += x_step)
+        for (long i = 0; i < width; i += VL) {
+            const long begin = a->origin_w - 2 * i;
+            const float *from = x - begin;
+            vf u, v;
+            if (begin <= 0 && begin + a->w >= 2 * VL) u = load(from), v = load(from + VL);
+            else {
+                u = load_lanes(from, lanes_between(begin, begin + a->w));
+                v = load_lanes(from + VL, lanes_between(begin - VL, begin + a->w - VL));
+            }
             if (to[0]) store_some(to[0] + r * width + i, even(u, v), width - i);
             if (to[1]) store_some(to[1] + r * width + i, odd(u, v), width - i);
         }
-    }
-}
-
-static void split_in_two(const split_args *a, const float *x, long x_step, float *const *to, long rows) {
-    for (long r = 0; r < rows; r += 16) { /* few enough to stay in the first-level cache */
-        const long step = r * a->y_grid.row;
-        float *const from[] = {to[0] ? to[0] + step : 0, to[1] ? to[1] + step : 0};
-        split_rows_in_two(a, x + r * x_step, x_step, from, rows - r < 16 ? rows - r : 16);
-    }
 }
 
 static void split_in_many(const split_args *a, const float *x, long x_step, float *const *to, long rows) {
