@@ -16,7 +16,7 @@ from monstera.compiler.targets import Target
 # often. With avx2, registers hold 4 rows; the next 4 of a block find in the first-level cache what those have read.
 _SPMM_SHARE = {
     "avx512": {1: 0.42, 2: 0.78, 4: 1.0, 8: 0.99, 16: 0.9},
-    "avx2": {1: 0.42, 2: 0.62, 4: 0.83, 8: 0.85, 16: 0.85},
+    "avx2": {1: 0.42, 2: 0.62, 4: 0.84, 8: 0.85, 16: 0.85},
     # Not measured on a real machine yet.
     "neon": {1: 0.42, 2: 0.78, 4: 1.0, 8: 1.0, 16: 0.9},
 }

@@ -19,8 +19,8 @@ class Target:
     `features` is all that `flags` let the compiler use, so a processor that has them runs the code; `tiles[R]` is the
     widest tile, in vectors, for blocks of R rows, so that `rows` of them at most fit the registers at once: blocks of
     more rows pass over their columns several times. `halves` says that half a vector costs half as much, `broadcasts`
-    that a multiply-add takes a float from memory for all lanes. A loop over columns is unrolled `unroll` times, and
-    asks for the inputs of the column that comes `ahead` later (0: for none).
+    that a multiply-add takes a float from memory for all lanes. A loop over columns is unrolled `unroll` times; where
+    at most `ahead_density` of the columns are left, it asks for the inputs of the one that comes `ahead` later.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Target:
     broadcasts: bool = False
     unroll: int = 1
     ahead: int = 0
+    ahead_density: float = 0.0
 
 
 TARGETS = {
@@ -49,6 +50,7 @@ TARGETS = {
             halves=True,
             broadcasts=True,
             ahead=2,
+            ahead_density=0.6,
         ),
         Target(
             name="avx2",
@@ -60,6 +62,7 @@ TARGETS = {
             rows=4,
             unroll=4,
             ahead=8,
+            ahead_density=1.0,
         ),
         Target(
             name="neon",

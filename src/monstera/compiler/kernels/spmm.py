@@ -5,30 +5,32 @@ Widths are counted in half vectors: where half a vector costs half as much, a ru
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from monstera.compiler.program import Loop
 
 _TILE = """\
-TILE void {name}_{width}(const float *x, const int *offset, const float *w, long k, const spmm_args *a,
-    const int *row, const float *bias, const float *start, int last, long at) {{
-{declare}
-    if (a->far) spmm_fetch(a, row, {rows}, at, {vectors});
-    if (start) {{
-{begin}
-    }}
-{unroll}    for (long i = 0; i < k; i++, w += {R}) {{
-        const float *xi = x + offset[i];
-{fetch}{multiply}
-    }}
+TILE void {name}_{width}(const float *x, const int *offset, const float *weight, long k, const spmm_args *a,
+    const int *row, const float *bias, const float *start, int last, long at, long tiles) {{
 {outputs}
-    if (last) {{
-        const uint16_t *mask = a->mask + at / VL;
+    for (; tiles > 0; tiles--, at += {vectors} * VL) {{
+        const float *xt = x + at, *w = weight;
+{declare}
+        if (a->far) spmm_fetch(a, row, {rows}, at, {vectors});
+        if (start) {{
+{begin}
+        }}
+{unroll}        for (long i = 0; i < k; i++, w += {R}) {{
+            const float *xi = xt + offset[i];
+{fetch}{multiply}
+        }}
+        if (last) {{
+            const uint16_t *mask = a->mask + at / VL;
 {finish}
-    }} else {{
+        }} else {{
 {leave}
+        }}
     }}
 }}
 """
@@ -41,7 +43,10 @@ static void {name}_run(const spmm_args *a, part p) {{
         for (int group = 0; group < a->groups; group++) {{
             const long to = from + a->chunk < run.end ? from + a->chunk : run.end;
             const long tiles = (to - from + a->tile - 1) / a->tile;
-            const long each = (to - from) / tiles, more = (to - from) % tiles;
+            /* Tiles that are as good as equal, by their width in half vectors: the wider ones first. */
+            const long each = (to - from) / tiles, more = (to - from) % tiles, half = a->half && to == a->vectors;
+            const long widths[] = {{2 * each + 2, 2 * each, 2 * each - 1}};
+            const long counts[] = {{more, tiles - more - half, half}};
             const float *start = group ? a->y : a->res;
             const int last = group == a->groups - 1;
             for (long b = blocks.begin; b < blocks.end; b++) {{
@@ -49,11 +54,9 @@ static void {name}_run(const spmm_args *a, part p) {{
                 const int *offset = a->offset + block[0];
                 const float *x = a->x + block[3];
                 const float *w = a->weight + (long)block[1] * {R}, *bias = group ? no_bias : a->bias + {R} * b;
-                for (long v = from, next, over = 0; v < to; v = next) {{
-                    const long at = v * VL;
-                    next = v + each, over += more;
-                    if (over >= tiles) next++, over -= tiles;
-                    switch (2 * (next - v) - (a->half && next == a->vectors)) {{
+                for (long i = 0, at = from * VL; i < 3; at += counts[i] * ((widths[i] + 1) / 2) * VL, i++) {{
+                    const long count = counts[i];
+                    if (count > 0) switch (widths[i]) {{
 {cases}
                         default: __builtin_trap(); /* no such tile was built */
                     }}
@@ -104,9 +107,10 @@ class Run:
         for at in range(begin, end, self.chunk):
             length = min(self.chunk, end - at)
             tiles = -(-length // self.tile)
-            cuts = [length * i // tiles for i in range(tiles + 1)]
-            found |= {2 * (b - a) for a, b in itertools.pairwise(cuts[:-1])}
-            found.add(2 * (cuts[-1] - cuts[-2]) - (self.half and at + length == self.vectors))
+            each, more = divmod(length, tiles)
+            half = self.half and at + length == self.vectors
+            counts = {2 * each + 2: more, 2 * each: tiles - more - half, 2 * each - 1: int(half)}
+            found |= {width for width, count in counts.items() if count}
         return found
 
 
@@ -138,12 +142,17 @@ def spmm_source(name: str, rows: int, widths: Iterable[int], activation: str, lo
     """
     ordered = sorted(widths)
     parts = [_tile(name, rows, _parts(width), width, activation, loop) for width in ordered]
-    call = "{name}_{w}(x + at, offset, w + r, block[2], a, row + r, bias + r, start, last, at);"
-    passes = f"for (int r = 0; r < {rows}; r += {min(rows, loop.rows)}) "
-    cases = "\n".join(
-        f"                        case {w}: {passes}{call.format(name=name, w=w)} break;" for w in ordered
-    )
+    cases = "\n".join(f"                        case {w}: {_call(name, rows, w, loop)} break;" for w in ordered)
     return "\n".join([*parts, _DRIVER.format(name=name, R=rows, cases=cases)])
+
+
+def _call(name: str, rows: int, width: int, loop: Loop) -> str:
+    """All tiles of one width, or one at a time where every pass reads again what the one before has brought in."""
+    if rows <= loop.rows:
+        return f"{name}_{width}(x, offset, w, block[2], a, row, bias, start, last, at, count);"
+    tiles = f"for (long t = 0; t < count; t++) for (int r = 0; r < {rows}; r += {loop.rows})"
+    there = f"at + t * {-(-width // 2)} * VL"
+    return f"{tiles} {name}_{width}(x, offset, w + r, block[2], a, row + r, bias + r, start, last, {there}, 1);"
 
 
 def _tile(name: str, block: int, parts: list[_Part], width: int, activation: str, loop: Loop) -> str:
@@ -153,7 +162,7 @@ def _tile(name: str, block: int, parts: list[_Part], width: int, activation: str
     begin = []
     for r, accumulators in enumerate(names):
         sums = " ".join(f"{a} += {p.load}(s + {p.place});" for a, p in zip(accumulators, parts, strict=True))
-        begin.append(f"        {{ const float *s = start + row[{r}] * a->y_plane + at; {sums} }}")
+        begin.append(f"            {{ const float *s = start + row[{r}] * a->y_plane + at; {sums} }}")
     by_rows = loop.by_rows and len(parts) <= rows
     return _TILE.format(
         name=name,
@@ -163,10 +172,10 @@ def _tile(name: str, block: int, parts: list[_Part], width: int, activation: str
         rows=rows,
         declare="\n".join(line for r in range(rows) for line in _declare(names[r], parts, r)),
         begin="\n".join(begin),
-        unroll=f"#pragma GCC unroll {loop.unroll}\n" if loop.unroll > 1 else "",
+        unroll=f"        #pragma GCC unroll {loop.unroll}\n" if loop.unroll > 1 else "",
         fetch=_fetch(parts, loop) if loop.ahead else "",
         multiply="\n".join((_multiply_by_rows if by_rows else _multiply)(names, parts, rows)),
-        outputs="\n".join(f"    float *y{r} = a->y + row[{r}] * a->y_plane + at;" for r in range(rows)),
+        outputs="\n".join(f"    float *y{r} = a->y + row[{r}] * a->y_plane;" for r in range(rows)),
         finish="\n".join(_finish(names, parts, activation)),
         leave="\n".join(_leave(names, parts)),
     )
@@ -179,14 +188,14 @@ def _parts(width: int) -> list[_Part]:
 
 def _declare(accumulators: list[str], parts: list[_Part], row: int) -> list[str]:
     splat = {"v": f"splat(bias[{row}])", "h": f"splat_half(bias[{row}])"}
-    return [f"    {p.kind}f {a} = {splat[p.kind]};" for a, p in zip(accumulators, parts, strict=True)]
+    return [f"        {p.kind}f {a} = {splat[p.kind]};" for a, p in zip(accumulators, parts, strict=True)]
 
 
 def _fetch(parts: list[_Part], loop: Loop) -> str:
     """Ask for every line of a tile of a later column: the first vector of each, and the end."""
     wanted = dict.fromkeys([*parts[:: loop.line], parts[-1]])
     asked = " ".join(f"__builtin_prefetch(later + {part.place});" for part in wanted)
-    return f"        const float *later = x + offset[i + {loop.ahead}]; {asked}\n"
+    return f"            const float *later = xt + offset[i + {loop.ahead}]; {asked}\n"
 
 
 def _multiply(names: list[list[str]], parts: list[_Part], rows: int) -> list[str]:
@@ -194,16 +203,16 @@ def _multiply(names: list[list[str]], parts: list[_Part], rows: int) -> list[str
     lines = []
     for i, part in enumerate(parts):
         updates = " ".join(f"{names[r][i]} += x{i} * w[{r}];" for r in range(rows))
-        lines.append(f"        const {part.kind}f x{i} = {part.load}(xi + {part.place}); {updates}")
+        lines.append(f"            const {part.kind}f x{i} = {part.load}(xi + {part.place}); {updates}")
     return lines
 
 
 def _multiply_by_rows(names: list[list[str]], parts: list[_Part], rows: int) -> list[str]:
     """One column: all vectors first, then each weight spread over a register and used for all of them."""
-    lines = [f"        const {part.kind}f x{i} = {part.load}(xi + {part.place});" for i, part in enumerate(parts)]
+    lines = [f"            const {part.kind}f x{i} = {part.load}(xi + {part.place});" for i, part in enumerate(parts)]
     for r in range(rows):
         updates = " ".join(f"{names[r][i]} += x{i} * w{r};" for i in range(len(parts)))
-        lines.append(f"        {{ const vf w{r} = w[{r}] - (vf){{0}}; {updates} }}")
+        lines.append(f"            {{ const vf w{r} = w[{r}] - (vf){{0}}; {updates} }}")
     return lines
 
 
@@ -211,12 +220,12 @@ def _finish(names: list[list[str]], parts: list[_Part], activation: str) -> list
     """The sums activated and without their pads, vector by vector, as all rows have the same pads."""
     lines = []
     for i, part in enumerate(parts):
-        lines.append(f"        {{ const valid m = valid_lanes(mask[{part.place.split()[0]}]);")
+        lines.append(f"            {{ const valid m = valid_lanes(mask[{part.place.split()[0]}]);")
         for r, accumulators in enumerate(names):
             sums = accumulators[i] if part.kind == "v" else f"widen({accumulators[i]})"
             done = f"keep_lanes({activation}({sums}), m)"
             done = done if part.kind == "v" else f"narrow({done})"
-            lines.append(f"          {part.store}(y{r} + {part.place}, {done});")
+            lines.append(f"              {part.store}(y{r} + at + {part.place}, {done});")
         lines[-1] += " }"
     return lines
 
@@ -224,6 +233,7 @@ def _finish(names: list[list[str]], parts: list[_Part], activation: str) -> list
 def _leave(names: list[list[str]], parts: list[_Part]) -> list[str]:
     """The sums as they are while columns are still to come."""
     return [
-        "        " + " ".join(f"{p.store}(y{r} + {p.place}, {a});" for a, p in zip(accumulators, parts, strict=True))
+        "            "
+        + " ".join(f"{p.store}(y{r} + at + {p.place}, {a});" for a, p in zip(accumulators, parts, strict=True))
         for r, accumulators in enumerate(names)
     ]

@@ -18,9 +18,8 @@ GROUP_LINES = 600
 GROUPED_FLOATS = 640
 # Columns that a block should have in each group on average.
 GROUP_COLUMNS = 64
-# Blocks of so many rows have time to ask for what they read later, and gain where so many columns at most are left.
+# Blocks of so many rows have time to ask for what they read later; smaller ones are busy with loads.
 AHEAD_ROWS = 4
-AHEAD_DENSITY = 0.6
 
 
 def slices_abreast(depth: Axis, inside: Planes, layout: Planes) -> bool:
@@ -74,12 +73,9 @@ def shared_groups(low: Lowering, channels: int, chunk: int, blocks: Blocks) -> i
 
 
 def looks_ahead(low: Lowering, size: int, blocks: Blocks, columns: int) -> bool:
-    """Whether the kernel asks for the inputs of later columns: where they lie apart, and the target has it.
-
-    Columns next to each other read the lines that the one before has brought in; smaller blocks are busy with loads.
-    """
-    apart = blocks.length.sum() < AHEAD_DENSITY * blocks.count * columns
-    return bool(apart) and bool(low.target.ahead) and size >= AHEAD_ROWS
+    """Whether the kernel asks for the inputs of later columns."""
+    few = blocks.length.sum() <= low.target.ahead_density * blocks.count * columns
+    return bool(few) and size >= AHEAD_ROWS
 
 
 def _chunk_bytes(low: Lowering, channels: int) -> int:
