@@ -65,7 +65,7 @@ def main(
         result = measure.compare(
             name, entries, example, threads=threads, rounds=rounds, round_s=round_s, on_step=status.update
         )
-    path = out / f"{name}-{'x'.join(map(str, size))}-b{batch}-t{threads}.json"
+    path = out / f"{name}-{'x'.join(map(str, size))}-b{batch}-t{threads}-{result.machine.instructions}.json"
     result = replace(result, tune=tune)
     measure.write(result, path)
     console.print(terminal(comparison_table(result)))

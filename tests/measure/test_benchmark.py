@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from monstera.measure import read
+from monstera.measure import read, this_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "networks.py"
@@ -35,7 +35,7 @@ def test_a_benchmark_writes_a_row_for_every_peer_and_for_every_pattern_and_densi
     ]
     done = benchmark("digits_cnn", *holes, "--peer", "torch eager", "--peer", "ncnn", *where)
     assert done.returncode == 0, done.stderr
-    result = read(tmp_path / "digits_cnn-1x12x10-b2-t1.json")
+    result = read(tmp_path / f"digits_cnn-1x12x10-b2-t1-{this_machine().instructions}.json")
     assert [(row.engine, row.weights) for row in result.rows] == [
         ("torch eager", "dense"),
         ("ncnn", "dense"),
@@ -59,7 +59,7 @@ def test_trained_weights_are_one_row_more(tmp_path: Path):
     where = ["--trained", str(trained), "--rounds", "3", "--seconds", "0.01", "--out", str(tmp_path)]
     done = benchmark("resnet20", *nothing_else, *where)
     assert done.returncode == 0, done.stderr
-    result = read(tmp_path / "resnet20-3x32x32-b1-t1.json")
+    result = read(tmp_path / f"resnet20-3x32x32-b1-t1-{this_machine().instructions}.json")
     assert result.tune == "fast"
     rows = result.rows
     assert [row.weights for row in rows] == ["dense", "dense", "4x1 at density 0.25", "trained, cifar10_resnet20"]
@@ -72,7 +72,7 @@ def test_a_step_of_gpt2_is_measured_as_other_networks_are(tmp_path: Path):
     peers = ["--peer", "torch eager", "--peer", "onnxruntime"]
     done = benchmark("gpt2_step_small", *options, *peers, "--seconds", "0.01", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    result = read(tmp_path / "gpt2_step_small-5-b1-t1.json")
+    result = read(tmp_path / f"gpt2_step_small-5-b1-t1-{this_machine().instructions}.json")
     assert result.inputs == ((1, 1), (1,), (2, 1, 3, 5, 16), (2, 1, 3, 5, 16))
     assert [row.weights for row in result.rows] == ["dense", "dense", "dense", "4x1/16x1 at density 0.25"]
     assert all(row.timing is not None for row in result.rows)

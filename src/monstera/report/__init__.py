@@ -8,7 +8,7 @@ from monstera.report.planning import planning_table
 from monstera.report.readme import documents, results_block, rewrite, with_results
 from monstera.report.sources import Results, read_results
 from monstera.report.studies import matrix, study_tables
-from monstera.report.summary import summary_table
+from monstera.report.summary import summary_table, summary_tables
 from monstera.report.tables import (
     Table,
     circumstances,
@@ -43,6 +43,7 @@ __all__ = [
     "rewrite",
     "study_tables",
     "summary_table",
+    "summary_tables",
     "terminal",
     "with_results",
 ]

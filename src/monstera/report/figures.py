@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from monstera.measure import MONSTERA, Comparison, Point, Study, ratio
@@ -11,7 +11,8 @@ from monstera.report.drawing import Panel, svg
 from monstera.report.searches import search_panels
 from monstera.report.sources import Results
 from monstera.report.studies import linear_ms, sweeps
-from monstera.report.tables import fastest_dense_guest, threads_of
+from monstera.report.summary import by_machine
+from monstera.report.tables import fastest_dense_guest
 
 
 def figures(results: Results) -> dict[str, bytes]:
@@ -32,15 +33,19 @@ def _digest(paths: Iterable[Path]) -> str:
 
 
 def _networks(results: Results) -> Iterator[tuple[str, list[Panel], list[Path]]]:
-    """How many times faster than the fastest dense guest, a figure for each number of threads."""
+    """How many times faster than the fastest dense guest, a figure for each number of threads, a panel a machine."""
     for threads in sorted({comparison.threads for comparison in results.comparisons.values()}):
         chosen = {path: c for path, c in results.comparisons.items() if c.threads == threads}
-        kinds = dict.fromkeys(kind for comparison in chosen.values() for kind in _speeds(comparison))
-        series = {kind: {c.network: s[kind] for c in chosen.values() if kind in (s := _speeds(c))} for kind in kinds}
-        if series:
-            title = f"times faster than the fastest dense fp32 guest, {threads_of(threads)}"
-            panel = Panel(title, "", "times", series)
-            yield f"networks-t{threads}.svg", [panel], list(chosen)
+        panels = [panel for title, group in by_machine(chosen.values()).items() if (panel := _panel(title, group))]
+        if panels:
+            yield f"networks-t{threads}.svg", panels, list(chosen)
+
+
+def _panel(title: str, group: Sequence[Comparison]) -> Panel | None:
+    """By network; None where no guest was timed."""
+    kinds = dict.fromkeys(kind for comparison in group for kind in _speeds(comparison))
+    series = {kind: {c.network: s[kind] for c in group if kind in (s := _speeds(c))} for kind in kinds}
+    return Panel(f"times faster than the fastest dense fp32 guest, {title}", "", "times", series) if series else None
 
 
 def _speeds(comparison: Comparison) -> dict[str, float]:

@@ -12,7 +12,7 @@ from monstera.report.models import MODELS, models_page
 from monstera.report.page import PAGE, results_page
 from monstera.report.recipes import recipe_table
 from monstera.report.sources import Results, read_results
-from monstera.report.summary import summary_table
+from monstera.report.summary import summary_tables
 from monstera.report.tables import Table, markdown
 from monstera.sparsity.files import write_atomically
 
@@ -21,13 +21,12 @@ FIGURES = "docs/figures"
 
 
 def results_block(results: Results) -> str:
-    """Return the Markdown of the README: a summary for each number of threads, and the recipes.
+    """Return the Markdown of the README: a summary for each number of threads and instruction set, and the recipes.
 
     Raises:
         ValueError: a recipe's result is damaged.
     """
-    threads = sorted({comparison.threads for comparison in results.comparisons.values()})
-    tables = [summary_table(results.comparisons.values(), count) for count in threads]
+    tables = summary_tables(results.comparisons.values())
     recipes = recipe_table(results.recipes)
     parts = [_titled(table) for table in (*tables, *([recipes] if recipes.lines else []))]
     return "\n".join(parts) or "No results are committed yet.\n"

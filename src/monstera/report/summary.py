@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from monstera.measure import MONSTERA, Comparison, Row, fastest, ratio
 from monstera.report.tables import Table, fastest_dense_guest, milliseconds, openvino_default, threads_of
 
+_INSTRUCTIONS = ("avx512", "avx2", "neon")
 
-def summary_table(comparisons: Iterable[Comparison], threads: int) -> Table:
-    """Return one line for each comparison on that many threads, and one column for each kind of weights.
+
+def summary_tables(comparisons: Iterable[Comparison]) -> list[Table]:
+    """Return a summary for each number of threads and instruction set: a line tells which peers can use what."""
+    return [summary_table(chosen, title) for title, chosen in by_machine(comparisons).items()]
+
+
+def by_machine(comparisons: Iterable[Comparison]) -> dict[str, list[Comparison]]:
+    """Comparisons by number of threads and instruction set, in words: threads first, the widest vectors first."""
+    found: dict[tuple[int, int, str], list[Comparison]] = {}
+    for c in comparisons:
+        name = c.machine.instructions
+        place = _INSTRUCTIONS.index(name) if name in _INSTRUCTIONS else len(_INSTRUCTIONS)
+        found.setdefault((c.threads, place, name), []).append(c)
+    return {f"{threads_of(threads)}, {name}": found[threads, place, name] for threads, place, name in sorted(found)}
+
+
+def summary_table(chosen: Sequence[Comparison], title: str) -> Table:
+    """Return one line for each comparison, and one column for each kind of weights.
 
     Kinds that one network alone was measured with share a last column, in which they are named. A cell says how many
     times faster than the fastest dense fp32 guest Monstera is with these weights, and which part of the FMA peak went
     into weights that survive. The last column is our fastest row against OpenVINO's default.
     """
-    chosen = [comparison for comparison in comparisons if comparison.threads == threads]
     kinds = Counter(row.weights for c in chosen for row in _ours(c))
     weights = [kind for kind, networks in kinds.items() if networks > 1 or len(chosen) == 1]
     free, rare = any(openvino_default(c) for c in chosen), len(weights) < len(kinds)
     named = ("network", "fastest dense guest", "ms", *weights, *(["others"] if rare else []))
     columns = (*named, "fastest, against openvino default") if free else named
-    return Table(threads_of(threads), columns, tuple(_line(c, weights, free, rare) for c in chosen))
+    return Table(title, columns, tuple(_line(c, weights, free, rare) for c in chosen))
 
 
 def _line(comparison: Comparison, weights: list[str], free: bool, rare: bool) -> tuple[str, ...]:
