@@ -1,10 +1,13 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from monstera.measure import fma_peak_gflops, pin, this_machine
+from monstera.measure import fma_peak_gflops, pin, probe, this_machine
 
 
 def test_the_machine_names_its_processor_and_the_version_of_torch():
@@ -40,3 +43,17 @@ def test_without_a_compiler_the_peak_is_unknown_and_not_made_up(monkeypatch: pyt
 def test_a_peak_of_no_threads_is_refused():
     with pytest.raises(ValueError, match="at least 1 thread"):
         fma_peak_gflops(0)
+
+
+def test_making_threads_is_no_part_of_what_a_probe_takes(monkeypatch: pytest.MonkeyPatch):
+    class Slow(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            time.sleep(0.02)
+            return super().submit(*args, **kwargs)
+
+    def run() -> float:
+        time.sleep(0.05)
+        return 0.05e9
+
+    monkeypatch.setattr(probe, "ThreadPoolExecutor", Slow)
+    assert 0.8 < probe.best_rate([run], 3) <= 1

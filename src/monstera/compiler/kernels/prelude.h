@@ -100,8 +100,8 @@ INLINE void store_some(float *p, vf v, long count) {
 #else
     v4 rest = v;
 #endif
-    if (count & 2) *(v2 *)p = __builtin_shufflevector(rest, rest, 0, 1), p += 2, rest = __builtin_shufflevector(rest, rest, 2, 3, 2, 3);
-    if (count & 1) *p = rest[0];
+    if (count & 2) *(v2 *)p = __builtin_shufflevector(rest, rest, 0, 1), p += 2;
+    if (count & 1) *p = count & 2 ? rest[2] : rest[0];
 }
 #if defined(__AVX2__) && VL == 8
 typedef vi lanes;
