@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_profile_shows_how_the_weights_lie_when_asked(program: Path):
     shown = CliRunner().invoke(app, ["profile", str(program), "--rounds", "2", "--plan"])
     assert shown.exit_code == 0
     assert "predicted ms  measured ms" in shown.stdout
-    assert "natural  8     2 of 4" in shown.stdout
+    # Which of the two is dearer depends on the instruction set.
+    assert re.search(r"natural  8     (2 of 4|1 of 8)", shown.stdout)
 
 
 def test_a_file_that_is_no_program_is_named_without_a_traceback(tmp_path: Path):

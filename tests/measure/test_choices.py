@@ -30,7 +30,7 @@ def blocks_and_tiles(model: nn.Module, tuning: Table) -> set[tuple[int, int]]:
     """The rows of every kernel in the code, and the half vectors of its tiles."""
     engine = ms.compile(model, EXAMPLE, target="avx2", tuning=tuning)
     torch.testing.assert_close(engine(EXAMPLE), model(EXAMPLE))
-    found = re.findall(r"case (\d+): f32_spmm_planes_(\d+)x\d+_avx2", engine.c_source)
+    found = re.findall(r"case (\d+): .*?f32_spmm_planes_(\d+)x\d+_avx2", engine.c_source)
     return {(int(rows), int(halves)) for halves, rows in found}
 
 
