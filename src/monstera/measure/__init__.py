@@ -5,7 +5,7 @@ from monstera.measure.bandwidth import Bandwidth, read_bandwidths
 from monstera.measure.cases import Case, profile_cases, race_cases
 from monstera.measure.choices import fastest_of, held_to, in_blocks
 from monstera.measure.comparison import Entry, compare
-from monstera.measure.machine import Machine, pin, this_machine
+from monstera.measure.machine import INSTRUCTIONS, Machine, pin, this_machine
 from monstera.measure.macs import Macs, count_macs
 from monstera.measure.peak import Pace, fma_peak_gflops
 from monstera.measure.peers import (
@@ -54,6 +54,7 @@ __all__ = [
     "FP32",
     "FP32_TOLERANCE",
     "INDUCTOR",
+    "INSTRUCTIONS",
     "MONSTERA",
     "NCNN",
     "ONNX_RUNTIME",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 # What decides the speed of fp32 and, later, int8 and bf16 code.
 _TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "asimd", "asimddp", "sve")
-_INSTRUCTIONS = {"avx512f": "avx512", "avx2": "avx2", "asimd": "neon"}
+# The instruction sets that tell machines apart by the flag that says so, the widest first.
+INSTRUCTIONS = {"avx512f": "avx512", "avx2": "avx2", "asimd": "neon"}
 _PACKAGES = ("monstera", "torch", "onnxruntime", "openvino", "ncnn", "onnx", "transformers", "numpy")
 
 
@@ -32,7 +33,7 @@ class Machine:
     @property
     def instructions(self) -> str:
         """The widest vectors that all engines may use: avx512, avx2, neon; else what the processor is."""
-        return next((name for flag, name in _INSTRUCTIONS.items() if flag in self.flags), self.architecture)
+        return next((name for flag, name in INSTRUCTIONS.items() if flag in self.flags), self.architecture)
 
 
 def this_machine() -> Machine:

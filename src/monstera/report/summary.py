@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from monstera.measure import MONSTERA, Comparison, Row, fastest, ratio
+from monstera.measure import INSTRUCTIONS, MONSTERA, Comparison, Row, fastest, ratio
 from monstera.report.tables import Table, fastest_dense_guest, milliseconds, openvino_default, threads_of
-
-_INSTRUCTIONS = ("avx512", "avx2", "neon")
 
 
 def summary_tables(comparisons: Iterable[Comparison]) -> list[Table]:
@@ -18,12 +16,12 @@ def summary_tables(comparisons: Iterable[Comparison]) -> list[Table]:
 
 def by_machine(comparisons: Iterable[Comparison]) -> dict[str, list[Comparison]]:
     """Comparisons by number of threads and instruction set, in words: threads first, the widest vectors first."""
-    found: dict[tuple[int, int, str], list[Comparison]] = {}
+    widest = {name: place for place, name in enumerate(INSTRUCTIONS.values())}
+    found: dict[tuple[int, str], list[Comparison]] = {}
     for c in comparisons:
-        name = c.machine.instructions
-        place = _INSTRUCTIONS.index(name) if name in _INSTRUCTIONS else len(_INSTRUCTIONS)
-        found.setdefault((c.threads, place, name), []).append(c)
-    return {f"{threads_of(threads)}, {name}": found[threads, place, name] for threads, place, name in sorted(found)}
+        found.setdefault((c.threads, c.machine.instructions), []).append(c)
+    order = sorted(found, key=lambda kind: (kind[0], widest.get(kind[1], len(widest)), kind[1]))
+    return {f"{threads_of(threads)}, {name}": found[threads, name] for threads, name in order}
 
 
 def summary_table(chosen: Sequence[Comparison], title: str) -> Table:
