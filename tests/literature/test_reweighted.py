@@ -24,7 +24,7 @@ def _attached(lr: float = 1.0, **options: object) -> tuple[nn.Linear, torch.opti
 
 def _still(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> None:
     """A step of a loss that is zero."""
-    layer.weight.grad = torch.zeros(2, 2)
+    layer.weight.grad = torch.zeros_like(layer.weight)
     optimizer.step()
 
 
@@ -101,3 +101,27 @@ def test_a_threshold_on_norms_reads_each_layers_density_off_its_weights() -> Non
     optimizer.step()
     assert pruner.phase == "tune"
     assert [row.achieved for row in pruner.finish().plan.weights] == [0.75, 0.25]
+
+
+def test_rounds_make_factors_anew_keep_former_zeros_and_end_with_the_plan() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plan = Plan({"0.weight": ("filter", 0.25)})
+    pruner = Reweighted(model, optimizer, plan, steps=40, strength=0.01, rounds=2, reweight_at=(0.5,))
+    assert pruner.timeline.rounds == ((0, 10), (20, 30))
+    assert pruner.reweight_steps == [5, 20, 25]
+    dead, kept = torch.zeros(16, 8, dtype=torch.bool), []
+    for step in range(40):
+        assert pruner.phase == ("regularise" if step % 20 < 10 else "tune")
+        before = model[0].weight.detach().clone()
+        _still(model[0], optimizer)
+        weight = model[0].weight.detach()
+        assert not weight[dead].any()
+        moved = not torch.equal(weight, before)
+        assert moved == (step % 20 < 10), "only the penalty, and hardening behind it, moves weights here"
+        dead = ~pruner.masks["0.weight"]
+        kept.append(int((~dead).any(1).sum()))
+    # Half of 16 filters, then half of these.
+    assert kept == [16] * 9 + [8] * 20 + [4] * 11
+    assert pruner.finish().plan.ok

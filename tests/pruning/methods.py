@@ -28,6 +28,7 @@ METHODS: dict[str, Callable[..., Pruner]] = {
     "GroupLasso": partial(GroupLasso, steps=STEPS, l1=1e-4, strength=1e-2),
     "GroupLasso, proximal": partial(GroupLasso, steps=STEPS, groups=["filter", "column"], proximal=True, strength=1e-2),
     "Reweighted": partial(Reweighted, steps=STEPS, strength=1e-2),
+    "Reweighted, rounds": partial(Reweighted, steps=STEPS, strength=1e-2, rounds=2),
     "Reweighted, below a norm": partial(Reweighted, steps=STEPS, strength=1e-2, prune_below=0.3),
     "SPP": _spp,
     "SRSTE": partial(SRSTE, steps=STEPS, decay=1e-2, harden_at=0.75),

@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -335,6 +336,18 @@ def test_a_process_that_dies_is_replaced_and_its_seed_trained() -> None:
     assert killed
     assert "1 of 1 seeds are done" in text
     assert _results("results") == ["tiny-plain-0.5"]
+
+
+def test_a_script_that_does_not_guard_itself_is_told_so_at_once() -> None:
+    study, script = str(_write(dense=None)), Path("script.py")
+    script.write_text(
+        f"from monstera.recipe import run_study\nrun_study({study!r}, 'finals', only=['plain'], jobs=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("RuntimeError: other processes died before they had begun; they import the script that runs")
+    assert _results("results") == []
 
 
 def test_where_there_are_no_locks_the_stage_that_needs_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,28 @@ def test_a_run_on_the_gpu_is_tested_goes_on_and_ends_like_one_on_the_cpu(tmp_pat
     assert abs(accuracies[0] - accuracies[1]) < 0.1
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+def test_compiled_passes_have_the_gradients_of_plain_ones_and_leave_the_network_as_it_is(
+    tmp_path: Path, device: str
+) -> None:
+    torch.save({"state_dict": network("digits_cnn", width=8).state_dict()}, tmp_path / "dense.th")
+    changes: dict[str, Any] = {
+        "network": {"name": "digits_cnn", "options": {"width": 8}, "checkpoint": str(tmp_path / "dense.th")},
+        "distillation": {"weight": 0.5},
+        "device": device,
+    }
+    recipes = [read_recipe(_recipe(tmp_path / str(on), **changes, compile=on)) for on in (False, True)]
+    plain, compiled = (_Run(recipe, 0, gather(recipe, "recipe")) for recipe in recipes)
+    plain.advance()
+    compiled.advance()
+    assert compiled.loss_sum == pytest.approx(plain.loss_sum, rel=1e-4)
+    pairs = zip(plain.model.named_parameters(), compiled.model.named_parameters(), strict=True)
+    for (name, one), (same, other) in pairs:
+        assert name == same
+        assert one.grad is not None
+        assert float((one.grad - other.grad).norm()) <= 1e-3 * float(one.grad.norm()) + 1e-7
+
+
 @ON_GPU
 def test_a_recorded_step_has_the_loss_gradients_and_statistics_of_the_step_itself(tmp_path: Path) -> None:
     path = _recipe(tmp_path / "a", device="cuda", accumulate=2, channels_last=True)

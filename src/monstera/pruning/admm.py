@@ -14,7 +14,7 @@ from monstera.pruning.base import Pruner
 from monstera.pruning.distributed import whole
 from monstera.pruning.report import Progress, Residuals
 from monstera.pruning.timeline import timeline
-from monstera.sparsity import Entry, Plan
+from monstera.sparsity import Plan
 from monstera.sparsity.errors import suggestion
 
 RHO = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -148,12 +148,7 @@ class ADMM(Pruner):
         return self.rhos[name][self.timeline.stage(self.step)]
 
     def _target(self) -> Plan:
-        """What the round that is on projects to: the plan itself in the last one."""
-        part = (self.timeline.round(self.step) + 1) / len(self.timeline.rounds)
-        if part == 1:  # to the last bit
-            return self.plan
-        ways = {name: _way(entry.density, part) for name, entry in self.plan.items()}
-        return Plan({n: Entry(e.pattern, e.pattern.partway(e.density, ways[n])) for n, e in self.plan.items()})
+        return self.timeline.target(self.plan, self.step)
 
     def _start_stage(self) -> None:
         wide = _wide(self.weights)
@@ -199,11 +194,6 @@ def rho_by_weight(plan: Plan, rho: Sequence[float] | Mapping[str, Sequence[float
     if missing := [name for name in plan if name not in found]:
         raise ValueError(f"rho: no value for {', '.join(missing)}; add a glob that meets them, or '*' as the first")
     return found
-
-
-def _way(density: float, part: float) -> float:
-    """How far from dense to `density` the density `density ** part` is."""
-    return 1.0 if density == 1 else (1 - density**part) / (1 - density)
 
 
 def _wide(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -27,16 +27,17 @@ class GroupLasso(GroupPenalty):
     Args:
         steps: optimizer steps of all phases together.
         strength: weight of the penalty (the paper's lambda_g).
-        harden_at: the fraction of `steps` after which the weights are projected to the plan for good.
+        harden_at: the fraction of a round after which the weights are projected for good.
         groups: patterns or their short names; families add up where there are several.
         l1: weight of the sum of absolute values beside the groups (sparse group lasso).
         proximal: shrink exactly after every step, by the learning rate of the weight's parameter group, instead of
             following the gradient: groups become exact zeros without a threshold. The step size is exact for SGD.
         threshold: after every step, single weights smaller than this become 0, as in the paper's code; not in the
             proximal form.
+        rounds: how often to regularise, prune and tune, on the way to the plan's densities; see `ADMM`.
 
     Raises:
-        ValueError: a negative strength, l1 or threshold, or `harden_at` outside (0, 1); see also `Pruner`.
+        ValueError: a negative strength, l1 or threshold, `harden_at` outside (0, 1), or no round; see also `Pruner`.
 
     Source: W. Wen et al., "Learning Structured Sparsity in Deep Neural Networks", NIPS 2016, equation 2 and the
     released code; N. Simon et al. 2013 (sparse group lasso); N. Parikh and S. Boyd 2014, section 6.5.4 (proximal form).
@@ -57,11 +58,12 @@ class GroupLasso(GroupPenalty):
         l1: float = 0.0,
         proximal: bool = False,
         threshold: float = THRESHOLD,
+        rounds: int = 1,
     ) -> None:
         if not l1 >= 0 or not threshold >= 0:
             raise ValueError(f"l1 and threshold: expected 0 or more, got {l1} and {threshold}")
         self.l1, self.proximal, self.threshold = l1, proximal, threshold
-        super().__init__(model, optimizer, plan, steps, strength, harden_at, groups)
+        super().__init__(model, optimizer, plan, steps, strength, harden_at, rounds, groups)
 
     def pull(self, name: str, norms: Sequence[Tensor]) -> Tensor:
         weight = self.weights[name].detach()
@@ -76,7 +78,7 @@ class GroupLasso(GroupPenalty):
                 grad.add_(self.weights[name].detach().sign() * (self.l1 * scale))
 
     def after_step(self) -> None:
-        if self.step <= self.harden_step:
+        if self.step <= self.timeline.harden_step(self.step - 1):
             # Looked up anew, as an optimizer that loads a state replaces its groups.
             rates = {id(p): float(group["lr"]) for group in self._optimizer.param_groups for p in group["params"]}
             for name, weight in self.weights.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from monstera.pruning.base import Pruner
 from monstera.pruning.distributed import part_of, whole
-from monstera.pruning.timeline import step_at
+from monstera.pruning.timeline import timeline
 from monstera.sparsity import Pattern, PatternLike, Plan, magnitude, pattern
 
 # A group of norm 0 has no direction to be pulled in.
@@ -21,10 +21,11 @@ _TINY = 1e-30
 class GroupPenalty(Pruner):
     """Regularise for the first `harden_at` of `steps`, prune to the plan, tune under fixed masks.
 
-    Groups are those of each weight's own pattern, or of every pattern in `groups`.
+    Groups are those of each weight's own pattern, or of every pattern in `groups`. Several `rounds` do all this one
+    after the other, on the way to the plan's densities (see `Timeline.target`).
 
     Raises:
-        ValueError: a strength below 0, or `harden_at` outside (0, 1); see also `Pruner`.
+        ValueError: a strength below 0, `harden_at` outside (0, 1), or no round; see also `Pruner`.
     """
 
     works_on_parts = True
@@ -37,11 +38,12 @@ class GroupPenalty(Pruner):
         steps: int,
         strength: float,
         harden_at: float,
+        rounds: int,
         groups: Sequence[PatternLike] | None,
     ) -> None:
         if not strength >= 0:
             raise ValueError(f"strength: expected 0 or more, got {strength}")
-        self.strength, self.harden_step = strength, step_at(harden_at, steps, "harden_at")
+        self.strength, self.timeline = strength, timeline(steps, rounds, 1, None, harden_at)
         self._groups = None if groups is None else tuple(pattern(like) for like in groups)
         super().__init__(model, optimizer, plan, steps)
 
@@ -56,7 +58,7 @@ class GroupPenalty(Pruner):
 
     @property
     def phase(self) -> str:
-        return "regularise" if self.step < self.harden_step else "tune"
+        return "regularise" if self.step < self.timeline.harden_step(self.step) else "tune"
 
     def norms(self, name: str) -> list[Tensor]:
         """For each family of groups, the norm of the group that every element of a weight is in: never 0."""
@@ -75,8 +77,13 @@ class GroupPenalty(Pruner):
                 grad.add_(self.pull(name, self.norms(name)).to(grad.dtype) * (self.strength * scale))
 
     def after_step(self) -> None:
-        if self.step == self.harden_step:
+        line = self.timeline
+        if self.step < self.steps and self.step in line.starts:
+            self.ties = {}  # loosed, as the weights of a round are to find their own
+        elif self.step == line.rounds[-1][-1]:
             self.harden()
+        elif self.step == line.harden_step(self.step):
+            self.harden_to(line.target(self.plan, self.step))
 
     def own_state(self) -> dict[str, Any]:
         return {}
@@ -86,4 +93,5 @@ class GroupPenalty(Pruner):
 
     def settings(self) -> dict[str, Any]:
         groups = None if self._groups is None else [str(family) for family in self._groups]
-        return {"strength": self.strength, "harden_step": self.harden_step, "groups": groups}
+        rounds = [list(bounds) for bounds in self.timeline.rounds]
+        return {"strength": self.strength, "rounds": rounds, "groups": groups}

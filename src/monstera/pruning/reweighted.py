@@ -31,17 +31,18 @@ class Reweighted(GroupPenalty):
             2020), with alpha "square" that of the code for 3-D networks, "square" with "square" that of their paper;
             there the learning rate times 2 strength / eps must stay below 1.
         eps: about the norm (or its square) of the weakest group that is to live.
-        reweight_at: fractions of the regularising steps after which the factors are made anew; made first of the
-            weights as they come.
-        harden_at: the fraction of `steps` after which the weights are projected to the plan for good.
+        reweight_at: fractions of a round's regularising steps after which the factors are made anew; made first of
+            the weights as they come.
+        harden_at: the fraction of a round after which the weights are projected for good.
         groups: patterns whose groups are penalised; default those of the plan.
         prune_below: when masks are fixed, groups of the plan's patterns whose norm is smaller go as well, whatever
             density the plan leaves: at density 1 each layer gets a density of its own, which the report tells. A
             layer keeps its strongest group in any case.
+        rounds: how often to regularise, prune and tune, on the way to the plan's densities; see `ADMM`.
 
     Raises:
-        ValueError: a negative strength or `prune_below`, an eps that is not positive, an unknown form, or fractions
-            outside (0, 1).
+        ValueError: a negative strength or `prune_below`, an eps that is not positive, an unknown form, fractions
+            outside (0, 1), or no round.
 
     Source: E. Candes, M. Wakin, S. Boyd 2008, "Enhancing Sparsity by Reweighted l1 Minimization"; groups as in B. Li et
     al., "Efficient Transformer-based Large Scale Language Representations using Hardware-friendly Block Structured
@@ -65,6 +66,7 @@ class Reweighted(GroupPenalty):
         harden_at: float = 0.5,
         groups: Sequence[PatternLike] | None = None,
         prune_below: float = 0.0,
+        rounds: int = 1,
     ) -> None:
         for name, value in (("alpha", alpha), ("penalty", penalty)):
             if value not in get_args(Power):
@@ -76,8 +78,10 @@ class Reweighted(GroupPenalty):
         if not prune_below >= 0:
             raise ValueError(f"prune_below: expected a norm of 0 or more, got {prune_below}")
         self.alpha, self.penalty, self.eps, self.prune_below = alpha, penalty, eps, prune_below
-        super().__init__(model, optimizer, plan, steps, strength, harden_at, groups)
-        self.reweight_steps = sorted({round(part * self.harden_step) for part in reweight_at} - {0, self.harden_step})
+        super().__init__(model, optimizer, plan, steps, strength, harden_at, rounds, groups)
+        lengths = [(start, end - start) for start, end in self.timeline.rounds]
+        again = {start + round(part * length) for start, length in lengths for part in (0.0, *reweight_at)}
+        self.reweight_steps = sorted(again - {0, *(end for _, end in self.timeline.rounds)})
 
     def start(self) -> None:
         self._reweight()
@@ -89,7 +93,7 @@ class Reweighted(GroupPenalty):
 
     def after_step(self) -> None:
         super().after_step()
-        if self.step == self.harden_step:
+        if self.step == self.timeline.harden_step(self.step):
             self.factors = {}
         elif self.step in self.reweight_steps:
             self._reweight()

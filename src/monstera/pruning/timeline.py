@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from monstera.sparsity import Entry, Plan
+
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
@@ -52,6 +54,17 @@ class Timeline:
         start = self.rounds[self.round(step)][self.stage(step)]
         return step > start and (step - start) % self.update_every == 0
 
+    def target(self, plan: Plan, step: int) -> Plan:
+        """What the round that `step` is in prunes to: the plan itself in the last one.
+
+        In round r of n an entry of density d keeps `d ** (r / n)`, so that each takes the same part of what is left.
+        """
+        part = (self.round(step) + 1) / len(self.rounds)
+        if part == 1:  # to the last bit
+            return plan
+        ways = {name: _way(entry.density, part) for name, entry in plan.items()}
+        return Plan({name: Entry(e.pattern, e.pattern.partway(e.density, ways[name])) for name, e in plan.items()})
+
 
 def timeline(steps: int, rounds: int, stages: int, update_every: int | None, harden_at: float) -> Timeline:
     """Cut `steps` in equal rounds, and the first `harden_at` of each in equal stages.
@@ -82,3 +95,8 @@ def step_at(part: float, steps: int, name: str) -> int:
     if not 0 < part < 1:
         raise ValueError(f"{name}: expected a fraction of the steps between 0 and 1, got {part}")
     return max(1, round(part * steps))
+
+
+def _way(density: float, part: float) -> float:
+    """How far from dense to `density` the density `density ** part` is."""
+    return 1.0 if density == 1 else (1 - density**part) / (1 - density)

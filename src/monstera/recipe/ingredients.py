@@ -149,6 +149,8 @@ def make_distill(recipe: Recipe, model: nn.Module, start: dict[str, Tensor] | No
     if recipe.distillation is None:
         return None
     teacher = make_network(recipe, start, seed).eval().to(next(model.parameters()).device)
+    if recipe.compile:
+        teacher.compile(dynamic=False)
     return Distill(model, teacher, **recipe.distillation.model_dump())
 
 

@@ -54,6 +54,8 @@ class SrsteMethod(Section):
 class GroupLassoMethod(Section):
     """Group lasso over the plan's own groups, or over those of other patterns; see `monstera.pruning.GroupLasso`."""
 
+    young = frozenset({"rounds"})
+
     name: Literal["group_lasso"]
     strength: float = Field(1e-3, ge=0)
     harden_at: float = Field(0.5, gt=0, lt=1)
@@ -61,12 +63,13 @@ class GroupLassoMethod(Section):
     l1: float = Field(0.0, ge=0)
     proximal: bool = False
     threshold: float = Field(1e-4, ge=0)
+    rounds: PositiveInt = 1
 
 
 class ReweightedMethod(Section):
     """Reweighted group regularisation; see `monstera.pruning.Reweighted`."""
 
-    young = frozenset({"prune_below"})
+    young = frozenset({"prune_below", "rounds"})
 
     name: Literal["reweighted"]
     strength: float = Field(1e-4, ge=0)
@@ -77,6 +80,7 @@ class ReweightedMethod(Section):
     harden_at: float = Field(0.5, gt=0, lt=1)
     groups: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     prune_below: float = Field(0.0, ge=0)
+    rounds: PositiveInt = 1
 
 
 class SppMethod(Section):

@@ -18,7 +18,7 @@ from monstera.recipe.schema import Recipe
 Section = TypeVar("Section", bound=BaseModel)
 
 # What may differ between a run and its resumption, or changes nothing about the weights.
-_FREE = {"output", "seeds", "latency", "checkpoint_every", "divergence_every", "threads", "device"}
+_FREE = {"output", "seeds", "latency", "checkpoint_every", "divergence_every", "threads", "device", "compile"}
 
 
 def read_recipe(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:

@@ -158,10 +158,10 @@ class Recipe(Section):
     A step takes `batch_size` pictures, in `accumulate` equal parts one after the other, whose gradients add up; their
     norm over the whole network is held at or below `clip_norm`.
     `device` is where training and tests run; order and augmentation are the same on both, roundings are not. Searches
-    and latencies stay on the CPU.
+    and latencies stay on the CPU. With `compile`, the passes of training go through `torch.compile`.
     """
 
-    young = frozenset({"accumulate", "clip_norm", "device", "pivot"})
+    young = frozenset({"accumulate", "clip_norm", "compile", "device", "pivot"})
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     network: Network
@@ -180,6 +180,7 @@ class Recipe(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    compile: bool = False
     device: Literal["cpu", "cuda"] = "cpu"
     threads: Threads = 1
     seeds: tuple[Seed, ...] = Field((0,), min_length=1)

@@ -88,6 +88,8 @@ class _Run:
         self.per_epoch = steps_per_epoch(recipe, len(things.train))
         self.steps, self.step = recipe.epochs * self.per_epoch, 0
         self.model = make_network(recipe, things.start, seed).to(recipe.device).train()
+        # The module itself is tested, so that no other size of batch is compiled.
+        self._network = torch.compile(self.model, dynamic=False) if recipe.compile else self.model
         self.distill = make_distill(recipe, self.model, things.start, seed)
         self.optimizer = make_optimizer(recipe, self.model)
         self.pruner: Pruner = make_pruner(recipe, self.model, self.optimizer, things.plan, self.steps, seed)
@@ -134,14 +136,16 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.optimizer.lr * factor
         self.optimizer.zero_grad(set_to_none=True)
-        total = self._passes(*self._batch())
-        self._refuse_infinite("the loss", total)
+        loss = self._passes(*self._batch())
         # A norm below infinity leaves every gradient as it is.
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm or math.inf)
-        self._refuse_infinite("the norm of the gradient", norm)
+        # Both at once, as to ask a GPU for a value is to wait for it.
+        total, length = torch.stack([loss, norm]).tolist()
+        self._refuse_infinite("the loss", total)
+        self._refuse_infinite("the norm of the gradient", length)
         self.optimizer.step()
         self.step += 1
-        self.loss_sum += float(total)
+        self.loss_sum += total
         if self.step % self.per_epoch == 0:
             mean = self.loss_sum / self.per_epoch
             self.epochs.append(
@@ -200,16 +204,16 @@ class _Run:
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def _refuse_infinite(self, what: str, value: Tensor) -> None:
-        if not value.isfinite():
+    def _refuse_infinite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
             raise DivergedError(
-                f"{self.recipe.name}, seed {self.seed}: {what} is {value.item()} at step {self.step + 1} of "
+                f"{self.recipe.name}, seed {self.seed}: {what} is {value} at step {self.step + 1} of "
                 f"{self.steps}; try a lower optimizer.lr, or a method that pulls less"
             )
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(self.recipe.device, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            logits = self.model(images)
+            logits = self._network(images)
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.recipe.label_smoothing)
             return loss if self.distill is None else self.distill(loss, logits, images)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from typing import Any, TypeAlias, final
 
 from torch import nn
@@ -26,6 +27,13 @@ Job: TypeAlias = Callable[[Any], Any]
 LOOK_S = 2.0
 # Deaths of its worker after which a trial is held to be their cause.
 ATTEMPTS = 4
+
+# Processes that begin afresh: what this one has opened is not theirs.
+_SPAWN = multiprocessing.get_context("spawn")
+_UNBEGUN = (
+    "other processes died before they had begun; they import the script that runs, so what it does must stand under "
+    "`if __name__ == '__main__':`; if it does, there may be too little memory for so many"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,6 +121,7 @@ class Processes(Crew):
 
     def __init__(self, job: Job, size: int) -> None:
         self.size, self._packed = size, packed(job)
+        self._begun = _SPAWN.Event()
         self._pool = self._new()
         self._given: dict[Future[Any], tuple[int, Any, int]] = {}
 
@@ -121,11 +130,17 @@ class Processes(Crew):
         self._submit(number, asked, attempt=1)
 
     def next(self, timeout_s: float) -> tuple[int, Any] | None:
-        """Wait for any process."""
+        """Wait for any process.
+
+        Raises:
+            RuntimeError: processes died before they had begun, so that it is not their work.
+        """
         done, _ = wait(self._given, timeout_s, return_when=FIRST_COMPLETED)
         for future in done:
             number, _, attempt = self._given[future]
             error = future.exception()
+            if isinstance(error, BrokenProcessPool) and not self._begun.is_set():
+                raise RuntimeError(_UNBEGUN)
             if isinstance(error, BrokenProcessPool) and attempt < ATTEMPTS:
                 self._renew()
                 return None
@@ -159,15 +174,15 @@ class Processes(Crew):
             self._submit(number, asked, attempt + 1)
 
     def _new(self) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.size, context, initializer=_begin, initargs=(self._packed,))
+        return ProcessPoolExecutor(self.size, _SPAWN, initializer=_begin, initargs=(self._packed, self._begun))
 
 
 _JOB: Job | None = None
 
 
-def _begin(packed_job: bytes) -> None:
+def _begin(packed_job: bytes, begun: Event) -> None:
     global _JOB
+    begun.set()
     _JOB = pickle.loads(packed_job)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
