@@ -12,13 +12,13 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import monstera as ms
-from compiler.agreement import compare, torch_answers
+from compiler.agreement import compare, exact_answers, torch_answers
 from compiler.batch import compile_batch, narrower, run
 from compiler.graphs import random_inputs
 from compiler.recurrent_models import CELLS, HOLES, KINDS, cell, recurrent, with_example
 from compiler.test_frontend import Function
 from monstera.compiler import UnsupportedError
-from monstera.compiler.frontends import Imported, from_torch
+from monstera.compiler.frontends import from_torch
 from monstera.compiler.ir import Conv, Graph, Linear, Node, Recurrent, error_bound, interpret
 from monstera.compiler.lowering import lower, lower_with
 from monstera.compiler.lowering.choice import Choice
@@ -64,12 +64,6 @@ def agree(kind: str, threads: int = 1, target: Target | None = None, *, every: b
         theirs = exact_answers(model, graph, inputs)
         for _ in range(2):
             compare(f"{kind} {name}", graph.graph, inputs, run(runner, graph, inputs), theirs)
-
-
-def exact_answers(model: nn.Module, imported: Imported, inputs: dict[str, np.ndarray]) -> list[torch.Tensor]:
-    """What torch gives in float64, rounded once."""
-    exact = {name: array.astype(np.float64) for name, array in inputs.items()}
-    return [answer.float() for answer in torch_answers(copy.deepcopy(model).double(), imported, exact)]
 
 
 pytestmark = pytest.mark.usefixtures("nan_before_first_use")

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import monstera as ms
-from compiler.agreement import compare, torch_answers
+from compiler.agreement import compare, exact_answers, torch_answers
 from compiler.batch import compile_batch, run
 from compiler.graphs import fitting_inputs, imported, random_inputs, random_model
 from compiler.token_graphs import imported_tokens, token_model
@@ -61,11 +61,19 @@ def by_neon(graphs, inputs, threads, folder):
 each_target = pytest.mark.parametrize("ours", [pytest.param(by_avx2, marks=avx2), by_neon])
 
 
-def _check(ours: Answers, names: list[str], models: list[Model], graphs: list[Imported], threads: int, folder: Path):
+def _check(
+    ours: Answers,
+    names: list[str],
+    models: list[Model],
+    graphs: list[Imported],
+    threads: int,
+    folder: Path,
+    reference: Callable[[Model, Imported, dict[str, np.ndarray]], list[torch.Tensor]] = torch_answers,
+):
     inputs = [fitting_inputs(g, i) for i, g in enumerate(graphs)]
     given = ours(graphs, inputs, threads, folder)
     for name, model, graph, i, rounds in zip(names, models, graphs, inputs, given, strict=True):
-        theirs = torch_answers(model, graph, i)
+        theirs = reference(model, graph, i)
         for answer in rounds:
             compare(name, graph.graph, i, answer, theirs)
 
@@ -100,7 +108,8 @@ def test_whole_networks_agree_under_every_plan(ours, name, tmp_path):
     example = torch.randn(NETWORKS[name], generator=torch.Generator().manual_seed(1))
     models = [_pruned(name, example, *plan) for plan in PLANS]
     graphs = [from_torch(model, (example,), {}) for model in models]
-    _check(ours, [f"{name} {plan}" for plan in PLANS], models, graphs, 1, tmp_path)
+    # In float32 torch's own roundings would count: in MobileNetV2 they are larger than ours on some processors.
+    _check(ours, [f"{name} {plan}" for plan in PLANS], models, graphs, 1, tmp_path, exact_answers)
 
 
 @each_target
