@@ -91,7 +91,7 @@ def main(
         points = measure.race_cases(networks, rounds=rounds, round_s=round_s, on_step=status.update)
         points += measure.profile_cases(products, rounds=rounds, on_step=status.update)
     study = measure.make_study("ablation", name, points, measure.fma_peaks([1]), effort)
-    path = out / f"ablation-{name}.json"
+    path = out / f"ablation-{name}-{study.machine.instructions}.json"
     measure.write_study(study, path)
     for table in study_tables(study):
         console.print(terminal(table))

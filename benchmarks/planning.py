@@ -62,7 +62,7 @@ def main(
             cases.append(measure.Case(name, answer.table, goal, sparse, example, threads, facts=answer.facts()))
         points = measure.race_cases(cases, rounds=rounds, round_s=round_s, on_step=status.update)
     study = measure.make_study("planning", name, points, measure.fma_peaks([threads]))
-    path = out / f"planning-{name}-t{threads}.json"
+    path = out / f"planning-{name}-t{threads}-{study.machine.instructions}.json"
     measure.write_study(study, path)
     console.print(terminal(planning_table(study)))
     console.print(f"written to {path}", style="dim")

@@ -75,7 +75,7 @@ def main(
         dense=trials[0],
         plans=tuple(trials[1:]),
     )
-    path = out / f"prediction-{name}-t{threads}.json"
+    path = out / f"prediction-{name}-t{threads}-{result.machine.instructions}.json"
     write_trials(result, path)
     console.print(terminal(plans_table(result)))
     console.print(f"median error {result.median_error:.1%}, rank correlation {result.rank_correlation:.3f}")

@@ -26,7 +26,7 @@ def test_every_stage_is_a_point_of_every_subject(tmp_path: Path, script: dict[st
         [sys.executable, str(SCRIPT), "digits_cnn", *quick], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    study = read_study(tmp_path / "ablation-digits_cnn.json")
+    study = read_study(*tmp_path.glob("ablation-digits_cnn-*.json"))
     for sweep in ("digits_cnn, 4x1/16x1 at density 0.1", "linear 3072x1024, 16x1 at density 0.1"):
         lines = study.sweep(sweep)
         assert list(lines) == ["as pruned", "filters shuffled"]

@@ -19,7 +19,18 @@ def plans_table(trials: Trials) -> Table:
 
 def predictions_table(found: Iterable[Trials]) -> Table:
     """Return a line for each network: how far predictions of random plans were off, and how well they ordered them."""
-    columns = ("network", "threads", "plans", "ms from", "to", "median error", "largest", "rank correlation", "dense")
+    columns = (
+        "network",
+        "machine",
+        "threads",
+        "plans",
+        "ms from",
+        "to",
+        "median error",
+        "largest",
+        "rank correlation",
+        "dense",
+    )
     return Table("Predicted against measured time, random plans", columns, tuple(map(_line, found)))
 
 
@@ -27,6 +38,7 @@ def _line(trials: Trials) -> tuple[str, ...]:
     times = [plan.measured_ms for plan in trials.plans]
     return (
         trials.network,
+        trials.machine.instructions,
         str(trials.threads),
         str(len(trials.plans)),
         milliseconds(min(times)),
