@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,14 @@ def test_no_such_network_is_said_without_a_traceback():
     shown = CliRunner().invoke(app, ["costs", "lenet6"])
     assert shown.exit_code == 1
     assert "lenet5" in shown.output
+
+
+def test_a_target_is_asked_for_by_name(table: Path):
+    foreign = "avx2" if platform.machine() == "aarch64" else "neon"
+    for target, told in ((foreign, f"this machine cannot run {foreign}"), ("sse", "avx512")):
+        shown = CliRunner().invoke(app, ["costs", "lenet5", "--target", target])
+        assert shown.exit_code == 1
+        assert told in " ".join(shown.output.split())
+    shown = CliRunner().invoke(app, ["costs", "lenet5", "--table", str(table), "--target", "neon"])
+    assert shown.exit_code == 1
+    assert "but the table holds times of" in " ".join(shown.output.split())

@@ -1,0 +1,12 @@
+"""The command line: parses, calls, prints. Each module holds the commands of one purpose."""
+
+# In the order in which `monstera --help` lists the commands.
+from monstera.cli import showing, training, choosing, programs  # isort: skip
+from monstera.cli.app import app
+
+__all__ = ["app", "choosing", "main", "programs", "showing", "training"]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
