@@ -95,7 +95,12 @@ def test_the_peak_is_the_best_that_was_ever_seen():
     assert first > 0
     pace.is_full()
     assert pace.peak_gflops >= first
-    pace.peak_gflops = 1e9
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_full_pace_is_that_of_registers_and_that_of_kernels(which: int):
+    pace = Pace(planned_s=0.0)
+    pace._best[which] = 1e9
     assert not pace.is_full()
 
 

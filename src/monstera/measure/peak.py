@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ T = TypeVar("T")
 _SOURCE = Path(__file__).with_name("peak.c")
 # Some milliseconds a trial: starting its threads takes no part of the time, and on a machine that is not idle some
 # trials meet no other program.
-_STEPS = 2_000_000
+_STEPS, _KERNEL_STEPS = 2_000_000, 30_000
 _TRIALS = 5
 # Which part of the peak is full pace.
 _FULL = 0.93
@@ -41,7 +40,9 @@ class Pace:
     """How fast the machine is at the moment, against the FMA peak of `threads` threads, which is found on the way.
 
     On a virtual machine whose cores somebody else uses as well, speed falls to a half for seconds at a time. Times
-    taken then say nothing about engines, so they are taken while the machine keeps its full pace.
+    taken then say nothing about engines, so they are taken while the machine keeps its full pace: in multiply-adds out
+    of registers, by which the peak is told, and in such as kernels do, with their loads. A guest on the same core may
+    leave the first as they are and slow the others by a third.
 
     Args:
         threads: how many threads the probe runs on at once.
@@ -53,22 +54,25 @@ class Pace:
     """
 
     def __init__(self, threads: int = 1, planned_s: float = _LOOK_S) -> None:
-        self._threads, self._run = threads, _probe(threads)
-        self.peak_gflops: float | None = None if self._run is None else 0.0
+        self._threads, self._runs = threads, _probes(threads)
+        self._best = [0.0] * len(self._runs)
         self._patience_s = _PATIENCE * planned_s
         end = time.perf_counter() + min(_LOOK_S, planned_s)
-        while self._run is not None:
+        while self._runs:
             self.is_full()
             if time.perf_counter() >= end:
                 break
 
+    @property
+    def peak_gflops(self) -> float | None:
+        """The best rate of multiply-adds seen until now; None without a C compiler."""
+        return self._best[0] if self._runs else None
+
     def is_full(self) -> bool:
         """Whether the machine does what it can, now; always true without a C compiler."""
-        if self._run is None or self.peak_gflops is None:
-            return True
-        rate = best_rate([self._run] * self._threads, _TRIALS)
-        self.peak_gflops = max(self.peak_gflops, rate)
-        return rate >= _FULL * self.peak_gflops
+        rates = [best_rate([run] * self._threads, _TRIALS) for run in self._runs]
+        self._best = [max(pair) for pair in zip(rates, self._best, strict=True)]
+        return all(rate >= _FULL * best for rate, best in zip(rates, self._best, strict=True))
 
     def undisturbed(self, turn: Callable[[], T]) -> tuple[T, bool]:
         """Take a turn, again if the machine was slow before or after it and there is patience left.
@@ -86,17 +90,27 @@ class Pace:
                 return turn(), False
 
 
-def _probe(threads: int) -> Callable[[], float] | None:
+def _probes(threads: int) -> list[Callable[[], float]]:
+    """Multiply-adds out of registers, and as a kernel does them; none without a C compiler."""
     if threads < 1:
         raise ValueError(f"expected at least 1 thread, got {threads}")
     library = probe(_SOURCE)
     if library is None:
-        return None
-    multiply_add = library.monstera_fma_probe
-    multiply_add.restype = ctypes.c_double
-    multiply_add.argtypes = [ctypes.c_long, ctypes.c_float, ctypes.c_float, ctypes.POINTER(ctypes.c_float)]
-    return partial(_once, multiply_add)
+        return []
+    number, several = ctypes.c_float, ctypes.POINTER(ctypes.c_float)
+    plain, kernel = library.monstera_fma_probe, library.monstera_kernel_probe
+    plain.restype = kernel.restype = ctypes.c_double
+    plain.argtypes = [ctypes.c_long, number, number, several]
+    kernel.argtypes = [ctypes.c_long, several, several, several]
+    weights, plane = ((number * size())(*[0.5] * size()) for size in _sizes(library))
+    return [
+        lambda: plain(_STEPS, 0.5, 0.25, ctypes.byref(number())),
+        lambda: kernel(_KERNEL_STEPS, weights, plane, ctypes.byref(number())),
+    ]
 
 
-def _once(multiply_add: Callable[..., float]) -> float:
-    return multiply_add(_STEPS, 0.5, 0.25, ctypes.byref(ctypes.c_float()))
+def _sizes(library: ctypes.CDLL) -> list[Callable[[], int]]:
+    sizes = [library.monstera_kernel_weights, library.monstera_kernel_plane]
+    for size in sizes:
+        size.restype = ctypes.c_long
+    return sizes
