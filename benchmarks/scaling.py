@@ -65,7 +65,7 @@ def main(
             measure.pin(used[-1] if axis == "threads" else 1)
             points += measure.race_cases(list(makers[axis]()), rounds=rounds, round_s=round_s, on_step=status.update)
     study = measure.make_study("scaling", name, points, peaks, tune)
-    path = out / f"scaling-{name}.json"
+    path = out / f"scaling-{name}-{study.machine.instructions}.json"
     measure.write_study(study, path)
     for table in study_tables(study):
         console.print(terminal(table))
