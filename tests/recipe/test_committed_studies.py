@@ -44,11 +44,15 @@ def test_the_core_of_cifar10_has_three_seeds_and_equal_trials() -> None:
     firsts = {f"{name}-0.25": values[0] for name in core for values in study.variants[name].tries.values()}
     cells = {cell.recipe.name: cell.recipe for cell in finals(study, path, firsts)}
     three = {name for name, recipe in cells.items() if recipe.seeds == (0, 1, 2)}
-    assert three == {f"cifar10-{name}-0.25" for name in core}
+    assert three == {f"cifar10-{name}-0.25" for name in (*core, "gradual_long", "resnet56")}
     assert {recipe.seeds for name, recipe in cells.items() if name not in three} == {(0,)}
     # Narrower networks start from nothing.
-    assert {recipe.epochs for recipe in cells.values() if recipe.network.checkpoint} == {10}
-    assert {recipe.epochs for recipe in cells.values() if not recipe.network.checkpoint} == {30}
+    scratch = {name for name, recipe in cells.items() if not recipe.network.checkpoint}
+    assert scratch == {f"cifar10-narrow_{width}-1" for width in (12, 8, 6)}
+    epochs = {name: recipe.epochs for name, recipe in cells.items() if name not in scratch}
+    assert epochs.pop("cifar10-gradual_long-0.25") == 60
+    assert set(epochs.values()) == {10}
+    assert {cells[name].epochs for name in scratch} == {30}
 
 
 def test_lenet_compares_methods_at_two_densities_with_five_seeds_and_equal_trials() -> None:
