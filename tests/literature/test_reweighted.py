@@ -125,3 +125,10 @@ def test_rounds_make_factors_anew_keep_former_zeros_and_end_with_the_plan() -> N
     # Half of 16 filters, then half of these.
     assert kept == [16] * 9 + [8] * 20 + [4] * 11
     assert pruner.finish().plan.ok
+
+
+def test_more_rounds_than_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="each stage needs at least one step before hardening"):
+        _attached(steps=4, rounds=4)
+    with pytest.raises(ValueError, match="rounds: expected one or more, got 0"):
+        _attached(rounds=0)

@@ -145,7 +145,7 @@ def test_stages_fill_the_time_until_hardening(harden_at: float) -> None:
         ({"harden_at": 1.0}, "harden_at: expected a fraction"),
         ({"update_every": 0}, "update_every: expected at least 1"),
         ({"steps": 0}, "at least 1|at least one step"),
-        ({"steps": 4}, "4 stages of rho need at least one step each"),
+        ({"steps": 4}, "each stage needs at least one step"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict, message: str) -> None:

@@ -27,8 +27,8 @@ class Timeline:
             raise ValueError(f"update_every: expected at least 1 step, got {self.update_every}")
         if any(start >= end for start, end in pairwise(step for bounds in self.rounds for step in bounds)):
             raise ValueError(
-                f"{len(self.rounds[0]) - 1} stages of rho need at least one step each before hardening, and each round "
-                f"one more before the next; got bounds {self.rounds}"
+                "each stage needs at least one step before hardening, and each round one more before the next; "
+                f"got bounds {self.rounds}"
             )
 
     @property
