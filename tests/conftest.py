@@ -1,11 +1,12 @@
-"""No clock for hypothesis, and memory that gives faults away: full of NaN where a test asks for it, and, under
-AddressSanitizer (`make test-sanitize`), with an end that is watched.
+"""No clock for hypothesis, no waiting for a calm machine, and memory that gives faults away: full of NaN where a test
+asks for it, and, under AddressSanitizer (`make test-sanitize`), with an end that is watched.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import weakref
 
 import numpy as np
@@ -25,6 +26,13 @@ def _memory_that_is_watched(monkeypatch):
 
         for module in (container, library, tensors):
             monkeypatch.setattr(module, "aligned_empty", _watched)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_a_calm_machine(monkeypatch):
+    """Times are judged by benchmarks; here the tests beside this one never let the machine be calm."""
+    if (peak := sys.modules.get("monstera.measure.peak")) is not None:
+        monkeypatch.setattr(peak, "_PATIENCE", 0)
 
 
 @pytest.fixture

@@ -68,6 +68,7 @@ class Fitful(Pace):
         self.script: list[bool] = []
         super().__init__(planned_s=0.001)
         self.script = script
+        self._patience_s = 1.0
 
     def is_full(self) -> bool:
         return self.script.pop(0) if self.script else True
