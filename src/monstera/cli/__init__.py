@@ -1,10 +1,10 @@
 """The command line: parses, calls, prints. Each module holds the commands of one purpose."""
 
 # In the order in which `monstera --help` lists the commands.
-from monstera.cli import showing, training, choosing, programs  # isort: skip
+from monstera.cli import demo, training, choosing, programs  # isort: skip
 from monstera.cli.app import app
 
-__all__ = ["app", "choosing", "main", "programs", "showing", "training"]
+__all__ = ["app", "choosing", "demo", "main", "programs", "training"]
 
 
 def main() -> None:

@@ -1,12 +1,17 @@
-"""What all commands share: the application they are commands of, and errors as messages."""
+"""What all commands share: the application they are commands of, common options, and errors as messages."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
+
+# Options of several commands.
+DataFolder: TypeAlias = Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")]
+TargetName: TypeAlias = Annotated[str, typer.Option(help="Instruction set: native, avx512, avx2 or neon.")]
 
 # What the library raises for people; anything else is a bug, and then the traceback is the message.
 _FOR_PEOPLE = (ValueError, TypeError, OSError, RuntimeError, ImportError)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from monstera.cli.app import app, overrides
+from monstera.cli.app import DataFolder, TargetName, app, overrides
 
 
 @app.command()
@@ -23,7 +23,7 @@ def plan(
     patterns: Annotated[list[str], typer.Option("--pattern", help="A candidate; repeatable.")] = [],  # noqa: B006
     hard: Annotated[bool, typer.Option("--hard", help="Kernel patterns in 3x3 convolutions, for hard tasks.")] = False,
     threads: Annotated[int, typer.Option(help="Threads of the engine.")] = 1,
-    target: Annotated[str, typer.Option(help="Instruction set: native, avx512, avx2 or neon.")] = "native",
+    target: TargetName = "native",
     table: Annotated[Path | None, typer.Option(help="Costs measured before, maybe on another machine.")] = None,
 ) -> None:
     """Choose which holes NETWORK gets, layer by layer, for a speedup, a latency or a density, and say why."""
@@ -79,7 +79,7 @@ def search(
     threads: Annotated[int, typer.Option(min=1, help="Threads of an evaluation, and of a call.")] = 1,
     table: Annotated[Path | None, typer.Option(help="Cost table of another machine: nothing is measured.")] = None,
     folder: Annotated[Path, typer.Option(help="Where results and plans go.")] = Path("runs/search"),
-    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    data: DataFolder = None,
     settings: Annotated[list[str], typer.Option("--set", help="Replace a field of the recipe; repeatable.")] = [],  # noqa: B006
 ) -> None:
     """Search the most accurate plan within a budget for a RECIPE's network; a killed search goes on where it was."""
@@ -109,7 +109,7 @@ def search(
 @app.command()
 def npas(
     config: Annotated[Path, typer.Argument(help="What is searched and how, a YAML file.")],
-    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    data: DataFolder = None,
     settings: Annotated[list[str], typer.Option("--set", help="Replace a field: search.seed=1; repeatable.")] = [],  # noqa: B006
     workers: Annotated[int, typer.Option(help="Processes that evaluate at once.")] = 1,
     measure_again: Annotated[
@@ -132,12 +132,14 @@ def costs(
     ] = None,
     shape: Annotated[str, typer.Option("--input", help="CxHxW, CxTxHxW, TxF or a context, else the usual.")] = "",
     threads: Annotated[int, typer.Option(min=1, help="Threads of a call.")] = 1,
-    target: Annotated[str, typer.Option(help="Instruction set: native, avx512, avx2 or neon.")] = "native",
+    target: TargetName = "native",
     table: Annotated[Path | None, typer.Option(help="Table of another machine: nothing is measured.")] = None,
     export: Annotated[Path | None, typer.Option(help="Write all that this machine has measured to a file.")] = None,
 ) -> None:
     """Measure what the layers of a NETWORK cost here, or show what a table in a FILE holds."""
+    from monstera import measure, zoo
     from monstera.search import costs as search_costs
+    from monstera.search.costs.costing import DENSITIES
 
     if table is not None and export is not None:
         raise ValueError(
@@ -147,8 +149,14 @@ def costs(
     if Path(subject).is_file():
         console.print(search_costs.table_shown(search_costs.read_costs(subject)))
         return
-    found = _costs_of(
-        subject, shape, patterns=patterns, densities=densities, threads=threads, target=target, table=table
+    found = search_costs.costs_of(
+        zoo.network(subject).eval(),
+        measure.example(subject, measure.input_size(subject, shape)),
+        patterns=patterns,
+        densities=densities or DENSITIES,
+        threads=threads,
+        target=target,
+        table=table,
     )
     console.print(search_costs.costs_shown(found))
     if export is not None:
@@ -156,12 +164,3 @@ def costs(
 
         search_costs.write_costs(search_costs.cached_costs(target_named(target)), export)
         console.print(f"written to {export}", style="dim", markup=False)
-
-
-def _costs_of(name: str, shape: str, *, densities: list[float] | None, **options: Any) -> Any:
-    from monstera import measure, zoo
-    from monstera.search.costs import costs_of
-    from monstera.search.costs.costing import DENSITIES
-
-    example = measure.example(name, measure.input_size(name, shape))
-    return costs_of(zoo.network(name).eval(), example, densities=densities or [*DENSITIES], **options)

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from monstera.cli.app import app, overrides
+from monstera.cli.app import DataFolder, app, overrides
 
 
 @app.command()
 def prune(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    data: DataFolder = None,
     runs: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("runs"),
     settings: Annotated[list[str], typer.Option("--set", help="Replace a field: epochs=1; repeatable.")] = [],  # noqa: B006
     latency: Annotated[bool, typer.Option(help="Measure latency at the end.")] = True,
@@ -45,7 +45,7 @@ def study(
     study: Annotated[Path, typer.Argument(help="The study, a YAML file: a recipe and its variants.")],
     stage: Annotated[str, typer.Argument(help="trials, choose, finals or measure, in this order.")],
     only: Annotated[list[str], typer.Option(help="Run this variant alone; repeatable.")] = [],  # noqa: B006
-    data: Annotated[Path | None, typer.Option(help="Data folder; else MONSTERA_DATA or ../shared/data.")] = None,
+    data: DataFolder = None,
     runs: Annotated[Path, typer.Option(help="Folder of checkpoints and locks.")] = Path("runs"),
     jobs: Annotated[int, typer.Option(min=1, help="Seeds to train at once, in processes of their own.")] = 1,
     settings: Annotated[list[str], typer.Option("--set", help="Replace a field: recipe.epochs=1; repeatable.")] = [],  # noqa: B006

@@ -1,4 +1,4 @@
-"""The command that shows it all: the demo."""
+"""The command that shows the whole way: the demo."""
 
 from __future__ import annotations
 
