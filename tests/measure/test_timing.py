@@ -98,6 +98,11 @@ def test_the_peak_is_the_best_that_was_ever_seen():
     assert pace.peak_gflops >= first
 
 
+def test_multiply_adds_with_loads_are_done_and_not_left_out_by_the_compiler():
+    plain, kernel = Pace()._best
+    assert 0.1 * plain < kernel < 1.2 * plain
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_full_pace_is_that_of_registers_and_that_of_kernels(which: int):
     pace = Pace(planned_s=0.0)

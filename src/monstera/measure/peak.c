@@ -37,9 +37,11 @@ double monstera_fma_probe(long steps, float scale, float shift, float *sink)
 
 enum { COLUMNS = 64, ROWS = 5, WIDE = 2 };
 
-/* How many floats `monstera_kernel_probe` reads of weights, and of the plane. */
-long monstera_kernel_weights(void) { return COLUMNS * ROWS; }
-long monstera_kernel_plane(void) { return COLUMNS * WIDE * (long)(sizeof(lanes) / sizeof(float)); }
+/* Weights and a plane, all zeros. Not static: who else could write to them is unknown, so that nothing is computed when
+ * this is compiled.
+ */
+_Alignas(64) float monstera_kernel_weights[COLUMNS * ROWS];
+_Alignas(64) float monstera_kernel_plane[COLUMNS * WIDE * sizeof(lanes) / sizeof(float)];
 
 static lanes loaded(const float *from)
 {
@@ -54,12 +56,12 @@ static lanes spread(float weight) { return weight - (lanes){0}; }
 /* Runs `steps` times over 64 columns: two vectors of a column are loaded, five weights spread, 10 vector FMAs. All of
  * it fits the nearest cache. Who shares the core and takes half of what it decodes slows this and hardly the other.
  */
-double monstera_kernel_probe(long steps, const float *weights, const float *plane, float *sink)
+double monstera_kernel_probe(long steps, float *sink)
 {
     const long width = sizeof(lanes) / sizeof(float);
     lanes a = {0}, b = a, c = a, d = a, e = a, f = a, g = a, h = a, i = a, j = a;
     for (long step = 0; step < steps; ++step) {
-        const float *w = weights, *x = plane;
+        const float *w = monstera_kernel_weights, *x = monstera_kernel_plane;
         for (long column = 0; column < COLUMNS; ++column, w += ROWS, x += WIDE * width) {
             lanes p = loaded(x), q = loaded(x + width), s = spread(w[0]);
             /* Loaded once and kept, and not again with every multiply-add. */

@@ -42,7 +42,7 @@ class Pace:
     On a virtual machine whose cores somebody else uses as well, speed falls to a half for seconds at a time. Times
     taken then say nothing about engines, so they are taken while the machine keeps its full pace: in multiply-adds out
     of registers, by which the peak is told, and in such as kernels do, with their loads. A guest on the same core may
-    leave the first as they are and slow the others by a third.
+    leave the first as they are and slow the others.
 
     Args:
         threads: how many threads the probe runs on at once.
@@ -97,20 +97,12 @@ def _probes(threads: int) -> list[Callable[[], float]]:
     library = probe(_SOURCE)
     if library is None:
         return []
-    number, several = ctypes.c_float, ctypes.POINTER(ctypes.c_float)
+    number = ctypes.c_float
     plain, kernel = library.monstera_fma_probe, library.monstera_kernel_probe
     plain.restype = kernel.restype = ctypes.c_double
-    plain.argtypes = [ctypes.c_long, number, number, several]
-    kernel.argtypes = [ctypes.c_long, several, several, several]
-    weights, plane = ((number * size())(*[0.5] * size()) for size in _sizes(library))
+    plain.argtypes = [ctypes.c_long, number, number, ctypes.POINTER(number)]
+    kernel.argtypes = [ctypes.c_long, ctypes.POINTER(number)]
     return [
         lambda: plain(_STEPS, 0.5, 0.25, ctypes.byref(number())),
-        lambda: kernel(_KERNEL_STEPS, weights, plane, ctypes.byref(number())),
+        lambda: kernel(_KERNEL_STEPS, ctypes.byref(number())),
     ]
-
-
-def _sizes(library: ctypes.CDLL) -> list[Callable[[], int]]:
-    sizes = [library.monstera_kernel_weights, library.monstera_kernel_plane]
-    for size in sizes:
-        size.restype = ctypes.c_long
-    return sizes
