@@ -69,3 +69,19 @@ def test_the_proximal_step_is_the_minimum_of_its_objective() -> None:
     grid = answer + torch.cartesian_prod(*[torch.linspace(-0.5, 0.5, 41)] * 2)
     values = (grid - w).square().sum(1) / 2 + 2 * grid.norm(dim=1)
     torch.testing.assert_close(grid[values.argmin()], answer)
+
+
+def test_rounds_shrink_in_their_first_parts_alone_and_keep_former_zeros() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16, bias=False))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    plan = Plan({"0.weight": ("filter", 0.25)})
+    GroupLasso(model, optimizer, plan, steps=40, strength=0.01, rounds=2, proximal=True)
+    kept = []
+    for step in range(40):
+        before = model[0].weight.detach().clone()
+        model[0].weight.grad = torch.zeros_like(before)
+        optimizer.step()
+        assert torch.equal(model[0].weight, before) == (step % 20 >= 10)
+        kept.append(int(model[0].weight.any(1).sum()))
+    assert kept == [16] * 9 + [8] * 20 + [4] * 11

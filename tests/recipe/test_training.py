@@ -165,7 +165,9 @@ def test_compiled_passes_have_the_gradients_of_plain_ones_and_leave_the_network_
     recipes = [read_recipe(_recipe(tmp_path / str(on), **changes, compile=on)) for on in (False, True)]
     plain, compiled = (_Run(recipe, 0, gather(recipe, "recipe")) for recipe in recipes)
     plain.advance()
+    torch._dynamo.utils.counters.clear()
     compiled.advance()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2, "the network's and the teacher's"
     assert compiled.loss_sum == pytest.approx(plain.loss_sum, rel=1e-4)
     pairs = zip(plain.model.named_parameters(), compiled.model.named_parameters(), strict=True)
     for (name, one), (same, other) in pairs:
