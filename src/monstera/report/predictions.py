@@ -21,7 +21,7 @@ def predictions_table(found: Iterable[Trials]) -> Table:
     """Return a line for each network: how far predictions of random plans were off, and how well they ordered them."""
     columns = (
         "network",
-        "machine",
+        "instructions",
         "threads",
         "plans",
         "ms from",
